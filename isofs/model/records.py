@@ -1,0 +1,154 @@
+"""The values that the store keeps: subjects, origins, versions and bindings (design words, frozen)."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Literal
+
+from isofs.model.vectors import Vector
+
+#: The number of a subject; `MAIN` is not a subject but main's own view.
+SubjectId = int
+MAIN: SubjectId = 0
+
+#: An origin point: unique in the store, never used twice.
+Op = int
+
+
+class SubjectState(enum.StrEnum):
+    """Where a subject stands between suspicion and the end of its verdict."""
+
+    SUSPECT = "suspect"  # isolated
+    MERGING = "merging"  # found innocent; the merge is being applied
+    DISCARDING = "discarding"  # found malicious; versions are being moved to the evidence
+    CONFLICTS = "conflicts"  # merged but for objects that wait for a decision; works on main again
+    ENDED = "ended"  # nothing waits any more
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A user under suspicion, from one `suspect` to the end of its verdict."""
+
+    sid: SubjectId
+    uid: int
+    name: str
+    since: str  # ISO 8601, UTC
+    reason: str
+    state: SubjectState
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """An object that some suspect has to do with, or a directory on the way to one.
+
+    `ino` is main's inode, None while main has none; `parent` and `name` say where main has it (one of its
+    names). `next_ino` is set while a replacement by rename is under way. `born` is the subject that made
+    the object, None for what main had first.
+    """
+
+    op: Op
+    kind: int  # the S_IFMT bits
+    ino: int | None
+    parent: Op | None
+    name: bytes
+    vector: Vector | None
+    born: SubjectId | None = None
+    next_ino: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Main's inode, change time and size when a suspect's version was made.
+
+    Tells a change of main that did not pass the mount.
+    """
+
+    ino: int
+    ctime_ns: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A suspect's own state of one object.
+
+    `content` names the file in the subject's folder, None for a deleted one. `attributes` is whether
+    nothing but attributes differ from what the suspect started from.
+    """
+
+    sid: SubjectId
+    op: Op
+    state: Literal["m", "d"]
+    vector: Vector
+    content: str | None
+    fingerprint: Fingerprint | None
+    attributes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A suspect's own entry of one directory: the name leads to `op`, or to nothing if that is None.
+
+    `replaced` is the object that main had under the name. `kept` marks what isofs wrote to keep the
+    suspect's view whole when main changed under it: it is no change of the suspect's.
+    """
+
+    sid: SubjectId
+    directory: Op
+    name: bytes
+    op: Op | None
+    replaced: Op | None
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What main had of an object when `G` stood at `count`: the common ancestor for a three-way merge."""
+
+    op: Op
+    count: int
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """When a suspect last changed the names in a directory (nanoseconds since the epoch)."""
+
+    sid: SubjectId
+    op: Op
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a running merge decided of one object (`isofs.model.reconcile.Decision`, as it is kept)."""
+
+    sid: SubjectId
+    op: Op
+    outcome: str
+    merged: Vector
+    reason: str
+    review: bool
+
+
+#: Whatever the store keeps rows of.
+Record = Subject | Origin | Version | Binding | Touch | Base | Decided
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write a row: insert it, or replace the row of the same key."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Remove the row of this key, if there is one."""
+
+    record: Record
+
+
+#: One change of the store; several are made at once, or not at all.
+Change = Put | Drop

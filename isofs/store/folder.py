@@ -1,0 +1,182 @@
+"""The store's folder: where the database and the contents lie, and who has it open.
+
+    isofs.db             the database
+    lock                 held by the one process that has the store open
+    versions/SID/NAME    contents of a subject's versions, one inode each, of the object's own type
+    bases/NAME           what main had when a diverged object changed for the first time
+    evidence/            what malicious subjects left, moved here by their verdict
+    staging/             scratch: inodes on their way; emptied when the store is opened
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from isofs.errors import Busy, StoreUnusable
+from isofs.model.records import Change, Op, Record, SubjectId
+from isofs.store import inodes
+from isofs.store.inodes import Place
+from isofs.store.rows import Database, open_database
+
+#: The name at the root of main that is the store's, and that does not exist through the mount.
+RESERVED = b".isofs"
+
+_FOLDERS = (b"versions", b"bases", b"evidence", b"staging")
+
+
+@dataclass(eq=False, slots=True)
+class Store:
+    """An open store: the database and descriptors of its folders. Close it with `close`."""
+
+    path: str
+    database: Database
+    lock: int
+    root: int
+    folders: dict[bytes, int]
+    subjects: dict[SubjectId, int] = field(default_factory=dict)
+    scratch: int = 0
+
+    def read(self) -> Iterator[Record]:
+        return self.database.read()
+
+    def write(self, changes: list[Change]) -> None:
+        if changes:
+            self.database.write(changes)
+
+    def new_op(self) -> Op:
+        return self.database.new_op()
+
+    def sync(self) -> None:
+        self.database.sync()
+
+    def content(self, sid: SubjectId, name: str) -> Place:
+        """Where a subject's content of this name lies; the subject's folder is made on first use."""
+        folder = self.subjects.get(sid)
+        if folder is None:
+            folder = self.subjects[sid] = _open_folder(self.folders[b"versions"], b"%d" % sid)
+        return Place(folder, name.encode())
+
+    def contents(self, sid: SubjectId) -> list[str]:
+        """The names of all contents of a subject."""
+        return os.listdir(self.content(sid, "").directory)
+
+    def known_folders(self) -> list[SubjectId]:
+        """Whose folders there are."""
+        return [int(name) for name in os.listdir(self.folders[b"versions"]) if name.isdigit()]
+
+    def base(self, name: str) -> Place:
+        return Place(self.folders[b"bases"], name.encode())
+
+    def staged(self) -> Place:
+        """A place in the scratch folder where nothing is."""
+        self.scratch += 1
+        place = Place(self.folders[b"staging"], b"%d" % self.scratch)
+        inodes.remove(place)
+        return place
+
+    def drop_folder(self, sid: SubjectId) -> None:
+        """Remove a subject's folder and whatever is in it."""
+        for name in self.contents(sid):
+            inodes.remove(self.content(sid, name))
+        os.close(self.subjects.pop(sid))
+        inodes.remove(Place(self.folders[b"versions"], b"%d" % sid))
+
+    def keep_as_evidence(self, sid: SubjectId, name: str) -> str:
+        """Move a subject's folder to the evidence; returns the path. Repeating it does nothing."""
+        source, to = Place(self.folders[b"versions"], b"%d" % sid), name.encode()
+        with contextlib.suppress(KeyError):
+            os.close(self.subjects.pop(sid))
+        if inodes.exists(source):
+            os.rename(
+                source.name, to, src_dir_fd=source.directory, dst_dir_fd=self.folders[b"evidence"]
+            )
+        return os.path.join(self.path, "evidence", name)
+
+    def write_evidence(self, name: str, text: str) -> None:
+        """Write a file of this name into the evidence, durable when it returns."""
+        descriptor = os.open(
+            name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.folders[b"evidence"]
+        )
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+
+    def close(self) -> None:
+        for name in os.listdir(self.folders[b"staging"]):
+            inodes.remove(Place(self.folders[b"staging"], os.fsencode(name)))
+        self.database.close()
+        for descriptor in (*self.subjects.values(), *self.folders.values(), self.root, self.lock):
+            os.close(descriptor)
+
+
+def open_store(path: str, *, create: bool = True) -> Store:
+    """Open the store at `path`, made with mode 0700 where there is none (`create`).
+
+    Raises StoreUnusable if it is not a store, damaged, of another version, or must not be made; Busy if
+    another process has it open.
+    """
+    root = _open_root(path, create)
+    try:
+        lock = _lock(root, path)
+    except BaseException:
+        os.close(root)
+        raise
+    try:
+        folders = {name: _open_folder(root, name) for name in _FOLDERS}
+        database = open_database(os.path.join(path, "isofs.db"))
+    except OSError as error:
+        os.close(lock)
+        os.close(root)
+        raise StoreUnusable(f"the store {path} cannot be opened: {error.strerror}") from error
+    except BaseException:
+        os.close(lock)
+        os.close(root)
+        raise
+    for name in os.listdir(folders[b"staging"]):
+        inodes.remove(Place(folders[b"staging"], os.fsencode(name)))
+    return Store(path, database, lock, root, folders)
+
+
+def _open_root(path: str, create: bool) -> int:
+    try:
+        if create:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+        elif not os.path.exists(os.path.join(path, "isofs.db")):
+            raise StoreUnusable(f"there is no store at {path}; give the right --store")
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise StoreUnusable(f"the store {path} cannot be opened: {error.strerror}") from error
+    at = os.fstat(root)
+    if at.st_uid != os.geteuid() or stat.S_IMODE(at.st_mode) & 0o077:
+        os.close(root)
+        raise StoreUnusable(f"{path} is open to others; a store must be root's, with mode 0700")
+    if create and os.listdir(root) and not os.path.exists(os.path.join(path, "isofs.db")):
+        names = set(os.fsencode(n) for n in os.listdir(root)) - {*_FOLDERS, b"lock"}
+        if names:
+            os.close(root)
+            raise StoreUnusable(f"{path} is not empty and not a store; give another --store")
+    return root
+
+
+def _lock(root: int, path: str) -> int:
+    lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=root)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise Busy(f"another isofs has the store {path} open") from error
+    return lock
+
+
+def _open_folder(parent: int, name: bytes) -> int:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, dir_fd=parent)

@@ -1,0 +1,144 @@
+"""The database's schema: the reference for what a row means.
+
+Vectors are JSON (`{"0": 2, "1": "m"}`, dimension 0 is G). Names are bytes. Times are ISO 8601 text in UTC or
+integer nanoseconds. Foreign keys are deferred: a batch of changes is consistent as a whole, in any order.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+#: `PRAGMA user_version` of a store that this program reads and writes.
+VERSION = 1
+
+#: `PRAGMA application_id`: "isof" in ASCII, so that `file` and a wrong path are told apart.
+APPLICATION_ID = 0x69736F66
+
+metadata = MetaData()
+
+
+def _op(name: str, **options: bool) -> Column[int]:
+    reference = ForeignKey("origins.op", deferrable=True, initially="DEFERRED")
+    return Column(name, Integer, reference, **options)
+
+
+def _sid(name: str, **options: bool) -> Column[int]:
+    reference = ForeignKey("subjects.sid", deferrable=True, initially="DEFERRED")
+    return Column(name, Integer, reference, **options)
+
+
+# Facts about the store itself, one a row: 'created' (time), 'next_op' (every origin point below it may be in
+# use; reserved in blocks, so that an origin point is never used twice, whatever is killed when).
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+# A user under suspicion, from one `suspect` to the end of its verdict. The same user may come again under a
+# new number: a number is a dimension of version vectors, and vectors outlive subjects.
+subjects = Table(
+    "subjects",
+    metadata,
+    Column("sid", Integer, primary_key=True),
+    Column("uid", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("since", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("state", Text, nullable=False),
+)
+
+# An object by its origin point. There are rows only for what some suspect has a version or binding of, and for
+# the directories on the way from the root to it (so that its path is known whatever moves).
+#   ino       main's inode number; null while main has no such object (made by a suspect, or deleted)
+#   parent    directory that main has it in, null for the root; with `name`: one of its names there
+#   vector    main's version vector; null while no suspect has a version (the paper's "does not exist")
+#   born      the subject that made it; null if it was main's first
+#   next_ino  set before main's inode is replaced by a rename, cleared after: tells recovery where to look
+origins = Table(
+    "origins",
+    metadata,
+    Column("op", Integer, primary_key=True),
+    Column("kind", Integer, nullable=False),
+    Column("ino", Integer),
+    _op("parent"),
+    Column("name", LargeBinary, nullable=False),
+    Column("vector", Text),
+    _sid("born"),
+    Column("next_ino", Integer),
+)
+
+# A suspect's own state of an object.
+#   state     'm' modified, 'd' deleted
+#   content   file in the subject's folder; null for 'd'
+#   main_*    main's fingerprint when the version was made; null if main had no such object
+#   attributes  nothing but attributes differ from what the suspect started from
+versions = Table(
+    "versions",
+    metadata,
+    _sid("sid", primary_key=True),
+    _op("op", primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("vector", Text, nullable=False),
+    Column("content", Text),
+    Column("main_ino", Integer),
+    Column("main_ctime_ns", Integer),
+    Column("main_size", Integer),
+    Column("attributes", Boolean, nullable=False),
+)
+
+# A suspect's own entry of a directory: `name` in `directory` leads to `op`, or to nothing if `op` is null.
+#   replaced  the object that main had under the name; a removed name hides that object and no other
+#   kept      written by isofs to keep the view whole when main changed; no change of the suspect's
+bindings = Table(
+    "bindings",
+    metadata,
+    _sid("sid", primary_key=True),
+    _op("directory", primary_key=True),
+    Column("name", LargeBinary, primary_key=True),
+    _op("op"),
+    _op("replaced"),
+    Column("kept", Boolean, nullable=False),
+)
+
+# When a suspect last changed the names in a directory: the time stamp of the directory in the suspect's view.
+touches = Table(
+    "touches",
+    metadata,
+    _sid("sid", primary_key=True),
+    _op("op", primary_key=True),
+    Column("at_ns", Integer, nullable=False),
+)
+
+# What main had of an object when G stood at `count`: kept when main's side of a diverged object changes for
+# the first time after a suspect's copy. `content` is a file in the folder `bases`.
+bases = Table(
+    "bases",
+    metadata,
+    _op("op", primary_key=True),
+    Column("count", Integer, primary_key=True),
+    Column("content", Text, nullable=False),
+)
+
+# What a running merge decided of each object, written at once when the verdict falls and removed object by
+# object as it is applied: a merge that is killed goes on with the same decisions.
+decisions = Table(
+    "decisions",
+    metadata,
+    _sid("sid", primary_key=True),
+    _op("op", primary_key=True),
+    Column("outcome", Text, nullable=False),
+    Column("merged", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("review", Boolean, nullable=False),
+)
