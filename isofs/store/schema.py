@@ -61,7 +61,8 @@ subjects = Table(
 # An object by its origin point. There are rows only for what some suspect has a version or binding of, and for
 # the directories on the way from the root to it (so that its path is known whatever moves).
 #   ino       main's inode number; null while main has no such object (made by a suspect, or deleted)
-#   parent    directory that main has it in, null for the root; with `name`: one of its names there
+#   parent    directory that main has it in, null for the root and for what main has not; with `name`: one of
+#             its names there
 #   vector    main's version vector; null while no suspect has a version (the paper's "does not exist")
 #   born      the subject that made it; null if it was main's first
 #   next_ino  set before main's inode is replaced by a rename, cleared after: tells recovery where to look

@@ -1,0 +1,24 @@
+"""isoctl changes: what a suspect changed."""
+
+from __future__ import annotations
+
+import click
+
+from isoctl import daemon, output, users
+from isofs.control import results
+
+
+@click.command()
+@click.argument("user")
+@output.json_option
+@click.pass_obj
+def changes(directory: str | None, user: str, as_json: bool) -> None:
+    """List what USER changed while isolated: one line per object and name."""
+    facts: results.Changes = daemon.ask(directory, "changes", {"uid": users.subject(user).uid})
+    if as_json:
+        output.document(facts)
+        return
+    for change in facts["changes"]:
+        size = "" if change["size"] is None else output.size(change["size"])
+        path = change["path"] if change["from"] is None else f"{change['from']} -> {change['path']}"
+        output.line(f"{change['change']:<10}  {change['kind']:<9}  {size:>8}  {path}")

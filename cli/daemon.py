@@ -1,0 +1,54 @@
+"""How commands reach the daemon of the mount that they mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from isofs.control import client, mounts
+from isofs.errors import NoAnswer, NotAllowed
+
+
+class Dead(NoAnswer):
+    """The mount is there, but its daemon is dead."""
+
+
+def need_root() -> None:
+    """NotAllowed for everybody but root."""
+    if os.geteuid() != 0:
+        raise NotAllowed("only root may do this: run it as root")
+
+
+def mount_point(explicit: str | None) -> str:
+    """The mount point that the command line and the current directory mean. NoMount if none."""
+    return mounts.choose(explicit, mounts.here(), mounts.mounted())
+
+
+def ask(
+    explicit: str | None,
+    name: str,
+    args: Mapping[str, object],
+    progress: Callable[[int, int], None] | None = None,
+) -> Any:
+    """The daemon's result of a call, which has the shape that `results` gives for that call."""
+    need_root()
+    return ask_at(mount_point(explicit), name, args, progress)
+
+
+def ask_at(
+    directory: str,
+    name: str,
+    args: Mapping[str, object],
+    progress: Callable[[int, int], None] | None = None,
+) -> Any:
+    """As `ask`, of the mount at a mount point that is known already."""
+    try:
+        return client.call(mounts.socket_for(directory), name, args, progress=progress)
+    except client.Unreachable:
+        # Only now: a daemon that hangs would hold a look at its mount up, but it has a socket.
+        if mounts.stale(directory):
+            raise Dead(
+                f"the daemon of {directory} is dead: `isoctl mount {directory}` repairs the mount"
+            ) from None
+        raise

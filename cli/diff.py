@@ -1,0 +1,77 @@
+"""isoctl diff: the changes of a suspect themselves."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+
+import click
+
+from isoctl import daemon, output, users
+from isofs.control import mounts, results, wire
+from isofs.errors import UsageError
+
+
+@click.command()
+@click.argument("user")
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@output.json_option
+@click.pass_obj
+def diff(directory: str | None, user: str, paths: tuple[str, ...], as_json: bool) -> None:
+    """Show the changes of USER: unified diffs for text, sizes and hashes for the rest.
+
+    A PATH is absolute, or relative to the current directory if that is in the mount, or else to the
+    root of the mount; a directory means all that is below it.
+    """
+    daemon.need_root()
+    uid = users.subject(user).uid
+    where = daemon.mount_point(directory)
+    facts: results.Diff = daemon.ask_at(
+        where, "diff", {"uid": uid, "paths": relative(where, mounts.here(), paths)}
+    )
+    if as_json:
+        output.document(facts)
+        return
+    for entry in facts["entries"]:
+        if entry["text"] is None:
+            _summary(entry)
+        elif output.on_terminal():
+            _coloured(entry["text"])
+        else:
+            # As bytes: what is read by another program must be exactly what was in the files.
+            click.echo(entry["text"].encode("utf-8", "surrogateescape"), nl=False)
+
+
+def relative(mount: str, cwd: str, paths: tuple[str, ...]) -> list[str]:
+    """The paths as seen from the root of the mount; none of them where one is the root itself.
+
+    By their names alone: nothing is looked up in the mount. UsageError for one that lies outside.
+    """
+    base = cwd if mounts.within(mount, cwd) else mount
+    wanted = []
+    for path in paths:
+        absolute = posixpath.normpath(posixpath.join(base, path))
+        if not mounts.within(mount, absolute):
+            raise UsageError(f"{path} isn't below {mount}")
+        name = posixpath.relpath(absolute, mount)
+        if name == ".":
+            return []
+        wanted.append(wire.path_text(os.fsencode(name)))
+    return wanted
+
+
+def _summary(entry: results.Difference) -> None:
+    old, new = _content(entry["old"]), _content(entry["new"])
+    output.line(f"{entry['change']} {entry['kind']} {entry['path']}: {old} -> {new}")
+
+
+def _content(content: results.Content | None) -> str:
+    if content is None:
+        return "nothing"
+    return f"{output.size(content['size'])} sha256:{content['sha256']}"
+
+
+def _coloured(text: str) -> None:
+    for line in text.split("\n")[: -1 if text.endswith("\n") else None]:
+        colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+        click.secho(output.content(line), fg=colour)

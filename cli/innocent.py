@@ -1,0 +1,43 @@
+"""isoctl innocent: merge a suspect's work into what everyone sees."""
+
+from __future__ import annotations
+
+import click
+
+from isoctl import daemon, output, users
+from isofs.control import results
+from isofs.errors import Exit
+
+
+@click.command()
+@click.argument("user")
+@output.json_option
+@click.pass_obj
+def innocent(directory: str | None, user: str, as_json: bool) -> None:
+    """Clear USER: merge what USER changed into what everyone sees.
+
+    Nothing of anyone's is overwritten. Where both sides changed the same thing and no rule decides,
+    everyone's stays, the version of USER is kept as a conflict, and the exit code says so. A merge
+    that has begun is finished even if this command is interrupted.
+    """
+    args = {"uid": users.subject(user).uid}
+    with output.progress(f"merging {user}") as move:
+        facts: results.Merged = daemon.ask(directory, "innocent", args, move)
+    if as_json:
+        output.document(facts)
+    else:
+        output.line(f"merged {facts['user']}: {output.counts(facts['counts'])}")
+        for item in facts["items"]:
+            _show(item)
+    if facts["conflicts"]:
+        remain = output.plural(facts["conflicts"], "conflict")
+        output.warn(f"{remain} to decide: `isoctl conflicts {facts['user']}`")
+        raise click.exceptions.Exit(Exit.CONFLICTS)
+
+
+def _show(item: results.Item) -> None:
+    """Print an item that somebody should look at; the others went as anyone would expect."""
+    aside = "" if item["as"] is None else f" as {item['as']}"
+    if aside or item["review"] or item["action"] == "conflict":
+        review = "  (please review)" if item["review"] else ""
+        output.line(f"{item['action']:<8}  {item['path']}{aside}: {item['reason']}{review}")

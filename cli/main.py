@@ -1,0 +1,98 @@
+"""The program `isoctl`: its options, its commands, and how every error of theirs ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from isoctl import output
+from isoctl.changes import changes
+from isoctl.check import check
+from isoctl.conflicts import conflicts
+from isoctl.diff import diff
+from isoctl.innocent import innocent
+from isoctl.malicious import malicious
+from isoctl.mount import mount
+from isoctl.status import status
+from isoctl.suspect import suspect
+from isoctl.umount import umount
+from isofs.errors import Exit, IsofsError, UsageError
+
+#: What a shell says for a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+_EXITS = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in Exit)
+
+
+class Program(click.Group):
+    """A group of commands whose errors are one line each, with the exit code that says which."""
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
+        """Carry out a command line, and end the process."""
+        words = sys.argv[1:] if args is None else list(args)
+        output.survive_any_name()
+        try:
+            code = super().main(words, prog_name="isoctl", standalone_mode=False)
+        except click.UsageError as error:
+            code = output.fail(UsageError(_with_hint(error)), as_json=_wants_json(words))
+        except click.ClickException as error:
+            code = output.fail(IsofsError(error.format_message()), as_json=_wants_json(words))
+        except IsofsError as error:
+            code = output.fail(error, as_json=_wants_json(words))
+        except click.Abort:
+            code = INTERRUPTED
+        sys.exit(code)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they are used, not of the alphabet."""
+        return list(self.commands)
+
+
+def _wants_json(words: list[str]) -> bool:
+    """Whether --json is given, asked of the words because parsing them may be what failed."""
+    return "--json" in words[: words.index("--") if "--" in words else None]
+
+
+def _with_hint(error: click.UsageError) -> str:
+    message = error.format_message()
+    return f"{message} See `{error.ctx.command_path} --help`." if error.ctx else message
+
+
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"Exit codes: {_EXITS}.",
+)
+@click.option(
+    "--mount",
+    "directory",
+    metavar="DIR",
+    envvar="ISOFS_MOUNT",
+    help="Which mount; else the one around the current directory, else the only one.",
+)
+@click.version_option(package_name="isofs", message="isoctl %(version)s")
+@click.pass_context
+def main(ctx: click.Context, directory: str | None) -> None:
+    """Isolate users of a shared directory, and decide about them later.
+
+    Users are given by name or uid.
+    """
+    ctx.obj = directory
+
+
+for _command in (
+    mount,
+    umount,
+    suspect,
+    status,
+    changes,
+    diff,
+    innocent,
+    malicious,
+    conflicts,
+    check,
+):
+    main.add_command(_command)

@@ -1,0 +1,125 @@
+"""What commands print: facts for people and for programs, and never a byte that steers a terminal.
+
+File names, reasons and contents come from users under suspicion, so whatever of theirs is printed
+goes through `quoted` or `content`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from isofs.errors import IsofsError
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(command: F) -> F:
+    """Give a command the option --json, as its parameter `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def document(facts: Mapping[str, object]) -> None:
+    """Print the one JSON document that a command with --json prints."""
+    click.echo(json.dumps(facts, indent=2))
+
+
+def line(*words: object) -> None:
+    """Print one line of words, made safe for a terminal."""
+    click.echo(" ".join(quoted(str(word)) for word in words))
+
+
+def warn(message: str) -> None:
+    """Say one line on standard error, made safe for a terminal."""
+    click.echo(f"isoctl: {quoted(message)}", err=True)
+
+
+def fail(error: IsofsError, *, as_json: bool) -> int:
+    """Say what went wrong, and return the exit code for it."""
+    # A reader of our output who is gone doesn't change how the command ended.
+    with contextlib.suppress(BrokenPipeError):
+        warn(str(error))
+        if as_json:
+            document({"error": {"code": error.code, "message": str(error)}})
+    return int(error.exit)
+
+
+def quoted(text: str) -> str:
+    r"""The text on one line, with what can't be seen or steers a terminal as \xNN for each byte.
+
+    A backslash is doubled, so that two different names never look the same.
+    """
+    return "".join(map(_visible, text))
+
+
+def content(text: str) -> str:
+    """The text as `quoted` writes it, but with its lines, tabs and backslashes as they are."""
+    return "".join(c if c in "\n\t\\" else _visible(c) for c in text)
+
+
+def size(count: int) -> str:
+    """A number of bytes, readable: 0 B, 1.5 KiB, 120 MiB."""
+    if count < 1024:
+        return f"{count} B"
+    amount = count / 1024
+    # What would be rounded up to 1024 belongs to the next unit.
+    units = iter(_UNITS)
+    unit = next(units)
+    while amount >= 1023.5:
+        amount /= 1024
+        unit = next(units)
+    return f"{amount:.1f} {unit}" if amount < 9.95 else f"{amount:.0f} {unit}"
+
+
+def counts(numbers: Mapping[str, object]) -> str:
+    """The numbers that aren't zero, each with its word; "nothing" where all are."""
+    return ", ".join(f"{count} {word}" for word, count in numbers.items() if count) or "nothing"
+
+
+def plural(count: int, word: str) -> str:
+    """A number with its word: 1 conflict, 2 conflicts."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def on_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+@contextlib.contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, if that is a terminal, and what moves it: done, total."""
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=hidden) as bar:
+
+        def move(done: int, total: int) -> None:
+            if total > 0:
+                bar.length = total
+                bar.update(done - bar.pos)
+
+        yield move
+
+
+def survive_any_name() -> None:
+    """Print what the locale can't write as escapes instead of failing on it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _visible(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if character.isprintable():
+        return character
+    # Escaped bytes stand for themselves; the other surrogates stand for nothing, but can be shown.
+    handler = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", handler))

@@ -1,0 +1,38 @@
+"""isoctl status: the mount, and who is isolated on it."""
+
+from __future__ import annotations
+
+import click
+
+from isoctl import daemon, output
+from isofs.control import results
+
+
+@click.command()
+@output.json_option
+@click.pass_obj
+def status(directory: str | None, as_json: bool) -> None:
+    """Show the mount, who is isolated on it, and what waits for a decision."""
+    facts: results.Status = daemon.ask(directory, "status", {})
+    if as_json:
+        output.document(facts)
+        return
+    output.line(f"mount   {facts['mount']}")
+    output.line(f"store   {facts['store']}")
+    output.line(f"daemon  pid {facts['pid']}, version {facts['version']}, since {facts['since']}")
+    if not facts["subjects"]:
+        output.line("nobody is isolated")
+    for subject in facts["subjects"]:
+        _show(subject)
+
+
+def _show(subject: results.Subject) -> None:
+    reason = f": {subject['reason']}" if subject["reason"] else ""
+    output.line(
+        f"{subject['user']} (uid {subject['uid']})  {subject['state']} since {subject['since']}"
+        f"{reason}"
+    )
+    output.line(f"    {output.counts(subject['changed'])}; {output.size(subject['bytes'])}")
+    if subject["conflicts"]:
+        waiting = output.plural(subject["conflicts"], "conflict")
+        output.line(f"    {waiting} to decide: `isoctl conflicts {subject['user']}`")

@@ -1,0 +1,75 @@
+"""isoctl umount: take isofs away, and wait for its daemon to end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+
+import click
+
+from isoctl import daemon, output, users
+from isofs.control import mounts
+from isofs.control.holders import holders
+from isofs.errors import Busy, NoAnswer
+
+#: How long a daemon may take to end after it has unmounted, in seconds.
+LIMIT = 30.0
+
+_MOST_NAMED = 5
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@output.json_option
+def umount(directory: str, as_json: bool) -> None:
+    """Unmount DIR, and return when its daemon has ended.
+
+    Suspects stay suspects, and are isolated again at the next mount. A mount in use is left as it
+    is, and the error says who uses it. What a dead daemon left mounted is taken away.
+    """
+    daemon.need_root()
+    where = daemon.mount_point(directory)
+    # So that it isn't this process that keeps the mount busy.
+    os.chdir("/")
+    try:
+        pid = daemon.ask_at(where, "status", {})["pid"]
+    except daemon.Dead:
+        mounts.detach(where)
+        pid = None
+    else:
+        _unmount(where, pid)
+    if as_json:
+        output.document({"mount": where, "pid": pid, "stale": pid is None})
+    elif pid is None:
+        output.line(f"unmounted {where}, whose daemon was dead")
+    else:
+        output.line(f"unmounted {where}")
+
+
+def _unmount(where: str, pid: int) -> None:
+    with contextlib.ExitStack() as stack:
+        # Held from before the end, so that a new process of the same number isn't waited for.
+        process = os.pidfd_open(pid)
+        stack.callback(os.close, process)
+        try:
+            daemon.ask_at(where, "umount", {})
+        except Busy as error:
+            raise Busy(f"{error}: {_who(where, pid)}") from None
+        ended = select.poll()
+        ended.register(process, select.POLLIN)
+        if not ended.poll(LIMIT * 1000):
+            raise NoAnswer(f"{where} is unmounted, but its daemon {pid} hasn't ended")
+
+
+def _who(where: str, pid: int) -> str:
+    found = holders(where, besides=[pid])
+    if not found:
+        return "nobody holds it any more, try again"
+    named = [
+        f"{holder.program} ({holder.pid}) of {users.name_of(holder.uid)}, {holder.what}"
+        f" {holder.path}"
+        for holder in found[:_MOST_NAMED]
+    ]
+    more = len(found) - len(named)
+    return "held by " + "; ".join(named) + (f"; and {more} more" if more else "")

@@ -1,0 +1,175 @@
+"""What each call on the control socket answers: the keys that `isoctl --json` prints.
+
+A key is never renamed or dropped within a version of the protocol; new ones may come. Paths are
+relative to the root of the mount, times are written by `wire.moment`, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class Counts(TypedDict):
+    """How many objects and names a suspect changed, by kind of change."""
+
+    added: int
+    modified: int
+    deleted: int
+    renamed: int
+    attributes: int
+
+
+class Subject(TypedDict):
+    """A suspect; `state` is suspect, merging, discarding or conflicts."""
+
+    user: str
+    uid: int
+    state: str
+    since: str
+    reason: str
+    changed: Counts
+    bytes: int
+    conflicts: int
+
+
+class Status(TypedDict):
+    """`status`: the mount, and who is isolated on it."""
+
+    mount: str
+    store: str
+    pid: int
+    version: str
+    since: str
+    subjects: list[Subject]
+
+
+class OpenFile(TypedDict):
+    """A file that a process of a new suspect held open for reading and writing."""
+
+    pid: int
+    program: str
+    path: str
+
+
+class Suspected(TypedDict):
+    """`suspect`: since when the user is isolated, and what became of the files held open."""
+
+    user: str
+    uid: int
+    since: str
+    killed: list[OpenFile]
+    left: list[OpenFile]
+
+
+#: One change; `change` is added, modified, deleted, renamed or attributes, `kind` is file,
+#: directory, symlink, fifo, socket or device, and `from` is the name before a renaming.
+Change = TypedDict(
+    "Change", {"change": str, "kind": str, "path": str, "from": str | None, "size": int | None}
+)
+
+
+class Changes(TypedDict):
+    """`changes`: one entry per object and name that the user changed."""
+
+    user: str
+    changes: list[Change]
+
+
+class Content(TypedDict):
+    """What tells two contents apart without showing them."""
+
+    size: int
+    sha256: str
+
+
+class Difference(TypedDict):
+    """One changed object: `text` is a unified diff where both sides are text."""
+
+    path: str
+    change: str
+    kind: str
+    text: str | None
+    old: Content | None
+    new: Content | None
+
+
+class Diff(TypedDict):
+    """`diff`: what changed within the objects that the user changed."""
+
+    user: str
+    entries: list[Difference]
+
+
+#: What a merge did with one object or name; `action` is took, kept, deleted, renamed, conflict,
+#: united or restored, and `as` is the name that something was put aside under.
+Item = TypedDict(
+    "Item", {"path": str, "action": str, "reason": str, "review": bool, "as": str | None}
+)
+
+
+class Merged(TypedDict):
+    """`innocent`: what the merge did, and how many conflicts wait for a decision."""
+
+    user: str
+    counts: dict[str, int]
+    items: list[Item]
+    conflicts: int
+
+
+class Discarded(TypedDict):
+    """`malicious`: what was thrown away, and where the evidence is kept."""
+
+    user: str
+    counts: dict[str, int]
+    evidence: str | None
+
+
+class Conflict(TypedDict):
+    """One pair of versions that no rule decides; `version` is where the suspect's is kept."""
+
+    user: str
+    uid: int
+    path: str
+    kind: str
+    reason: str
+    main: dict[str, object] | None
+    suspect: dict[str, object] | None
+    version: str | None
+
+
+class Conflicts(TypedDict):
+    """`conflicts`: what merges could not decide."""
+
+    conflicts: list[Conflict]
+
+
+class Problem(TypedDict):
+    """An invariant that does not hold, and where."""
+
+    invariant: str
+    subject: str | None
+    path: str | None
+    problem: str
+
+
+class Checked(TypedDict):
+    """`check`: how much was checked, and what is wrong."""
+
+    ok: bool
+    checked: dict[str, int]
+    problems: list[Problem]
+
+
+class Unmounted(TypedDict):
+    """`umount`: the daemon that unmounted, and that ends now."""
+
+    pid: int
+
+
+class Mounted(TypedDict):
+    """What mounting answers; `repaired` says that a dead daemon's mount was taken away first."""
+
+    mount: str
+    store: str
+    repaired: bool
+    pid: int

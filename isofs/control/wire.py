@@ -1,0 +1,175 @@
+"""What is said on the control socket: JSON lines that each carry the version of the protocol.
+
+A client sends requests, one a line, and waits for the answer to one before it sends the next:
+
+    {"v": 1, "call": "changes", "args": {"uid": 1000}}
+
+The daemon answers with any number of progress lines and then exactly one result or error:
+
+    {"v": 1, "progress": {"done": 3, "total": 10}}
+    {"v": 1, "ok": true, "result": {...}}
+    {"v": 1, "ok": false, "error": {"code": "no_subject", "message": "..."}}
+
+Paths are bytes everywhere else. Here they are text, UTF-8 with the bytes that are not UTF-8 as
+surrogates, whatever the locale of either side is; `path_text` and `path_bytes` convert.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeVar
+
+from isofs.errors import UsageError
+
+VERSION = 1
+
+#: The longest request line in bytes, its newline included.
+REQUEST_LIMIT = 1 << 20
+
+T = TypeVar("T", bool, int, str)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call by name, with its arguments."""
+
+    call: str
+    args: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The call goes on: `done` of `total` steps; a `total` of 0 means that it isn't known yet."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The call is done."""
+
+    result: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The call failed; `code` is the stable word of an `IsofsError`, or `internal`."""
+
+    code: str
+    message: str
+
+
+Reply = Progress | Result | Failure
+
+
+def encode(message: Request | Reply) -> bytes:
+    """The line for a message. UsageError for a request that is longer than the daemon reads."""
+    match message:
+        case Request(call, args):
+            line = _line({"call": call, "args": args})
+            if len(line) > REQUEST_LIMIT:
+                raise UsageError(f"the request is longer than {REQUEST_LIMIT} bytes: ask for less")
+            return line
+        case Progress(done, total):
+            return _line({"progress": {"done": done, "total": total}})
+        case Result(result):
+            return _line({"ok": True, "result": result})
+        case Failure(code, text):
+            return _line({"ok": False, "error": {"code": code, "message": text}})
+
+
+def parse_request(line: bytes) -> Request:
+    """The request in a line. UsageError says what is wrong with a line that holds none."""
+    if len(line) > REQUEST_LIMIT:
+        raise UsageError(f"the request is longer than {REQUEST_LIMIT} bytes")
+    match _message(line):
+        case {"call": str(call), "args": dict(args), **rest} if not rest:
+            return Request(call, args)
+    raise UsageError('a request is {"v", "call": text, "args": object} and nothing else')
+
+
+def parse_reply(line: bytes) -> Reply:
+    """The reply in a line. UsageError says what is wrong with a line that holds none."""
+    match _message(line):
+        case {"progress": {"done": int(done), "total": int(total)}}:
+            return Progress(done, total)
+        case {"ok": True, "result": dict(result)}:
+            return Result(result)
+        case {"ok": False, "error": {"code": str(code), "message": str(text)}}:
+            return Failure(code, text)
+    raise UsageError("a reply is progress, a result or an error")
+
+
+def argument(args: Mapping[str, object], name: str, kind: type[T]) -> T:
+    """The argument `name` of a request, which must be there and of exactly this kind."""
+    value = args.get(name)
+    # Exactly: to isinstance, true is a number.
+    if type(value) is not kind:
+        raise UsageError(f"the argument {name!r} must be {_NAMES[kind]}")
+    return value
+
+
+def optional(args: Mapping[str, object], name: str, kind: type[T]) -> T | None:
+    """The argument `name` of a request, or None where it is left out or null."""
+    return None if args.get(name) is None else argument(args, name, kind)
+
+
+def texts(args: Mapping[str, object], name: str) -> list[str]:
+    """The argument `name` of a request, which must be a list of texts."""
+    value = args.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UsageError(f"the argument {name!r} must be a list of texts")
+    return value
+
+
+def path_text(path: bytes) -> str:
+    """A path as it is written on the wire; `path_bytes` gives the same bytes back."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def path_bytes(text: str) -> bytes:
+    """The path that a text on the wire stands for. UsageError where no path can be meant."""
+    try:
+        path = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise UsageError(f"not a path: {text!a}") from None
+    if b"\0" in path:
+        raise UsageError(f"not a path: {text!a}")
+    return path
+
+
+def moment(seconds: float) -> str:
+    """A time since the epoch as results write it: ISO 8601 in UTC, to the second."""
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
+_NAMES: dict[type, str] = {bool: "true or false", int: "a whole number", str: "a text"}
+
+
+def _line(fields: Mapping[str, object]) -> bytes:
+    text = json.dumps({"v": VERSION, **fields}, allow_nan=False, separators=(",", ":"))
+    return text.encode("ascii") + b"\n"
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """The fields of a line but for its version, which must be ours."""
+    try:
+        message = json.loads(line.decode("utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise UsageError("a line must be one JSON object in UTF-8") from None
+    if not isinstance(message, dict):
+        raise UsageError("a line must be one JSON object in UTF-8")
+    version = message.pop("v", None)
+    if type(version) is not int or version != VERSION:
+        raise UsageError(f"only version {VERSION} of the control protocol is spoken here")
+    return message
+
+
+def _refuse(constant: str) -> NoReturn:
+    """JSON has no NaN and no Infinity, but Python reads them."""
+    raise ValueError(constant)

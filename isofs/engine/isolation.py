@@ -1,0 +1,463 @@
+"""What a suspect changes: Protocol 2 for a suspect's calls, by object (versions) and by name (bindings).
+
+Every function writes the store before it returns. Content is put in place before the row that refers to it and
+removed after the row is gone: what is killed in between leaves a file that no row knows, and recovery removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from dataclasses import replace
+
+from isofs.engine import tree, views
+from isofs.engine.state import Batch, Caller, Filesystem, Handle, Node, Obj, View, node_for
+from isofs.errors import CallError
+from isofs.model.records import MAIN, Binding, Fingerprint, Op, Origin, Touch, Version
+from isofs.model.vectors import G, Vector, delete_isolated, isolate
+from isofs.store import inodes
+from isofs.store.inodes import DEFAULT_ACL, Place
+
+#: Flags of an `open` that are the caller's alone and mean nothing for the backing file.
+_NOT_FOR_BACKING = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_DIRECT | os.O_NOATIME
+
+
+def backing_flags(flags: int) -> int:
+    """The flags to open a backing file with for a caller's flags."""
+    return (flags & ~_NOT_FOR_BACKING) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def needs_copy(fs: Filesystem, view: View, obj: Obj) -> bool:
+    """Whether a change by the suspect would first have to copy the object."""
+    version = view.version(obj.op)
+    return version is None and obj.ino != 0
+
+
+def copy_up(
+    fs: Filesystem,
+    view: View,
+    obj: Obj,
+    *,
+    data: bool = True,
+    attributes: bool = False,
+    staged: Place | None = None,
+) -> None:
+    """Give the suspect a version of its own, state 'm' (Protocol 2, rules 3 and 8). Nothing if there is one.
+
+    Without `data` a regular file's version starts empty. `attributes` says that nothing else is about to change.
+    `staged` is a finished copy to take instead of making one. Handles that the suspect has open on the object go
+    over to the version.
+    """
+    version = view.version(obj.op)
+    if version is not None:
+        if version.state == "d":
+            raise CallError(errno.ENOENT)
+        if version.attributes and not attributes:
+            batch = Batch(fs)
+            batch.put(replace(version, attributes=False))
+            batch.commit()
+        return
+    source, at = tree.located(fs, obj)
+    batch = Batch(fs)
+    op = batch.op_of(obj)
+    to = fs.store.content(view.sid, str(op))
+    if staged is not None:
+        inodes.remove(to)
+        os.rename(staged.name, to.name, src_dir_fd=staged.directory, dst_dir_fd=to.directory)
+    elif data or obj.kind != stat.S_IFREG:
+        inodes.copy(source, to)
+    else:
+        inodes.remove(to)
+        inodes.make(to, stat.S_IFREG | 0o600)
+        inodes.copy_attributes(source, to)
+    main, own = isolate(batch.vector(op), view.sid, "m")
+    mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
+    batch.set_vector(op, main)
+    batch.put(Version(view.sid, op, "m", own, str(op), mark, attributes))
+    batch.commit()
+    _diverged(fs, obj)
+    move_handles(fs, view, obj)
+
+
+def _diverged(fs: Filesystem, obj: Obj) -> None:
+    """Main's side of an object has a new version beside it: its writers count anew, its attributes expire."""
+    node = obj.nodes.get(MAIN)
+    if node is not None:
+        for handle in node.handles:
+            handle.counted = False
+        fs.kernel.forget_attributes(node.id)
+
+
+def move_handles(fs: Filesystem, view: View, obj: Obj) -> None:
+    """Let the suspect's open handles on an object use the content of its version from now on."""
+    for node in list(obj.nodes.values()):
+        for handle in list(node.handles):
+            if handle.sid == view.sid and not handle.before:
+                reopen(fs, handle, tree.content(fs, view.sid, obj))
+
+
+def reopen(fs: Filesystem, handle: Handle, at: Place | None) -> None:
+    """Make a handle use the file at another place, opened as it was opened by its caller."""
+    if at is None:
+        return
+    opened = os.open(at.name, backing_flags(handle.flags), dir_fd=at.directory)
+    if handle.descriptor >= 0:
+        os.close(handle.descriptor)
+    handle.descriptor = opened
+
+
+def delete_version(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> Place | None:
+    """The suspect's view loses an object's last name (Protocol 2, rule 7).
+
+    Returns the content to remove once the batch is committed.
+    """
+    op = batch.op_of(obj)
+    version = view.version(op)
+    content = fs.store.content(view.sid, version.content) if version and version.content else None
+    main = batch.vector(op)
+    if main is None and version is not None:  # made by the suspect: nobody else has ever seen it
+        batch.drop(version)
+        return content
+    if version is None:
+        at = tree.located(fs, obj)[1]
+        main, own = isolate(main, view.sid, "d")
+        mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
+        batch.set_vector(op, main)
+        batch.put(Version(view.sid, op, "d", own, None, mark))
+    else:
+        own = delete_isolated(version.vector, view.sid)
+        batch.put(replace(version, state="d", vector=own, content=None))
+    return content
+
+
+def _unname(fs: Filesystem, view: View, directory: Obj, name: bytes, batch: Batch) -> None:
+    """Make a name lead to nothing in the view; whatever main has there now is hidden."""
+    op = batch.op_of(directory)
+    there = tree.child(fs, directory, name)
+    if there is not None:
+        batch.put(Binding(view.sid, op, name, None, batch.op_of(there[0])))
+    else:
+        old = view.binding(op, name)
+        if old is not None:
+            batch.drop(old)
+
+
+def _bind(fs: Filesystem, view: View, directory: Obj, name: bytes, op: Op, batch: Batch) -> None:
+    """Make a name lead to an object in the view."""
+    there = tree.child(fs, directory, name)
+    replaced = None if there is None else batch.op_of(there[0])
+    batch.put(Binding(view.sid, batch.op_of(directory), name, op, replaced))
+
+
+def touch(view: View, directory: Obj, batch: Batch) -> None:
+    """The names in a directory changed in the view: its time stamps there are now."""
+    batch.put(Touch(view.sid, batch.op_of(directory), time.time_ns()))
+
+
+def create(
+    fs: Filesystem,
+    view: View,
+    directory: Obj,
+    name: bytes,
+    mode: int,
+    caller: Caller,
+    rdev: int = 0,
+    target: bytes | None = None,
+) -> Obj:
+    """Make an object of the type in `mode` in the suspect's view. Only the suspect will ever see it."""
+    if views.child(fs, view.sid, directory, name) is not None:
+        raise CallError(errno.EEXIST)
+    batch = Batch(fs)
+    obj = Obj(stat.S_IFMT(mode), 0)
+    op = fs.store.new_op()
+    batch.put(Origin(op, obj.kind, None, None, name, None, born=view.sid))
+    batch.adopt(obj, op)
+    to = fs.store.content(view.sid, str(op))
+    _make(fs, view, directory, to, mode, caller, rdev, target)
+    batch.put(Version(view.sid, op, "m", Vector.of({G: 0, view.sid: "m"}), str(op), None))
+    _bind(fs, view, directory, name, op, batch)
+    touch(view, directory, batch)
+    batch.commit()
+    return obj
+
+
+def _make(
+    fs: Filesystem,
+    view: View,
+    directory: Obj,
+    to: Place,
+    mode: int,
+    caller: Caller,
+    rdev: int,
+    target: bytes | None,
+) -> None:
+    """Make a content as the kernel would in `directory`: default ACL, umask, set-group-id, owner."""
+    above = tree.content(fs, view.sid, directory) or tree.place(fs, directory)
+    at = inodes.lstat(above)
+    gid = caller.gid
+    if at.st_mode & stat.S_ISGID:
+        gid = at.st_gid
+        mode |= stat.S_ISGID if stat.S_ISDIR(mode) else 0
+    inodes.remove(to)
+    default = inodes.xattrs(above).get(DEFAULT_ACL)
+    os.umask(caller.umask)
+    try:
+        if default is None or stat.S_ISLNK(mode):
+            inodes.make(to, mode, rdev, target)
+        else:  # the file system inherits ACLs by directory: let it, in one that has the same
+            _make_inheriting(fs, to, mode, rdev, default)
+    finally:
+        os.umask(0)
+    if stat.S_ISDIR(mode) and mode & stat.S_ISGID:
+        inodes.chmod(to, stat.S_IMODE(inodes.lstat(to).st_mode) | stat.S_ISGID)
+    inodes.own(to, caller.uid, gid)
+
+
+def _make_inheriting(fs: Filesystem, to: Place, mode: int, rdev: int, default: bytes) -> None:
+    scratch = fs.store.staged()
+    os.mkdir(scratch.name, 0o700, dir_fd=scratch.directory)
+    os.setxattr(scratch.path, DEFAULT_ACL, default, follow_symlinks=False)
+    folder = tree.open_place(scratch)
+    try:
+        inner = Place(folder, b"inner")
+        inodes.make(inner, mode, rdev)
+        os.rename(inner.name, to.name, src_dir_fd=folder, dst_dir_fd=to.directory)
+    finally:
+        os.close(folder)
+        inodes.remove(scratch)
+
+
+def unlink(fs: Filesystem, view: View, directory: Obj, name: bytes) -> None:
+    """Remove a name of anything but a directory from the view."""
+    obj = _existing(fs, view, directory, name)
+    if obj.is_dir:
+        raise CallError(errno.EISDIR)
+    _remove(fs, view, directory, name, obj)
+
+
+def rmdir(fs: Filesystem, view: View, directory: Obj, name: bytes) -> None:
+    """Remove an empty directory from the view."""
+    obj = _existing(fs, view, directory, name)
+    if not obj.is_dir:
+        raise CallError(errno.ENOTDIR)
+    if not views.is_empty(fs, view.sid, obj):
+        raise CallError(errno.ENOTEMPTY)
+    _remove(fs, view, directory, name, obj)
+
+
+def _existing(fs: Filesystem, view: View, directory: Obj, name: bytes) -> Obj:
+    obj = views.child(fs, view.sid, directory, name)
+    if obj is None:
+        raise CallError(errno.ENOENT)
+    return obj
+
+
+def _remove(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj) -> None:
+    batch = Batch(fs)
+    content = _remove_in(fs, view, directory, name, obj, batch)
+    touch(view, directory, batch)
+    batch.commit()
+    finish_removal(fs, obj, content)
+
+
+def _remove_in(
+    fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch
+) -> Place | None:
+    """Write the removal of a name into a batch; returns the content that goes with it, if any."""
+    last = obj.is_dir or _names_left(fs, view, obj) <= 1
+    content = None
+    if last:
+        own = obj.nodes.get(view.sid)
+        if own is not None:
+            tree.pin(fs, own)
+        content = delete_version(fs, view, obj, batch)
+    _unname(fs, view, directory, name, batch)
+    return content
+
+
+def _names_left(fs: Filesystem, view: View, obj: Obj) -> int:
+    if not obj.op:
+        return tree.located(fs, obj)[1].st_nlink
+    return views.link_count(fs, view, obj)
+
+
+def finish_removal(fs: Filesystem, obj: Obj, content: Place | None) -> None:
+    """After the rows are gone: remove the content, let caches expire, forget what was only the suspect's."""
+    if content is not None:
+        inodes.remove(content)
+    origin = fs.origins.get(obj.op)
+    if origin is not None and origin.ino is None and origin.vector is None:
+        _forget_unused(fs, obj)
+    _diverged(fs, obj)
+
+
+def _forget_unused(fs: Filesystem, obj: Obj) -> None:
+    """Drop the origin of an object that a suspect made and removed again, unless rows still name it."""
+    op = obj.op
+    for view in (*fs.views.values(), *fs.waiting.values()):
+        if view.concerns(op) or op in view.bindings:
+            return
+    batch = Batch(fs)
+    for view in fs.views.values():
+        if op in view.touches:
+            batch.drop(Touch(view.sid, op, 0))
+    batch.drop(fs.origins[op])
+    batch.commit()
+
+
+def link(fs: Filesystem, view: View, obj: Obj, directory: Obj, name: bytes) -> None:
+    """Give an object one more name in the view."""
+    if obj.is_dir:
+        raise CallError(errno.EPERM)
+    if views.child(fs, view.sid, directory, name) is not None:
+        raise CallError(errno.EEXIST)
+    version = view.version(obj.op)
+    if version is not None and version.state == "d":
+        raise CallError(errno.ENOENT)
+    batch = Batch(fs)
+    _bind(fs, view, directory, name, batch.op_of(obj), batch)
+    touch(view, directory, batch)
+    batch.commit()
+    _diverged(fs, obj)
+
+
+def rename(
+    fs: Filesystem,
+    view: View,
+    directory: Obj,
+    name: bytes,
+    to: Obj,
+    to_name: bytes,
+    *,
+    noreplace: bool = False,
+) -> None:
+    """Rename in the view. Nothing is copied, unless one object of main replaces another (save-by-rename)."""
+    obj = _existing(fs, view, directory, name)
+    target = views.child(fs, view.sid, to, to_name)
+    if target is not None and noreplace:
+        raise CallError(errno.EEXIST)
+    if target is obj:
+        return
+    if obj.is_dir and views.is_below(fs, view.sid, to, obj):
+        raise CallError(errno.EINVAL)
+    if target is not None:
+        _check_replaceable(fs, view, obj, target)
+    if target is not None and _lives_on(fs, view, obj, target):
+        _replace_content(fs, view, directory, name, to, obj, target)
+        return
+    batch = Batch(fs)
+    op = batch.op_of(obj)
+    content = None
+    if target is not None:
+        content = _remove_in(fs, view, to, to_name, target, batch)
+    _unname(fs, view, directory, name, batch)
+    _bind(fs, view, to, to_name, op, batch)
+    touch(view, directory, batch)
+    touch(view, to, batch)
+    batch.commit()
+    _claim_moved(fs, view, obj)
+    if target is not None:
+        finish_removal(fs, target, content)
+    _diverged(fs, obj)
+
+
+def _check_replaceable(fs: Filesystem, view: View, obj: Obj, target: Obj) -> None:
+    if target.is_dir and not obj.is_dir:
+        raise CallError(errno.EISDIR)
+    if obj.is_dir and not target.is_dir:
+        raise CallError(errno.ENOTDIR)
+    if target.is_dir and not views.is_empty(fs, view.sid, target):
+        raise CallError(errno.ENOTEMPTY)
+
+
+def _lives_on(fs: Filesystem, view: View, obj: Obj, target: Obj) -> bool:
+    """Whether the replaced object's origin point takes the new content (design: save-by-rename)."""
+    return (
+        not obj.is_dir
+        and obj.kind == target.kind
+        and target.ino != 0
+        and _names_left(fs, view, obj) == 1
+        and _names_left(fs, view, target) == 1
+    )
+
+
+def _replace_content(
+    fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, obj: Obj, target: Obj
+) -> None:
+    """`obj` is renamed over `target`, both with one name: target stays the object, modified to obj's content."""
+    copy_up(fs, view, obj)
+    version = view.versions[obj.op]
+    old = target.nodes.get(view.sid)
+    if old is not None:
+        tree.pin(fs, old)
+    batch = Batch(fs)
+    target_op = batch.op_of(target)
+    replaced = view.version(target_op)
+    obsolete = (
+        fs.store.content(view.sid, replaced.content) if replaced and replaced.content else None
+    )
+    if replaced is None:
+        at = tree.located(fs, target)[1]
+        main, own = isolate(batch.vector(target_op), view.sid, "m")
+        batch.set_vector(target_op, main)
+        mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
+        replaced = Version(view.sid, target_op, "m", own, None, mark)
+    batch.put(replace(replaced, content=version.content, attributes=False))
+    if batch.vector(obj.op) is None:
+        batch.drop(version)
+    else:
+        gone = delete_isolated(version.vector, view.sid)
+        batch.put(replace(version, state="d", vector=gone, content=None))
+    _unname(fs, view, directory, name, batch)
+    touch(view, directory, batch)
+    touch(view, to, batch)
+    batch.commit()
+    _exchange_nodes(fs, view, obj, target)
+    finish_removal(fs, obj, obsolete)
+    _diverged(fs, target)
+
+
+def _exchange_nodes(fs: Filesystem, view: View, obj: Obj, target: Obj) -> None:
+    """The inode behind the suspect's node of `obj` is `target`'s now; target's old node has no name any more."""
+    new, old = obj.nodes.pop(view.sid, None), target.nodes.pop(view.sid, None)
+    if old is not None:
+        old.obj = Obj(target.kind, 0)
+        old.obj.nodes[view.sid] = old
+    if new is not None:
+        new.obj = target
+        target.nodes[view.sid] = new
+
+
+def _claim_moved(fs: Filesystem, view: View, obj: Obj) -> None:
+    """What has a name of the suspect's own is reached by a node of its own."""
+    if not obj.is_dir:
+        node_for(fs, view.sid, obj)
+
+
+def exchange(
+    fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, to_name: bytes
+) -> None:
+    """Swap what two names lead to in the view (RENAME_EXCHANGE)."""
+    one, other = _existing(fs, view, directory, name), _existing(fs, view, to, to_name)
+    if one is other:
+        return
+    for obj, into in ((one, to), (other, directory)):
+        if obj.is_dir and views.is_below(fs, view.sid, into, obj):
+            raise CallError(errno.EINVAL)
+    batch = Batch(fs)
+    one_op, other_op = batch.op_of(one), batch.op_of(other)
+    _bind(fs, view, directory, name, other_op, batch)
+    _bind(fs, view, to, to_name, one_op, batch)
+    touch(view, directory, batch)
+    touch(view, to, batch)
+    batch.commit()
+    for obj in (one, other):
+        _claim_moved(fs, view, obj)
+        _diverged(fs, obj)
+
+
+def own_node(fs: Filesystem, view: View, node: Node) -> Node:
+    """The suspect's own node for the object of a node."""
+    return node_for(fs, view.sid, node.obj)

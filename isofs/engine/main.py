@@ -1,0 +1,267 @@
+"""Calls on main: what a trusted user's call does to the directory that was mounted over.
+
+The kernel has checked permissions (`default_permissions`); these functions do what was allowed, as root, and give
+what they make to the caller. What it means for suspects is `trusted`'s business, called first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+
+from isofs.engine import isolation, tree, trusted
+from isofs.engine.state import Batch, Caller, Filesystem, Obj
+from isofs.errors import CallError
+from isofs.model.records import MAIN, SubjectId
+from isofs.store import inodes
+from isofs.store.folder import RESERVED
+from isofs.store.inodes import Place
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def renameat2(source: Place, to: Place, flags: int) -> None:
+    """rename(2) with flags, which Python does not offer. Raises OSError."""
+    if not flags:
+        os.rename(source.name, to.name, src_dir_fd=source.directory, dst_dir_fd=to.directory)
+        return
+    if _libc.renameat2(source.directory, source.name, to.directory, to.name, flags):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def at(fs: Filesystem, directory: Obj, name: bytes) -> Place:
+    """The place of a name in a directory of main. The store's own name may be neither made nor removed."""
+    if name == RESERVED and directory is fs.root:
+        raise CallError(errno.EPERM)
+    return Place(tree.descriptor(fs, directory), name)
+
+
+def _existing(fs: Filesystem, directory: Obj, name: bytes) -> tuple[Obj, os.stat_result]:
+    found = tree.child(fs, directory, name)
+    if found is None:
+        raise CallError(errno.ENOENT)
+    return found
+
+
+def make(
+    fs: Filesystem,
+    directory: Obj,
+    name: bytes,
+    mode: int,
+    caller: Caller,
+    rdev: int = 0,
+    target: bytes | None = None,
+) -> Obj:
+    """Make an object of the type in `mode` and give it to the caller."""
+    to = at(fs, directory, name)
+    os.umask(caller.umask)
+    try:
+        inodes.make(to, mode, rdev, target)
+    finally:
+        os.umask(0)
+    return _given(fs, directory, name, to, caller)
+
+
+def create(
+    fs: Filesystem, directory: Obj, name: bytes, mode: int, flags: int, caller: Caller
+) -> tuple[Obj, int]:
+    """Make a regular file and open it: the object and a descriptor. EEXIST if there is one."""
+    to = at(fs, directory, name)
+    os.umask(caller.umask)
+    try:
+        opened = os.open(
+            name,
+            isolation.backing_flags(flags) | os.O_CREAT | os.O_EXCL,
+            stat.S_IMODE(mode),
+            dir_fd=to.directory,
+        )
+    finally:
+        os.umask(0)
+    try:
+        return _given(fs, directory, name, to, caller), opened
+    except BaseException:
+        os.close(opened)
+        raise
+
+
+def _given(fs: Filesystem, directory: Obj, name: bytes, to: Place, caller: Caller) -> Obj:
+    """Give a new inode to its maker (the group is the directory's if that is set-group-id)."""
+    above = os.fstat(to.directory)
+    inodes.own(to, caller.uid, above.st_gid if above.st_mode & stat.S_ISGID else caller.gid)
+    found = tree.child(fs, directory, name)
+    if found is None:
+        raise CallError(errno.ESTALE)
+    return found[0]
+
+
+def unlink(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN) -> None:
+    """Remove a name of anything but a directory from main."""
+    obj, found = _existing(fs, directory, name)
+    if obj.is_dir:
+        raise CallError(errno.EISDIR)
+    _remove(fs, directory, name, obj, last=found.st_nlink == 1, by=by)
+
+
+def rmdir(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN) -> None:
+    """Remove an empty directory from main. What suspects have in it stays theirs."""
+    obj, _ = _existing(fs, directory, name)
+    if not obj.is_dir:
+        raise CallError(errno.ENOTDIR)
+    if not trusted.empty_in_main(fs, obj):
+        raise CallError(errno.ENOTEMPTY)
+    _remove(fs, directory, name, obj, last=True, by=by)
+
+
+def _remove(
+    fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, by: SubjectId
+) -> None:
+    where = at(fs, directory, name)
+    if last:
+        trusted.pin_nodes(fs, obj)
+    batch = Batch(fs)
+    with trusted.announced(fs, obj):
+        trusted.will_unlink(fs, directory, name, obj, batch, last=last, by=by)
+        batch.commit()
+        remove = os.rmdir if obj.is_dir else os.unlink
+        remove(where.name, dir_fd=where.directory)
+    lost_name(fs, directory, name, obj, last=last)
+
+
+def lost_name(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool) -> None:
+    """Follow in memory that main has an object under this name no more."""
+    obj.links.pop((directory, name), None)
+    if last:
+        tree.close_descriptor(fs, obj)
+        fs.objects.pop(obj.ino, None)
+        obj.links.clear()
+        obj.ino = 0
+
+
+def link(fs: Filesystem, obj: Obj, directory: Obj, name: bytes) -> None:
+    """Give an object of main one more name."""
+    source, to = tree.place(fs, obj), at(fs, directory, name)
+    trusted.modified(fs, obj)
+    os.link(
+        source.name,
+        to.name,
+        src_dir_fd=source.directory,
+        dst_dir_fd=to.directory,
+        follow_symlinks=False,
+    )
+    obj.links[directory, name] = None
+
+
+def rename(
+    fs: Filesystem,
+    directory: Obj,
+    name: bytes,
+    to: Obj,
+    to_name: bytes,
+    flags: int = 0,
+    *,
+    by: SubjectId = MAIN,
+) -> None:
+    """Rename in main. An object replaced by another of its type, both with one name, lives on (save-by-rename)."""
+    obj, found = _existing(fs, directory, name)
+    there = tree.child(fs, to, to_name)
+    source, target = at(fs, directory, name), at(fs, to, to_name)
+    if flags & RENAME_EXCHANGE:
+        _exchange(fs, directory, name, to, to_name, obj, there and there[0], by)
+        return
+    if there is None:
+        _move(fs, directory, name, to, to_name, obj, flags, by)
+        return
+    replaced, at_target = there
+    if flags & RENAME_NOREPLACE:
+        raise CallError(errno.EEXIST)
+    if replaced is obj:
+        return
+    if replaced.is_dir and obj.is_dir and not trusted.empty_in_main(fs, replaced):
+        raise CallError(errno.ENOTEMPTY)
+    if replaced.is_dir != obj.is_dir:
+        raise CallError(errno.EISDIR if replaced.is_dir else errno.ENOTDIR)
+    last = replaced.is_dir or at_target.st_nlink == 1
+    if last:
+        trusted.pin_nodes(fs, replaced)
+    if replaced.op and not obj.is_dir and obj.kind == replaced.kind and last and found.st_nlink == 1:
+        _replace_content(fs, directory, name, obj, replaced, source, target)
+        return
+    batch = Batch(fs)
+    with trusted.announced(fs, obj, replaced):
+        trusted.will_unlink(fs, to, to_name, replaced, batch, last=last, by=by)
+        trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
+        batch.commit()
+        renameat2(source, target, 0)
+    lost_name(fs, to, to_name, replaced, last=last)
+    _moved(obj, directory, name, to, to_name)
+
+
+def _move(
+    fs: Filesystem,
+    directory: Obj,
+    name: bytes,
+    to: Obj,
+    to_name: bytes,
+    obj: Obj,
+    flags: int,
+    by: SubjectId,
+) -> None:
+    batch = Batch(fs)
+    with trusted.announced(fs, obj):
+        trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
+        batch.commit()
+        renameat2(at(fs, directory, name), at(fs, to, to_name), flags)
+    _moved(obj, directory, name, to, to_name)
+
+
+def _moved(obj: Obj, directory: Obj, name: bytes, to: Obj, to_name: bytes) -> None:
+    obj.links.pop((directory, name), None)
+    obj.links[to, to_name] = None
+
+
+def _replace_content(
+    fs: Filesystem, directory: Obj, name: bytes, obj: Obj, replaced: Obj, source: Place, target: Place
+) -> None:
+    """`obj` replaces `replaced`, which some suspect has to do with: replaced's origin point takes obj's inode."""
+    batch = Batch(fs)
+    ino = obj.ino
+    with trusted.announced(fs, obj, replaced):
+        trusted.will_unlink(fs, directory, name, obj, batch, last=True)
+        trusted.will_replace_content(fs, replaced, ino, batch)
+        batch.commit()
+        renameat2(source, target, 0)
+    obj.links.clear()
+    trusted.content_replaced(fs, replaced, obj, ino)
+    node = replaced.nodes.get(MAIN)
+    if node is not None:
+        fs.kernel.forget_attributes(node.id)
+
+
+def _exchange(
+    fs: Filesystem,
+    directory: Obj,
+    name: bytes,
+    to: Obj,
+    to_name: bytes,
+    obj: Obj,
+    other: Obj | None,
+    by: SubjectId,
+) -> None:
+    if other is None:
+        raise CallError(errno.ENOENT)
+    if other is obj:
+        return
+    batch = Batch(fs)
+    with trusted.announced(fs, obj, other):
+        trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
+        trusted.will_move(fs, to, to_name, directory, name, other, batch, by=by)
+        batch.commit()
+        renameat2(at(fs, directory, name), at(fs, to, to_name), RENAME_EXCHANGE)
+    _moved(obj, directory, name, to, to_name)
+    _moved(other, to, to_name, directory, name)

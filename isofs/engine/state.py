@@ -1,0 +1,362 @@
+"""What the engine holds in memory: objects, nodes, handles, views; and how it changes together with the store.
+
+Everything that the store keeps is here as well, so that calls are answered from memory. `Batch` changes both:
+the store first, the memory once the store has it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+from weakref import WeakValueDictionary
+
+from isofs.model.records import (
+    MAIN,
+    Base,
+    Binding,
+    Change,
+    Decided,
+    Drop,
+    Op,
+    Origin,
+    Put,
+    Record,
+    Subject,
+    SubjectId,
+    SubjectState,
+    Touch,
+    Version,
+)
+from isofs.model.vectors import Vector
+from isofs.store.folder import Store
+
+#: Node ids from here on are counted; below it a node of main has its inode's number.
+FIRST_COUNTED_NODE = 1 << 48
+
+#: The node id of the root, given by the FUSE protocol.
+ROOT_NODE = 1
+
+#: Directory descriptors kept open for reuse, at most.
+DIRECTORY_DESCRIPTORS = 512
+
+
+class Caller(NamedTuple):
+    """Who makes a call: the ids of the process, its thread, and its umask."""
+
+    uid: int
+    gid: int
+    pid: int
+    umask: int = 0o022
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class Obj:
+    """An object: one file, directory, link, ... whatever its names and versions.
+
+    `ino` is main's inode, 0 while main has none. `op` is 0 until a suspect has to do with it. `links` are the
+    names of main's that are known: of a directory the only one, of others at least those in use.
+    """
+
+    kind: int
+    ino: int
+    op: Op = 0
+    links: dict[tuple[Obj, bytes], None] = field(default_factory=dict)
+    nodes: dict[SubjectId, Node] = field(default_factory=dict)
+
+    @property
+    def is_dir(self) -> bool:
+        return self.kind == stat.S_IFDIR
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """What the kernel knows by a number: an object in main's view or in a suspect's.
+
+    `pinned` holds the backing inode open once no name leads to it any more; -1 otherwise.
+    """
+
+    id: int
+    sid: SubjectId
+    obj: Obj
+    lookups: int = 0
+    pinned: int = -1
+    handles: set[Handle] = field(default_factory=set)
+
+
+@dataclass(eq=False, slots=True)
+class Handle:
+    """An open file.
+
+    `sid` is the view that its writes go to; `before` marks a handle that a suspect opened before the
+    suspicion. `counted` is whether its writing has been counted in `G` since the last divergence.
+    `descriptor` is -1 while there is nothing to read yet.
+    """
+
+    id: int
+    node: Node
+    sid: SubjectId
+    uid: int
+    pid: int
+    flags: int
+    descriptor: int
+    counted: bool = False
+    before: bool = False
+
+    @property
+    def writes(self) -> bool:
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+
+class Kernel(Protocol):
+    """What the engine asks of whoever caches its answers. Neither call waits for the kernel's locks."""
+
+    def forget_attributes(self, node: int) -> None:
+        """The attributes of this node are no longer what was answered."""
+
+    def forget_entry(self, parent: int, name: bytes) -> None:
+        """The name in this directory no longer leads to what was answered; may take effect a moment later."""
+
+
+class NoKernel:
+    """For an engine that is not mounted: nobody caches anything."""
+
+    def forget_attributes(self, node: int) -> None:
+        pass
+
+    def forget_entry(self, parent: int, name: bytes) -> None:
+        pass
+
+
+@dataclass(eq=False, slots=True)
+class View:
+    """A suspect's changes: versions by object, bindings by directory and name, and the way back."""
+
+    sid: SubjectId
+    versions: dict[Op, Version] = field(default_factory=dict)
+    bindings: dict[Op, dict[bytes, Binding]] = field(default_factory=lambda: defaultdict(dict))
+    placed: dict[Op, set[tuple[Op, bytes]]] = field(default_factory=lambda: defaultdict(set))
+    hiding: dict[Op, set[tuple[Op, bytes]]] = field(default_factory=lambda: defaultdict(set))
+    touches: dict[Op, int] = field(default_factory=dict)
+    decisions: dict[Op, Decided] = field(default_factory=dict)
+
+    def binding(self, directory: Op, name: bytes) -> Binding | None:
+        names = self.bindings.get(directory)
+        return None if names is None else names.get(name)
+
+    def version(self, op: Op) -> Version | None:
+        return self.versions.get(op) if op else None
+
+    def all_bindings(self) -> Iterator[Binding]:
+        for names in self.bindings.values():
+            yield from names.values()
+
+    def concerns(self, op: Op) -> bool:
+        """Whether the object has a version, or a name of the suspect's or one that the suspect removed."""
+        return op in self.versions or op in self.placed or op in self.hiding
+
+    def put_binding(self, b: Binding) -> None:
+        self.drop_binding(b)
+        self.bindings[b.directory][b.name] = b
+        if b.op is not None:
+            self.placed[b.op].add((b.directory, b.name))
+        if b.replaced is not None:
+            self.hiding[b.replaced].add((b.directory, b.name))
+
+    def drop_binding(self, key: Binding) -> None:
+        old = self.bindings.get(key.directory, {}).pop(key.name, None)
+        if old is None:
+            return
+        if not self.bindings[old.directory]:
+            del self.bindings[old.directory]
+        for index, op in ((self.placed, old.op), (self.hiding, old.replaced)):
+            if op is not None:
+                index[op].discard((old.directory, old.name))
+                if not index[op]:
+                    del index[op]
+
+
+@dataclass(eq=False, slots=True)
+class Filesystem:
+    """Everything. `views` are the active suspects', `waiting` those whose merge left conflicts."""
+
+    store: Store
+    root: Obj
+    device: int
+    kernel: Kernel = field(default_factory=NoKernel)
+    objects: WeakValueDictionary[int, Obj] = field(default_factory=WeakValueDictionary)
+    by_op: dict[Op, Obj] = field(default_factory=dict)
+    origins: dict[Op, Origin] = field(default_factory=dict)
+    bases: dict[tuple[Op, int], Base] = field(default_factory=dict)
+    subjects: dict[SubjectId, Subject] = field(default_factory=dict)
+    views: dict[SubjectId, View] = field(default_factory=dict)
+    waiting: dict[SubjectId, View] = field(default_factory=dict)
+    suspects: dict[int, SubjectId] = field(default_factory=dict)  # by uid
+    nodes: dict[int, Node] = field(default_factory=dict)
+    handles: dict[int, Handle] = field(default_factory=dict)
+    descriptors: OrderedDict[Obj, int] = field(default_factory=OrderedDict)
+    retries: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    handed: dict[tuple[Obj, bytes], Node] = field(default_factory=dict)
+    next_node: int = FIRST_COUNTED_NODE
+    next_handle: int = 1
+
+    @property
+    def isolating(self) -> bool:
+        """Whether anybody is isolated or waits for a decision; if not, calls cost nothing extra."""
+        return bool(self.views or self.waiting)
+
+    def subject_of(self, caller: Caller) -> SubjectId:
+        """Whose view this caller has: a suspect's number, or MAIN."""
+        return self.suspects.get(caller.uid, MAIN)
+
+    def vector(self, obj: Obj) -> Vector | None:
+        """Main's version vector of an object, None if it does not exist."""
+        return self.origins[obj.op].vector if obj.op else None
+
+    def diverged(self, obj: Obj) -> bool:
+        """Whether some active suspect has a version of the object or changed one of its names."""
+        return bool(obj.op) and any(view.concerns(obj.op) for view in self.views.values())
+
+    def name_diverged(self, directory: Obj, name: bytes) -> bool:
+        """Whether some active suspect has a binding of this name."""
+        return bool(directory.op) and any(
+            view.binding(directory.op, name) is not None for view in self.views.values()
+        )
+
+    def view_of(self, sid: SubjectId) -> View | None:
+        return self.views.get(sid) or self.waiting.get(sid)
+
+
+def node_for(fs: Filesystem, sid: SubjectId, obj: Obj) -> Node:
+    """The node of an object in a view, made if there is none yet (with no lookups)."""
+    node = obj.nodes.get(sid)
+    if node is None:
+        number = obj.ino if sid == MAIN and ROOT_NODE < obj.ino < FIRST_COUNTED_NODE else 0
+        if not number or number in fs.nodes:
+            number = fs.next_node
+            fs.next_node += 1
+        node = obj.nodes[sid] = fs.nodes[number] = Node(number, sid, obj)
+    return node
+
+
+class Batch:
+    """Changes of the store that are made together; the memory follows when the store has them.
+
+    Reads through a batch (`origin`, `op_of`) see its own changes.
+    """
+
+    def __init__(self, fs: Filesystem) -> None:
+        self.fs = fs
+        self.changes: list[Change] = []
+        self._ops: dict[Obj, Op] = {}
+        self._origins: dict[Op, Origin] = {}
+
+    def put(self, record: Record) -> None:
+        self.changes.append(Put(record))
+        if isinstance(record, Origin):
+            self._origins[record.op] = record
+
+    def drop(self, record: Record) -> None:
+        self.changes.append(Drop(record))
+
+    def origin(self, op: Op) -> Origin:
+        return self._origins.get(op) or self.fs.origins[op]
+
+    def vector(self, op: Op) -> Vector | None:
+        return self.origin(op).vector
+
+    def set_vector(self, op: Op, vector: Vector | None) -> None:
+        self.put(replace(self.origin(op), vector=vector))
+
+    def op_of(self, obj: Obj) -> Op:
+        """The origin point of an object of main; it and the directories above get one if they have none."""
+        if obj.op or obj in self._ops:
+            return obj.op or self._ops[obj]
+        op = self._ops[obj] = self.fs.store.new_op()
+        if obj is self.fs.root:
+            self.put(Origin(op, obj.kind, obj.ino, None, b"", None))
+        else:
+            parent, name = next(iter(obj.links))
+            self.put(Origin(op, obj.kind, obj.ino, self.op_of(parent), name, None))
+        return op
+
+    def adopt(self, obj: Obj, op: Op) -> None:
+        """Give an object that has none this origin point, whose row is in the batch."""
+        self._ops[obj] = op
+
+    def commit(self) -> None:
+        """Write everything, then change the memory. On an error nothing has changed."""
+        if not self.changes:
+            return
+        self.fs.store.write(self.changes)
+        for obj, op in self._ops.items():
+            obj.op = op
+            self.fs.by_op[op] = obj
+        for change in self.changes:
+            apply(self.fs, change)
+        self.changes, self._ops, self._origins = [], {}, {}
+
+
+def apply(fs: Filesystem, change: Change) -> None:
+    """Follow one change of the store in memory."""
+    record, put = change.record, isinstance(change, Put)
+    if isinstance(record, Origin):
+        if put:
+            fs.origins[record.op] = record
+        else:
+            fs.origins.pop(record.op, None)
+            obj = fs.by_op.pop(record.op, None)
+            if obj is not None:
+                obj.op = 0
+    elif isinstance(record, Subject):
+        _apply_subject(fs, record, put)
+    elif isinstance(record, Base):
+        if put:
+            fs.bases[record.op, record.count] = record
+        else:
+            fs.bases.pop((record.op, record.count), None)
+    else:
+        view = fs.view_of(record.sid)
+        if view is not None:
+            _apply_to_view(view, record, put)
+
+
+def _apply_subject(fs: Filesystem, subject: Subject, put: bool) -> None:
+    old = fs.subjects.pop(subject.sid, None)
+    if old is not None and fs.suspects.get(old.uid) == old.sid:
+        del fs.suspects[old.uid]
+    view = fs.views.pop(subject.sid, None) or fs.waiting.pop(subject.sid, None)
+    if not put:
+        return
+    fs.subjects[subject.sid] = subject
+    view = view or View(subject.sid)
+    if subject.state in (SubjectState.SUSPECT, SubjectState.MERGING, SubjectState.DISCARDING):
+        fs.views[subject.sid] = view
+        fs.suspects[subject.uid] = subject.sid
+    elif subject.state is SubjectState.CONFLICTS:
+        fs.waiting[subject.sid] = view
+
+
+def _apply_to_view(view: View, record: Version | Binding | Touch | Decided, put: bool) -> None:
+    if isinstance(record, Version):
+        if put:
+            view.versions[record.op] = record
+        else:
+            view.versions.pop(record.op, None)
+    elif isinstance(record, Binding):
+        if put:
+            view.put_binding(record)
+        else:
+            view.drop_binding(record)
+    elif isinstance(record, Touch):
+        if put:
+            view.touches[record.op] = record.at_ns
+        else:
+            view.touches.pop(record.op, None)
+    elif put:
+        view.decisions[record.op] = record
+    else:
+        view.decisions.pop(record.op, None)

@@ -1,0 +1,189 @@
+"""Reaching main and the contents of versions: one component at a time, below directory descriptors.
+
+Main's objects are found again by the names that are known of them; each time the inode is compared, so that a
+name that changed hands behind the mount is never mistaken for what it was (ESTALE instead).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from isofs.engine.state import DIRECTORY_DESCRIPTORS, Filesystem, Node, Obj
+from isofs.errors import CallError
+from isofs.model.records import SubjectId
+from isofs.store.folder import RESERVED
+from isofs.store.inodes import Place, lstat
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def descriptor(fs: Filesystem, directory: Obj) -> int:
+    """An open descriptor of a directory of main. It stays the tree's: use it at once, do not close it."""
+    known = fs.descriptors.get(directory)
+    if known is not None:
+        fs.descriptors.move_to_end(directory)
+        return known
+    way = [directory]  # walked from the nearest open directory down; depth must not cost stack
+    while way[-1] not in fs.descriptors:
+        way.append(_parent(way[-1])[0])
+    current = fs.descriptors[way.pop()]
+    while way:
+        child = way.pop()
+        current = _open_directory(fs, current, child)
+    return current
+
+
+def _parent(obj: Obj) -> tuple[Obj, bytes]:
+    for link in obj.links:
+        return link
+    raise CallError(errno.ESTALE)
+
+
+def _open_directory(fs: Filesystem, parent: int, child: Obj) -> int:
+    name = _parent(child)[1]
+    try:
+        opened = os.open(name, _DIRECTORY, dir_fd=parent)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CallError(errno.ESTALE) from error
+    at = os.fstat(opened)
+    if at.st_ino != child.ino or at.st_dev != fs.device:
+        os.close(opened)
+        raise CallError(errno.ESTALE)
+    fs.descriptors[child] = opened
+    while len(fs.descriptors) > DIRECTORY_DESCRIPTORS:
+        oldest = next(o for o in fs.descriptors if o is not fs.root and o is not child)
+        os.close(fs.descriptors.pop(oldest))
+    return opened
+
+
+def close_descriptor(fs: Filesystem, directory: Obj) -> None:
+    """Close the kept descriptor of a directory, if there is one."""
+    known = fs.descriptors.pop(directory, None)
+    if known is not None:
+        os.close(known)
+
+
+def place(fs: Filesystem, obj: Obj) -> Place:
+    """Where main has an object, checked against its inode; ESTALE if it is at none of its known names."""
+    return located(fs, obj)[0]
+
+
+def located(fs: Filesystem, obj: Obj) -> tuple[Place, os.stat_result]:
+    """`place`, with the attributes found there."""
+    for parent, name in list(obj.links):
+        with contextlib.suppress(FileNotFoundError, CallError):
+            at = Place(descriptor(fs, parent), name)
+            found = lstat(at)
+            if found.st_ino == obj.ino:
+                return at, found
+        if len(obj.links) > 1:
+            del obj.links[parent, name]
+    if obj is fs.root:
+        return Place(fs.descriptors[obj], b"."), os.fstat(fs.descriptors[obj])
+    raise CallError(errno.ESTALE)
+
+
+def child(fs: Filesystem, directory: Obj, name: bytes) -> tuple[Obj, os.stat_result] | None:
+    """What main has under a name, with its attributes; None if nothing.
+
+    The store's folder and whatever other file system is mounted below does not exist.
+    """
+    if not directory.ino:
+        return None
+    if name == RESERVED and directory is fs.root:
+        return None
+    try:
+        found = os.stat(name, dir_fd=descriptor(fs, directory), follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if found.st_dev != fs.device:
+        return None
+    return known(fs, directory, name, found), found
+
+
+def known(fs: Filesystem, directory: Obj, name: bytes, found: os.stat_result) -> Obj:
+    """The object of an inode that was found under a name."""
+    kind = stat.S_IFMT(found.st_mode)
+    obj = fs.objects.get(found.st_ino)
+    if obj is None or obj.kind != kind:
+        obj = fs.objects[found.st_ino] = Obj(kind, found.st_ino)
+    link = (directory, name)
+    if link not in obj.links:
+        if obj.is_dir and obj.links:
+            obj.links.clear()
+            close_descriptor(fs, obj)
+        obj.links[link] = None
+    return obj
+
+
+def names(fs: Filesystem, directory: Obj) -> Iterator[bytes]:
+    """The names in a directory of main, in the file system's order, read as they are asked for."""
+    if not directory.ino:
+        return
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME | os.O_CLOEXEC
+    opened = os.open(b".", flags, dir_fd=descriptor(fs, directory))
+    try:
+        with os.scandir(opened) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                if name != RESERVED or directory is not fs.root:
+                    yield name
+    finally:
+        os.close(opened)
+
+
+def content(fs: Filesystem, sid: SubjectId, obj: Obj) -> Place | None:
+    """Where the content of a suspect's version lies, None if the suspect has no version (or deleted it)."""
+    view = fs.view_of(sid)
+    version = view.version(obj.op) if view is not None else None
+    if version is None or version.content is None:
+        return None
+    return fs.store.content(sid, version.content)
+
+
+def backing(fs: Filesystem, node: Node) -> Place:
+    """Where the inode behind a node that has a name lies: in the suspect's folder, or in main."""
+    return (content(fs, node.sid, node.obj) if node.sid else None) or place(fs, node.obj)
+
+
+def status(fs: Filesystem, node: Node) -> os.stat_result:
+    """The attributes of the inode behind a node, also of one that has no name any more."""
+    if node.pinned >= 0:
+        return os.fstat(node.pinned)
+    if node.sid:
+        at = content(fs, node.sid, node.obj)
+        if at is not None:
+            return lstat(at)
+    return located(fs, node.obj)[1]
+
+
+@contextlib.contextmanager
+def reached(fs: Filesystem, node: Node) -> Iterator[bytes]:
+    """A path that leads to the inode behind a node and to no other, whatever happens to names meanwhile."""
+    if node.pinned >= 0:
+        yield b"/proc/self/fd/%d" % node.pinned
+        return
+    opened = open_place(backing(fs, node))
+    try:
+        yield b"/proc/self/fd/%d" % opened
+    finally:
+        os.close(opened)
+
+
+def open_place(at: Place) -> int:
+    """An O_PATH descriptor of the inode at a place, of a link itself if it is one."""
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    if at.name == b".":
+        return os.dup(at.directory)
+    return os.open(at.name, flags, dir_fd=at.directory)
+
+
+def pin(fs: Filesystem, node: Node) -> None:
+    """Hold the inode behind a node open, because it is about to lose its last name."""
+    if node.pinned < 0:
+        with contextlib.suppress(FileNotFoundError, CallError):
+            node.pinned = open_place(backing(fs, node))

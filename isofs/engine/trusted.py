@@ -1,0 +1,263 @@
+"""What changing main means for suspects: Protocol 2 for trusted users, and whole views (design, section 3).
+
+Each function is called *before* main changes and leaves the store as it must be when the change has been made: a
+crash in between may count a change that was not made, never miss one. While nobody is isolated none of them does
+anything. `by` is the suspect whose merge makes the change, if it is one: its own view is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+
+from isofs.engine import isolation, tree, views
+from isofs.engine.state import Batch, Filesystem, Handle, Obj, View
+from isofs.model.records import MAIN, Base, Binding, SubjectId
+from isofs.model.vectors import G, Vector, trusted_deletion, trusted_modification
+from isofs.store import inodes
+
+#: Files larger than this get no base copy unless the file system can share their blocks.
+BASE_LIMIT = 64 << 20
+
+
+def _others(fs: Filesystem, by: SubjectId) -> Iterator[View]:
+    return (view for sid, view in fs.views.items() if sid != by)
+
+
+def keep_base(fs: Filesystem, obj: Obj, batch: Batch) -> None:
+    """Keep what main has of a file if some version started from it and main has not changed since."""
+    vector = batch.vector(obj.op)
+    if vector is None or obj.kind != stat.S_IFREG or not isinstance(vector[G], int):
+        return
+    count = vector[G]
+    assert isinstance(count, int)
+    if (obj.op, count) in fs.bases or not any(
+        (v := view.version(obj.op)) is not None and v.vector.get(G) == count
+        for view in (*fs.views.values(), *fs.waiting.values())
+    ):
+        return
+    with contextlib.suppress(OSError):  # a base is a help for merging, not a condition for writing
+        at, found = tree.located(fs, obj)
+        if found.st_size > BASE_LIMIT:
+            return
+        name = f"{obj.op}-{count}"
+        inodes.copy(at, fs.store.base(name))
+        batch.put(Base(obj.op, count, name))
+
+
+def modified(fs: Filesystem, obj: Obj) -> None:
+    """A trusted user is about to modify an object: it counts in G, durably."""
+    if not obj.op or not fs.isolating:
+        return
+    batch = Batch(fs)
+    count_modification(fs, obj, batch)
+    batch.commit()
+
+
+def count_modification(fs: Filesystem, obj: Obj, batch: Batch) -> None:
+    """Add a trusted modification of an object to a batch, with the base copy that it may call for."""
+    vector = batch.vector(obj.op) if obj.op else None
+    if vector is not None and not vector.deleted:
+        keep_base(fs, obj, batch)
+        batch.set_vector(obj.op, trusted_modification(vector))
+
+
+def wrote(fs: Filesystem, handle: Handle) -> None:
+    """A trusted user's handle is about to write: its first writing since the last divergence counts."""
+    if handle.counted or not handle.node.obj.op:
+        return
+    modified(fs, handle.node.obj)
+    handle.counted = True
+
+
+def will_unlink(
+    fs: Filesystem, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, last: bool, by: SubjectId = MAIN
+) -> None:
+    """Main is about to lose a name of an object, its last one or not. Views keep what suspects changed."""
+    if not fs.isolating:
+        return
+    for view in list(_others(fs, by)):
+        _keep_name(fs, view, directory, name, obj, batch, last=last)
+    if not obj.op:
+        return
+    if last:
+        _origin_gone(fs, obj, batch, count=by == MAIN)
+    elif by == MAIN:
+        count_modification(fs, obj, batch)
+    if not last:
+        _rehint(fs, obj, batch, without=(directory, name))
+
+
+def _origin_gone(fs: Filesystem, obj: Obj, batch: Batch, *, count: bool) -> None:
+    """Main no longer has the object; its origin point stays while a version is left."""
+    vector = batch.vector(obj.op)
+    if count and vector is not None:
+        keep_base(fs, obj, batch)
+        vector = trusted_deletion(vector)
+    batch.put(replace(batch.origin(obj.op), ino=None, parent=None, vector=vector))
+
+
+def _rehint(fs: Filesystem, obj: Obj, batch: Batch, *, without: tuple[Obj, bytes]) -> None:
+    """If the store knew the object by a name that goes, let it know another."""
+    for parent, name in obj.links:
+        if (parent, name) != without:
+            batch.put(replace(batch.origin(obj.op), parent=batch.op_of(parent), name=name))
+            return
+
+
+def _keep_name(
+    fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, last: bool
+) -> None:
+    """Keep a suspect's view whole when main takes a name away."""
+    binding = view.binding(directory.op, name) if directory.op else None
+    version = view.version(obj.op)
+    if version is not None and version.state == "d":
+        return
+    if binding is None:
+        if version is None and not (obj.is_dir and views.has_own_below(fs, view, obj)):
+            if last and obj.op in view.placed:
+                isolation.copy_up(fs, view, obj)
+            return
+        if version is None:
+            isolation.copy_up(fs, view, obj)
+        if not (obj.is_dir and obj.op in view.placed):
+            at = batch.op_of(directory)
+            batch.put(Binding(view.sid, at, name, batch.op_of(obj), batch.op_of(obj), kept=True))
+    elif last and version is None and obj.op in view.placed:
+        isolation.copy_up(fs, view, obj)
+
+
+def will_move(
+    fs: Filesystem,
+    directory: Obj,
+    name: bytes,
+    to: Obj,
+    to_name: bytes,
+    obj: Obj,
+    batch: Batch,
+    *,
+    by: SubjectId = MAIN,
+) -> None:
+    """Main is about to rename an object. What a suspect changed of it stays where the suspect has it."""
+    if not fs.isolating:
+        return
+    for view in _others(fs, by):
+        _follow_or_keep(view, directory, name, to, to_name, obj, batch)
+    if obj.op:
+        if by == MAIN:
+            count_modification(fs, obj, batch)
+        batch.put(replace(batch.origin(obj.op), parent=batch.op_of(to), name=to_name))
+
+
+def _follow_or_keep(
+    view: View,
+    directory: Obj,
+    name: bytes,
+    to: Obj,
+    to_name: bytes,
+    obj: Obj,
+    batch: Batch,
+) -> None:
+    """The rules of one view for a rename in main: follow it unless the suspect changed the object."""
+    version = view.version(obj.op)
+    binding = view.binding(directory.op, name) if directory.op else None
+    if version is not None and version.state == "d":
+        return
+    if binding is None and version is None:
+        return
+    op, at = batch.op_of(obj), batch.op_of(directory)
+    if binding is None:
+        if not (obj.is_dir and op in view.placed):
+            batch.put(Binding(view.sid, at, name, op, op, kept=True))
+    elif binding.op != op and binding.replaced != op:
+        return
+    there = view.binding(to.op, to_name)
+    if there is None or there.op is None:
+        batch.put(Binding(view.sid, batch.op_of(to), to_name, None, op, kept=True))
+
+
+def will_replace_content(
+    fs: Filesystem, obj: Obj, ino: int, batch: Batch, merged: Vector | None = None
+) -> None:
+    """Another inode is about to take an object's place by a rename: the object lives on, modified.
+
+    `merged` is the vector that a merge gives it instead of a counted modification.
+    """
+    if merged is None:
+        count_modification(fs, obj, batch)
+    else:
+        keep_base(fs, obj, batch)
+        batch.set_vector(obj.op, merged)
+    batch.put(replace(batch.origin(obj.op), next_ino=ino))
+
+
+def content_replaced(fs: Filesystem, obj: Obj, by: Obj | None, ino: int) -> None:
+    """The rename that `will_replace_content` announced has been made; `by` is the object that had the inode."""
+    batch = Batch(fs)
+    batch.put(replace(batch.origin(obj.op), ino=ino, next_ino=None))
+    batch.commit()
+    orphan = Obj(obj.kind, obj.ino)
+    old = obj.nodes.pop(MAIN, None)
+    if old is not None:
+        old.obj = orphan
+        orphan.nodes[MAIN] = old
+    _orphan_suspects(fs, obj, orphan)
+    if by is not None:
+        new = by.nodes.pop(MAIN, None)
+        if new is not None:
+            new.obj = obj
+            obj.nodes[MAIN] = new
+        by.ino = 0
+    obj.ino = ino
+    fs.objects[ino] = obj
+
+
+def _orphan_suspects(fs: Filesystem, obj: Obj, orphan: Obj) -> None:
+    """Suspects' nodes that were reading main's inode keep it; those with a version keep the object."""
+    for sid, node in list(obj.nodes.items()):
+        view = fs.view_of(sid)
+        if view is None or view.version(obj.op) is None:
+            orphan.nodes[sid] = obj.nodes.pop(sid)
+            node.obj = orphan
+
+
+def pin_nodes(fs: Filesystem, obj: Obj) -> None:
+    """Hold main's inode open for whoever has it, because it is about to lose its last name."""
+    for sid, node in obj.nodes.items():
+        if sid == MAIN or tree.content(fs, sid, obj) is None:
+            tree.pin(fs, node)
+
+
+@contextlib.contextmanager
+def announced(fs: Filesystem, *objects: Obj | None) -> Iterator[None]:
+    """Around a change of main that was announced: if it cannot be made, main has the objects as before.
+
+    Modifications that were counted stay counted; what was kept for views does no harm.
+    """
+    before = {o.op: fs.origins[o.op] for o in objects if o is not None and o.op}
+    try:
+        yield
+    except OSError:
+        batch = Batch(fs)
+        for op, origin in before.items():
+            now = fs.origins[op]
+            if now.ino is None or now.next_ino is not None or now.parent != origin.parent:
+                vector = now.vector
+                if vector is not None and vector.deleted and origin.vector is not None:
+                    vector = trusted_modification(origin.vector)
+                batch.put(replace(origin, vector=vector))
+        batch.commit()
+        raise
+
+
+def empty_in_main(fs: Filesystem, directory: Obj) -> bool:
+    """Whether main has nothing in a directory."""
+    opened = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree.descriptor(fs, directory))
+    try:
+        with os.scandir(opened) as entries:
+            return next(entries, None) is None
+    finally:
+        os.close(opened)

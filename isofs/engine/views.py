@@ -1,0 +1,256 @@
+"""What a view contains: main's current names and contents, under the suspect's own (design: "view").
+
+Every rule of visibility is here and nowhere else. All functions take the number of the view, `MAIN` or a suspect's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from isofs.engine import tree
+from isofs.engine.state import Filesystem, Node, Obj, View, node_for
+from isofs.model.records import MAIN, Binding, Op, SubjectId
+from isofs.store.inodes import lstat
+
+#: Types whose node carries data from one process to another: never shared between views.
+_CHANNELS = (stat.S_IFIFO, stat.S_IFSOCK)
+
+
+class Attributes(NamedTuple):
+    """What `stat` tells of an object in a view. Times are nanoseconds since the epoch."""
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blocks: int
+    blksize: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def child(fs: Filesystem, sid: SubjectId, directory: Obj, name: bytes) -> Obj | None:
+    """The object that a name leads to in a view, None if there is none."""
+    view = fs.views.get(sid)
+    if view is None:
+        found = tree.child(fs, directory, name)
+        return None if found is None else found[0]
+    binding = view.binding(directory.op, name) if directory.op else None
+    if binding is not None and binding.op is not None:
+        return fs.by_op[binding.op]
+    found = tree.child(fs, directory, name)
+    if found is None or hides(view, binding, found[0]) or _gone(view, found[0]):
+        return None
+    return found[0]
+
+
+def hides(view: View, binding: Binding | None, obj: Obj) -> bool:
+    """Whether a binding that leads to nothing hides the object that main has under its name."""
+    return (
+        binding is not None
+        and binding.op is None
+        and bool(obj.op)
+        and binding.replaced == obj.op
+    )
+
+
+def _gone(view: View, obj: Obj) -> bool:
+    """Whether the suspect deleted the object, or has the directory somewhere else."""
+    if not obj.op:
+        return False
+    version = view.versions.get(obj.op)
+    if version is not None and version.state == "d":
+        return True
+    return obj.is_dir and obj.op in view.placed
+
+
+def names(fs: Filesystem, sid: SubjectId, directory: Obj) -> Iterator[bytes]:
+    """The names that may be in a directory of a view, each once; `child` says which lead to something.
+
+    Main's come as they are read, the suspect's own after them.
+    """
+    view = fs.views.get(sid)
+    if view is None or directory.op not in view.bindings:
+        yield from tree.names(fs, directory)
+        if view is None or directory.op not in view.bindings:
+            return
+    seen = set()
+    own = view.bindings[directory.op]
+    for name in tree.names(fs, directory):
+        if name in own:
+            seen.add(name)
+        yield name
+    for name, binding in list(view.bindings.get(directory.op, {}).items()):
+        if binding.op is not None and name not in seen:
+            yield name
+
+
+def entries(fs: Filesystem, sid: SubjectId, directory: Obj) -> Iterator[tuple[bytes, Obj]]:
+    """The names in a directory of a view with the objects that they lead to."""
+    for name in names(fs, sid, directory):
+        obj = child(fs, sid, directory, name)
+        if obj is not None:
+            yield name, obj
+
+
+def is_empty(fs: Filesystem, sid: SubjectId, directory: Obj) -> bool:
+    return next(entries(fs, sid, directory), None) is None
+
+
+def attributes(
+    fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | None = None
+) -> Attributes:
+    """The attributes of a node's object as the view `sid` has them. `at` saves asking the file system again."""
+    if at is None:
+        at = tree.status(fs, node)
+    obj, nlink = node.obj, at.st_nlink
+    view = fs.views.get(sid)
+    if view is not None and obj is fs.root:
+        own = tree.content(fs, sid, obj)  # the root has one node; only its times can differ in a view
+        at = at if own is None else lstat(own)
+    mtime_ns, ctime_ns = at.st_mtime_ns, at.st_ctime_ns
+    if view is not None and obj.op and node.pinned < 0:
+        if obj.is_dir:
+            nlink = _directory_links(fs, view, obj, at)
+            touched = view.touches.get(obj.op, 0)
+            mtime_ns, ctime_ns = max(mtime_ns, touched), max(ctime_ns, touched)
+        elif view.concerns(obj.op):
+            nlink = link_count(fs, view, obj)
+    elif node.pinned >= 0 and view is not None:
+        nlink = 0
+    ino = node.id if node.sid == MAIN or not obj.ino else obj.ino
+    return Attributes(
+        ino,
+        at.st_mode,
+        nlink,
+        at.st_uid,
+        at.st_gid,
+        at.st_rdev,
+        at.st_size,
+        at.st_blocks,
+        at.st_blksize,
+        at.st_atime_ns,
+        mtime_ns,
+        ctime_ns,
+    )
+
+
+def link_count(fs: Filesystem, view: View, obj: Obj) -> int:
+    """How many names an object other than a directory has in a view."""
+    count = len(view.placed.get(obj.op, ()))
+    if not obj.ino:
+        return count
+    try:
+        count += tree.located(fs, obj)[1].st_nlink
+    except OSError:
+        return count
+    for directory_op, name in view.hiding.get(obj.op, ()):
+        found = tree.child(fs, fs.by_op[directory_op], name)
+        if found is not None and found[0] is obj:
+            count -= 1
+    return count
+
+
+def _directory_links(fs: Filesystem, view: View, obj: Obj, at: os.stat_result) -> int:
+    """A directory's link count in a view: two, and one for each directory in it."""
+    if obj.ino:
+        version = view.version(obj.op)
+        count = tree.located(fs, obj)[1].st_nlink if version and version.content else at.st_nlink
+        if count < 2:  # a file system that does not count them
+            return count
+    else:
+        count = 2
+    for name, binding in view.bindings.get(obj.op, {}).items():
+        if binding.op is not None and fs.by_op[binding.op].is_dir:
+            count += 1
+        hidden = fs.by_op.get(binding.replaced) if binding.replaced else None
+        if hidden is not None and hidden.is_dir and obj.ino:
+            found = tree.child(fs, obj, name)
+            count -= found is not None and found[0] is hidden
+    return count
+
+
+def parents(fs: Filesystem, sid: SubjectId, obj: Obj) -> Iterator[tuple[Obj, bytes]]:
+    """The names of an object in a view, as (directory, name): the suspect's own first, then main's known ones."""
+    view = fs.views.get(sid) or fs.waiting.get(sid)
+    if view is not None and obj.op:
+        for directory_op, name in sorted(view.placed.get(obj.op, ())):
+            yield fs.by_op[directory_op], name
+        if obj.is_dir and obj.op in view.placed:
+            return
+    for directory, name in list(obj.links):
+        binding = view.binding(directory.op, name) if view is not None and directory.op else None
+        if binding is None or not (binding.op is not None or binding.replaced == obj.op):
+            yield directory, name
+
+
+def path(fs: Filesystem, sid: SubjectId, obj: Obj) -> bytes | None:
+    """A path of an object in a view, relative to the root (`b""` is the root); None if it has no name there."""
+    parts: list[bytes] = []
+    while obj is not fs.root:
+        found = next(parents(fs, sid, obj), None)
+        if found is None or len(parts) > 4096:
+            return None
+        obj, name = found
+        parts.append(name)
+    return b"/".join(reversed(parts))
+
+
+def is_below(fs: Filesystem, sid: SubjectId, obj: Obj, ancestor: Obj) -> bool:
+    """Whether a directory is `ancestor` or lies below it in a view."""
+    while obj is not ancestor:
+        found = next(parents(fs, sid, obj), None)
+        if found is None:
+            return False
+        obj = found[0]
+    return True
+
+
+def handed_node(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj) -> Node:
+    """The node that a lookup below `parent` answers in a view: main's while it can be shared (design, 4.2, 4.3).
+
+    Below a node of a suspect's own, everything is of its own: a directory must never hang in two places.
+    """
+    if parent.sid:
+        return node_for(fs, parent.sid, obj)
+    view = fs.views.get(sid)
+    if view is None:
+        return node_for(fs, MAIN, obj)
+    own = obj.kind in _CHANNELS or (sid in obj.nodes and not obj.is_dir)
+    if obj.op and not own and obj is not fs.root:
+        own = obj.op in view.versions or (obj.is_dir and obj.op in view.placed) or not obj.ino
+    return node_for(fs, sid if own else MAIN, obj)
+
+
+def placed_paths(fs: Filesystem, view: View, op: Op) -> list[bytes]:
+    """The paths that a suspect gave to an object, in order."""
+    found = []
+    for directory_op, name in sorted(view.placed.get(op, ())):
+        above = path(fs, view.sid, fs.by_op[directory_op])
+        if above is not None:
+            found.append(above + b"/" + name if above else name)
+    return found
+
+
+def has_own_below(fs: Filesystem, view: View, directory: Obj) -> bool:
+    """Whether the suspect has a live entry of its own directly in a directory."""
+    return any(b.op is not None for b in view.bindings.get(directory.op, {}).values())
+
+
+def content_exists(fs: Filesystem, sid: SubjectId, obj: Obj) -> bool:
+    """Whether a version's content is really there."""
+    at = tree.content(fs, sid, obj)
+    if at is None:
+        return False
+    try:
+        lstat(at)
+    except FileNotFoundError:
+        return False
+    return True
