@@ -13,7 +13,10 @@ from isofs.control import results
 @output.json_option
 @click.pass_obj
 def changes(directory: str | None, user: str, as_json: bool) -> None:
-    """List what USER changed while isolated: one line per object and name."""
+    """List what USER changed while isolated.
+
+    One line per object and name: what happened to it, its kind, its size and its path.
+    """
     facts: results.Changes = daemon.ask(directory, "changes", {"uid": users.subject(user).uid})
     if as_json:
         output.document(facts)

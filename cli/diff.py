@@ -18,7 +18,9 @@ from isofs.errors import UsageError
 @output.json_option
 @click.pass_obj
 def diff(directory: str | None, user: str, paths: tuple[str, ...], as_json: bool) -> None:
-    """Show the changes of USER: unified diffs for text, sizes and hashes for the rest.
+    """Show the changes of USER themselves.
+
+    Unified diffs for text, sizes and hashes for the rest.
 
     A PATH is absolute, or relative to the current directory if that is in the mount, or else to the
     root of the mount; a directory means all that is below it.

@@ -14,7 +14,7 @@ from isofs.errors import Exit
 @output.json_option
 @click.pass_obj
 def innocent(directory: str | None, user: str, as_json: bool) -> None:
-    """Clear USER: merge what USER changed into what everyone sees.
+    """Merge the work of USER into what everyone sees.
 
     Nothing of anyone's is overwritten. Where both sides changed the same thing and no rule decides,
     everyone's stays, the version of USER is kept as a conflict, and the exit code says so. A merge

@@ -63,6 +63,7 @@ def _with_hint(error: click.UsageError) -> str:
 
 @click.group(
     cls=Program,
+    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"Exit codes: {_EXITS}.",
 )

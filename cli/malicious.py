@@ -17,7 +17,7 @@ from isofs.errors import NotAllowed, UsageError
 @output.json_option
 @click.pass_obj
 def malicious(directory: str | None, user: str, yes: bool, as_json: bool) -> None:
-    """Convict USER: discard what USER changed while isolated, and keep the evidence.
+    """Discard the work of USER, and keep the evidence.
 
     What everyone sees stays as it is. A discarding that has begun is finished even if this command
     is interrupted.

@@ -97,8 +97,10 @@ def on_terminal() -> bool:
 @contextlib.contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error, if that is a terminal, and what moves it: done, total."""
-    hidden = not sys.stderr.isatty()
-    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=hidden) as bar:
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with click.progressbar(length=1, label=quoted(label), file=sys.stderr) as bar:
 
         def move(done: int, total: int) -> None:
             if total > 0:

@@ -12,7 +12,10 @@ from isofs.control import results
 @output.json_option
 @click.pass_obj
 def status(directory: str | None, as_json: bool) -> None:
-    """Show the mount, who is isolated on it, and what waits for a decision."""
+    """Show the mount and who is isolated on it.
+
+    Of each suspect: since when and why, how much was changed, and what waits for a decision.
+    """
     facts: results.Status = daemon.ask(directory, "status", {})
     if as_json:
         output.document(facts)

@@ -105,7 +105,7 @@ def reopen(fs: Filesystem, handle: Handle, at: Place | None) -> None:
     opened = os.open(at.name, backing_flags(handle.flags), dir_fd=at.directory)
     if handle.descriptor >= 0:
         os.close(handle.descriptor)
-    handle.descriptor = opened
+    handle.descriptor, handle.ready = opened, True
 
 
 def delete_version(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> Place | None:

@@ -137,6 +137,9 @@ def lost_name(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bo
     """Follow in memory that main has an object under this name no more."""
     obj.links.pop((directory, name), None)
     if last:
+        batch = Batch(fs)
+        trusted.is_gone(fs, obj, batch)
+        batch.commit()
         tree.close_descriptor(fs, obj)
         fs.objects.pop(obj.ino, None)
         obj.links.clear()
@@ -166,8 +169,12 @@ def rename(
     flags: int = 0,
     *,
     by: SubjectId = MAIN,
+    lives_on: bool = True,
 ) -> None:
-    """Rename in main. An object replaced by another of its type, both with one name, lives on (save-by-rename)."""
+    """Rename in main. An object replaced by another of its type, both with one name, lives on (save-by-rename).
+
+    Without `lives_on` a replaced object is deleted, whatever its type.
+    """
     obj, found = _existing(fs, directory, name)
     there = tree.child(fs, to, to_name)
     source, target = at(fs, directory, name), at(fs, to, to_name)
@@ -189,7 +196,7 @@ def rename(
     last = replaced.is_dir or at_target.st_nlink == 1
     if last:
         trusted.pin_nodes(fs, replaced)
-    if replaced.op and not obj.is_dir and obj.kind == replaced.kind and last and found.st_nlink == 1:
+    if lives_on and _same_single(obj, found, replaced, at_target):
         _replace_content(fs, directory, name, obj, replaced, source, target)
         return
     batch = Batch(fs)
@@ -200,6 +207,18 @@ def rename(
         renameat2(source, target, 0)
     lost_name(fs, to, to_name, replaced, last=last)
     _moved(obj, directory, name, to, to_name)
+
+
+def _same_single(
+    obj: Obj, found: os.stat_result, replaced: Obj, at_target: os.stat_result
+) -> bool:
+    """Whether `replaced`, if renamed over, keeps its origin point; matters only for one that has any."""
+    return (
+        bool(replaced.op)
+        and not obj.is_dir
+        and obj.kind == replaced.kind
+        and found.st_nlink == at_target.st_nlink == 1
+    )
 
 
 def _move(
@@ -237,6 +256,9 @@ def _replace_content(
         batch.commit()
         renameat2(source, target, 0)
     obj.links.clear()
+    gone = Batch(fs)
+    trusted.is_gone(fs, obj, gone)
+    gone.commit()
     trusted.content_replaced(fs, replaced, obj, ino)
     node = replaced.nodes.get(MAIN)
     if node is not None:

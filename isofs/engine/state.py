@@ -91,9 +91,10 @@ class Node:
 class Handle:
     """An open file.
 
-    `sid` is the view that its writes go to; `before` marks a handle that a suspect opened before the
-    suspicion. `counted` is whether its writing has been counted in `G` since the last divergence.
-    `descriptor` is -1 while there is nothing to read yet.
+    `sid` is the view that its writes go to; `before` marks a handle on main's node that a suspect opened before
+    the suspicion. `ready` is whether `descriptor` is open the way that the caller asked for: a suspect's is not
+    until its first write, which makes the version; it is -1 if there is nothing to read before. `counted` is
+    whether its writing has been counted in `G` since the last divergence.
     """
 
     id: int
@@ -103,6 +104,7 @@ class Handle:
     pid: int
     flags: int
     descriptor: int
+    ready: bool = True
     counted: bool = False
     before: bool = False
 
@@ -181,7 +183,12 @@ class View:
 
 @dataclass(eq=False, slots=True)
 class Filesystem:
-    """Everything. `views` are the active suspects', `waiting` those whose merge left conflicts."""
+    """Everything. `views` are the active suspects', `waiting` those whose merge left conflicts.
+
+    `retries`, `handed` and `claims` serve `redirect`: by thread, what it was told to look up again; by parent node
+    and name, the suspect's own node that was answered last; by suspect, the directories that the next lookup
+    answers with nodes of its own.
+    """
 
     store: Store
     root: Obj
@@ -199,7 +206,8 @@ class Filesystem:
     handles: dict[int, Handle] = field(default_factory=dict)
     descriptors: OrderedDict[Obj, int] = field(default_factory=OrderedDict)
     retries: dict[int, tuple[object, ...]] = field(default_factory=dict)
-    handed: dict[tuple[Obj, bytes], Node] = field(default_factory=dict)
+    handed: dict[tuple[int, bytes], Node] = field(default_factory=dict)
+    claims: dict[SubjectId, tuple[Obj, ...]] = field(default_factory=dict)
     next_node: int = FIRST_COUNTED_NODE
     next_handle: int = 1
 

@@ -137,8 +137,8 @@ def names(fs: Filesystem, directory: Obj) -> Iterator[bytes]:
 
 
 def content(fs: Filesystem, sid: SubjectId, obj: Obj) -> Place | None:
-    """Where the content of a suspect's version lies, None if the suspect has no version (or deleted it)."""
-    view = fs.view_of(sid)
+    """Where the content of an active suspect's version lies, None if there is no version (or a deleted one)."""
+    view = fs.views.get(sid)
     version = view.version(obj.op) if view is not None else None
     if version is None or version.content is None:
         return None

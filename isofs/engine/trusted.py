@@ -22,6 +22,9 @@ from isofs.store import inodes
 #: Files larger than this get no base copy unless the file system can share their blocks.
 BASE_LIMIT = 64 << 20
 
+#: In `Origin.next_ino`: the object is about to be removed from main (no inode has this number).
+REMOVED = 0
+
 
 def _others(fs: Filesystem, by: SubjectId) -> Iterator[View]:
     return (view for sid, view in fs.views.items() if sid != by)
@@ -92,12 +95,18 @@ def will_unlink(
 
 
 def _origin_gone(fs: Filesystem, obj: Obj, batch: Batch, *, count: bool) -> None:
-    """Main no longer has the object; its origin point stays while a version is left."""
+    """Main is about to lose the object; its origin point stays while a version is left."""
     vector = batch.vector(obj.op)
     if count and vector is not None:
         keep_base(fs, obj, batch)
         vector = trusted_deletion(vector)
-    batch.put(replace(batch.origin(obj.op), ino=None, parent=None, vector=vector))
+    batch.put(replace(batch.origin(obj.op), vector=vector, next_ino=REMOVED))
+
+
+def is_gone(fs: Filesystem, obj: Obj, batch: Batch) -> None:
+    """Main has lost the object that `will_unlink` announced."""
+    if obj.op:
+        batch.put(replace(batch.origin(obj.op), ino=None, parent=None, next_ino=None))
 
 
 def _rehint(fs: Filesystem, obj: Obj, batch: Batch, *, without: tuple[Obj, bytes]) -> None:
@@ -211,6 +220,8 @@ def content_replaced(fs: Filesystem, obj: Obj, by: Obj | None, ino: int) -> None
             new.obj = obj
             obj.nodes[MAIN] = new
         by.ino = 0
+    if fs.objects.get(obj.ino) is obj:
+        del fs.objects[obj.ino]
     obj.ino = ino
     fs.objects[ino] = obj
 
@@ -218,7 +229,7 @@ def content_replaced(fs: Filesystem, obj: Obj, by: Obj | None, ino: int) -> None
 def _orphan_suspects(fs: Filesystem, obj: Obj, orphan: Obj) -> None:
     """Suspects' nodes that were reading main's inode keep it; those with a version keep the object."""
     for sid, node in list(obj.nodes.items()):
-        view = fs.view_of(sid)
+        view = fs.views.get(sid)
         if view is None or view.version(obj.op) is None:
             orphan.nodes[sid] = obj.nodes.pop(sid)
             node.obj = orphan
@@ -244,7 +255,7 @@ def announced(fs: Filesystem, *objects: Obj | None) -> Iterator[None]:
         batch = Batch(fs)
         for op, origin in before.items():
             now = fs.origins[op]
-            if now.ino is None or now.next_ino is not None or now.parent != origin.parent:
+            if now.next_ino is not None or now.parent != origin.parent or now.name != origin.name:
                 vector = now.vector
                 if vector is not None and vector.deleted and origin.vector is not None:
                     vector = trusted_modification(origin.vector)

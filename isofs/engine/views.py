@@ -223,7 +223,8 @@ def handed_node(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj) -> Node:
     view = fs.views.get(sid)
     if view is None:
         return node_for(fs, MAIN, obj)
-    own = obj.kind in _CHANNELS or (sid in obj.nodes and not obj.is_dir)
+    own = obj.kind in _CHANNELS or obj in fs.claims.get(sid, ())
+    own = own or (sid in obj.nodes and not obj.is_dir)
     if obj.op and not own and obj is not fs.root:
         own = obj.op in view.versions or (obj.is_dir and obj.op in view.placed) or not obj.ino
     return node_for(fs, sid if own else MAIN, obj)

@@ -1,0 +1,383 @@
+"""The file system's calls on nodes: what the FUSE protocol asks for, for trusted users and suspects alike.
+
+Each function takes the caller and nodes, decides whose view it is, and hands over to `main` or `isolation`. They
+raise CallError or OSError; either's errno is the answer. None of them waits for anything but the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from isofs.engine import isolation, main, tree, trusted, views
+from isofs.engine.redirect import claim_names, redirect, remember
+from isofs.engine.state import Caller, Filesystem, Node, Obj, View, node_for
+from isofs.engine.views import Attributes
+from isofs.errors import CallError
+from isofs.model.records import MAIN, SubjectId
+
+#: Seconds that the kernel may keep answers about what nobody has diverged from.
+LONG = 3600.0
+
+_ACL = b"system.posix_acl_"
+_CHANNELS = (stat.S_IFIFO, stat.S_IFSOCK)
+
+
+class Entry(NamedTuple):
+    """An answer about a name: the node, its attributes, and how long (seconds) both may be kept."""
+
+    node: Node
+    attributes: Attributes
+    entry_timeout: float
+    attr_timeout: float
+
+
+class NewAttributes(NamedTuple):
+    """What `setattr` is to set; None leaves a field as it is. Times in nanoseconds."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+def sid_of(fs: Filesystem, caller: Caller, node: Node) -> SubjectId:
+    """Whose view a call on a node is made in: a suspect's own nodes are the suspect's, whoever calls."""
+    if node.sid:
+        return node.sid if node.sid in fs.views else MAIN
+    return fs.suspects.get(caller.uid, MAIN)
+
+
+def entry(
+    fs: Filesystem,
+    sid: SubjectId,
+    parent: Node,
+    name: bytes,
+    obj: Obj,
+    at: os.stat_result | None = None,
+) -> Entry:
+    """The answer for a name that leads to an object in a view. Does not count as a look-up yet."""
+    node = views.handed_node(fs, sid, parent, obj)
+    if node.sid and at is not None and tree.content(fs, node.sid, obj) is not None:
+        at = None
+    attributes = views.attributes(fs, sid, node, at)
+    remember(fs, parent, name, node)
+    if node.sid:
+        return Entry(node, attributes, 0, 0)
+    if not fs.views:
+        return Entry(node, attributes, LONG, LONG)
+    if fs.diverged(obj):
+        return Entry(node, attributes, 0, 0)
+    shared = obj.kind not in _CHANNELS and not fs.name_diverged(parent.obj, name)
+    return Entry(node, attributes, LONG if shared else 0, _attr_timeout(fs, node))
+
+
+def _attr_timeout(fs: Filesystem, node: Node) -> float:
+    """How long the attributes of a node may be kept."""
+    if node.sid:
+        return 0
+    if not fs.views or not node.obj.op:
+        return LONG
+    if any(node.obj.op in view.touches for view in fs.views.values()) or fs.diverged(node.obj):
+        return 0
+    return LONG
+
+
+def absent_timeout(fs: Filesystem, parent: Node, name: bytes) -> float:
+    """How long the absence of a name may be kept."""
+    remember(fs, parent, name, None)
+    return 0 if parent.sid or fs.name_diverged(parent.obj, name) else LONG
+
+
+def lookup(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Entry | None:
+    """What a name leads to, counted as a look-up; None if nothing."""
+    sid = sid_of(fs, caller, parent)
+    if sid:
+        obj = views.child(fs, sid, parent.obj, name)
+        if obj is None:
+            return None
+        found = entry(fs, sid, parent, name, obj)
+    else:
+        there = tree.child(fs, parent.obj, name)
+        if there is None:
+            return None
+        found = entry(fs, sid, parent, name, there[0], there[1])
+    found.node.lookups += 1
+    return found
+
+
+def forget(fs: Filesystem, node: Node, count: int) -> None:
+    """The kernel gives back `count` look-ups of a node; at none, and with nothing open, the node is forgotten."""
+    node.lookups -= count
+    drop_if_unused(fs, node)
+
+
+def drop_if_unused(fs: Filesystem, node: Node) -> None:
+    if node.lookups > 0 or node.handles or node.obj is fs.root:
+        return
+    fs.nodes.pop(node.id, None)
+    if node.obj.nodes.get(node.sid) is node:
+        del node.obj.nodes[node.sid]
+    if node.pinned >= 0:
+        os.close(node.pinned)
+        node.pinned = -1
+
+
+def getattr(fs: Filesystem, caller: Caller, node: Node) -> tuple[Attributes, float]:
+    """A node's attributes and how long they may be kept."""
+    sid = sid_of(fs, caller, node)
+    view = fs.views.get(sid)
+    if view is not None and not node.sid and _has_own(view, node) and not _has_before(node, sid):
+        raise CallError(errno.ESTALE)
+    return views.attributes(fs, sid, node), _attr_timeout(fs, node)
+
+
+def _has_own(view: View, node: Node) -> bool:
+    """Whether a suspect that comes to main's node of a file should be at its own."""
+    return not node.obj.is_dir and view.version(node.obj.op) is not None
+
+
+def _has_before(node: Node, sid: SubjectId) -> bool:
+    return any(h.before and h.sid == sid for h in node.handles)
+
+
+def own_node(fs: Filesystem, caller: Caller, view: View, node: Node, what: str) -> Node:
+    """The node on which a suspect's change of an object is made; ESTALE first if it came by path to main's."""
+    if node.sid:
+        return node
+    if node.obj is not fs.root and not _has_before(node, view.sid):
+        redirect(fs, caller, view, node.obj, key=(what, node.id))
+        fs.claims.pop(view.sid, None)
+    return node_for(fs, view.sid, node.obj)
+
+
+def setattr(
+    fs: Filesystem, caller: Caller, node: Node, new: NewAttributes, handle_id: int | None = None
+) -> tuple[Attributes, float]:
+    """Change attributes; returns those that the node has then (main's, for a suspect on main's node)."""
+    view = fs.views.get(sid_of(fs, caller, node))
+    handle = fs.handles.get(handle_id) if handle_id is not None else None
+    if view is None and handle is not None and handle.sid in fs.views:
+        view = fs.views[handle.sid]
+    if view is None:
+        _set_in_main(fs, node, new)
+        return views.attributes(fs, MAIN, node), _attr_timeout(fs, node)
+    if node.obj is fs.root and (new.mode, new.uid, new.gid) != (None, None, None):
+        raise CallError(errno.EPERM)  # one inode for all users: its mode decides for all of them
+    own = node if handle is not None else own_node(fs, caller, view, node, "setattr")
+    if own.pinned < 0:
+        only_attributes = new.size is None
+        isolation.copy_up(fs, view, node.obj, data=new.size != 0, attributes=only_attributes)
+        own = node_for(fs, view.sid, node.obj)
+    with tree.reached(fs, own) as path:
+        _apply(path, new, stat.S_ISLNK(node.obj.kind))
+    if node.sid == MAIN:
+        fs.kernel.forget_attributes(node.id)
+        return views.attributes(fs, view.sid, node), 0
+    return views.attributes(fs, view.sid, own), 0
+
+
+def _set_in_main(fs: Filesystem, node: Node, new: NewAttributes) -> None:
+    if node.pinned < 0:
+        trusted.modified(fs, node.obj)
+    with tree.reached(fs, node) as path:
+        _apply(path, new, stat.S_ISLNK(node.obj.kind))
+
+
+def _apply(path: bytes, new: NewAttributes, is_link: bool) -> None:
+    if new.size is not None:
+        os.truncate(path, new.size)
+    if new.uid is not None or new.gid is not None:
+        os.chown(path, -1 if new.uid is None else new.uid, -1 if new.gid is None else new.gid)
+    if new.mode is not None and not is_link:
+        os.chmod(path, stat.S_IMODE(new.mode))
+    if new.atime_ns is not None or new.mtime_ns is not None:
+        now = os.stat(path)
+        atime = now.st_atime_ns if new.atime_ns is None else new.atime_ns
+        mtime = now.st_mtime_ns if new.mtime_ns is None else new.mtime_ns
+        os.utime(path, ns=(atime, mtime))
+
+
+def readlink(fs: Filesystem, caller: Caller, node: Node) -> bytes:
+    view = fs.views.get(sid_of(fs, caller, node))
+    if view is not None and not node.sid and _has_own(view, node):
+        raise CallError(errno.ESTALE)
+    if node.pinned >= 0:
+        return os.readlink(b"", dir_fd=node.pinned)
+    at = tree.backing(fs, node)
+    return os.readlink(at.name, dir_fd=at.directory)
+
+
+def make(
+    fs: Filesystem,
+    caller: Caller,
+    parent: Node,
+    name: bytes,
+    mode: int,
+    rdev: int = 0,
+    target: bytes | None = None,
+) -> Entry:
+    """mknod, mkdir and symlink, by the type in `mode`."""
+    _check_new_name(fs, parent, name)
+    sid = sid_of(fs, caller, parent)
+    view = fs.views.get(sid)
+    if view is None:
+        obj = main.make(fs, parent.obj, name, mode, caller, rdev, target)
+    else:
+        obj = isolation.create(fs, view, parent.obj, name, mode, caller, rdev, target)
+    return _counted(fs, sid, parent, name, obj)
+
+
+def _check_new_name(fs: Filesystem, parent: Node, name: bytes) -> None:
+    """A new name may not be the store's, nor be in a directory that was removed."""
+    if parent.pinned >= 0:
+        raise CallError(errno.ENOENT)
+    if name == main.RESERVED and parent.obj is fs.root:
+        raise CallError(errno.EPERM)
+
+
+def _counted(fs: Filesystem, sid: SubjectId, parent: Node, name: bytes, obj: Obj) -> Entry:
+    made = entry(fs, sid, parent, name, obj)
+    made.node.lookups += 1
+    return made
+
+
+def unlink(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> None:
+    _remove(fs, caller, parent, name, directory=False)
+
+
+def rmdir(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> None:
+    _remove(fs, caller, parent, name, directory=True)
+
+
+def _remove(fs: Filesystem, caller: Caller, parent: Node, name: bytes, *, directory: bool) -> None:
+    sid = sid_of(fs, caller, parent)
+    view = fs.views.get(sid)
+    if view is None:
+        (main.rmdir if directory else main.unlink)(fs, parent.obj, name)
+    else:
+        obj = views.child(fs, sid, parent.obj, name)
+        claim_names(fs, caller, view, (parent, name, obj))
+        (isolation.rmdir if directory else isolation.unlink)(fs, view, parent.obj, name)
+    remember(fs, parent, name, None)
+
+
+def link(fs: Filesystem, caller: Caller, node: Node, parent: Node, name: bytes) -> Entry:
+    """Give a node's object one more name."""
+    _check_new_name(fs, parent, name)
+    sid = sid_of(fs, caller, parent)
+    view = fs.views.get(sid)
+    if node.pinned >= 0 or (node.sid and node.sid != sid and node.sid in fs.views):
+        raise CallError(errno.ENOENT)
+    if view is None:
+        main.link(fs, node.obj, parent.obj, name)
+    else:
+        isolation.link(fs, view, node.obj, parent.obj, name)
+        node_for(fs, view.sid, node.obj)
+    return _counted(fs, sid, parent, name, node.obj)
+
+
+def rename(
+    fs: Filesystem,
+    caller: Caller,
+    parent: Node,
+    name: bytes,
+    to: Node,
+    to_name: bytes,
+    flags: int = 0,
+) -> None:
+    _check_new_name(fs, to, to_name)
+    sid = sid_of(fs, caller, parent)
+    if sid != sid_of(fs, caller, to):
+        raise CallError(errno.EXDEV)  # only a trusted user with a descriptor into a suspect's view comes here
+    view = fs.views.get(sid)
+    if view is None:
+        main.rename(fs, parent.obj, name, to.obj, to_name, flags)
+        remember(fs, parent, name, None)
+        remember(fs, to, to_name, None)
+        return
+    obj = views.child(fs, sid, parent.obj, name)
+    target = views.child(fs, sid, to.obj, to_name)
+    if obj is None:
+        raise CallError(errno.ENOENT)
+    claim_names(fs, caller, view, (parent, name, obj), (to, to_name, target))
+    if flags & main.RENAME_EXCHANGE:
+        isolation.exchange(fs, view, parent.obj, name, to.obj, to_name)
+    else:
+        noreplace = bool(flags & main.RENAME_NOREPLACE)
+        isolation.rename(
+            fs, view, parent.obj, name, to.obj, to_name, noreplace=noreplace
+        )
+    moved = fs.handed.pop((parent.id, name), None)
+    displaced = fs.handed.pop((to.id, to_name), None)
+    if moved is not None:
+        fs.handed[to.id, to_name] = moved
+    if displaced is not None and flags & main.RENAME_EXCHANGE:
+        fs.handed[parent.id, name] = displaced
+
+
+def readdir(fs: Filesystem, caller: Caller, node: Node) -> Iterator[tuple[bytes, Obj]]:
+    """The entries of a directory in the caller's view, without `.` and `..`, read as they are asked for."""
+    if node.pinned >= 0:
+        return iter(())
+    return views.entries(fs, sid_of(fs, caller, node), node.obj)
+
+
+def statfs(fs: Filesystem) -> os.statvfs_result:
+    return os.fstatvfs(fs.descriptors[fs.root])
+
+
+def getxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> bytes:
+    with tree.reached(fs, _read_from(fs, caller, node, name)) as path:
+        return os.getxattr(path, name)
+
+
+def listxattr(fs: Filesystem, caller: Caller, node: Node) -> list[bytes]:
+    with tree.reached(fs, _read_from(fs, caller, node, b"")) as path:
+        return [os.fsencode(name) for name in os.listxattr(path)]
+
+
+def _read_from(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> Node:
+    """The node whose extended attributes a caller is to be told.
+
+    ACLs are cached by node: on main's node a suspect is told main's, or sent to its own by ESTALE.
+    """
+    view = fs.views.get(sid_of(fs, caller, node))
+    if view is None or node.sid or view.version(node.obj.op) is None or node.obj is fs.root:
+        return node
+    if name.startswith(_ACL):
+        if not node.obj.is_dir and not _has_before(node, view.sid):
+            raise CallError(errno.ESTALE)
+        return node
+    return node_for(fs, view.sid, node.obj)
+
+
+def setxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes, value: bytes) -> None:
+    with _changing_xattr(fs, caller, node, name) as path:
+        os.setxattr(path, name, value)
+
+
+def removexattr(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> None:
+    with _changing_xattr(fs, caller, node, name) as path:
+        os.removexattr(path, name)
+
+
+def _changing_xattr(fs: Filesystem, caller: Caller, node: Node, name: bytes):  # type: ignore[no-untyped-def]
+    view = fs.views.get(sid_of(fs, caller, node))
+    if view is None:
+        if node.pinned < 0:
+            trusted.modified(fs, node.obj)
+        return tree.reached(fs, node)
+    if node.obj is fs.root and name.startswith(_ACL):
+        raise CallError(errno.EPERM)
+    own = own_node(fs, caller, view, node, "xattr")
+    if own.pinned < 0:
+        isolation.copy_up(fs, view, node.obj, attributes=True)
+    if node.sid == MAIN:
+        fs.kernel.forget_attributes(node.id)
+    return tree.reached(fs, own)

@@ -1,0 +1,199 @@
+"""Open files: whose version a handle reads and writes, and the moment at which a write makes one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from isofs.engine import calls, isolation, main, tree, trusted, views
+from isofs.engine.calls import Entry
+from isofs.engine.redirect import redirect
+from isofs.engine.state import Caller, Filesystem, Handle, Node, View, node_for
+from isofs.errors import CallError
+from isofs.model.records import MAIN, SubjectId
+from isofs.store import inodes
+
+
+def _handle(
+    fs: Filesystem,
+    caller: Caller,
+    node: Node,
+    sid: SubjectId,
+    flags: int,
+    descriptor: int,
+    *,
+    ready: bool = True,
+    before: bool = False,
+) -> Handle:
+    number = fs.next_handle
+    fs.next_handle += 1
+    handle = Handle(
+        number, node, sid, caller.uid, caller.pid, flags, descriptor, ready=ready, before=before
+    )
+    fs.handles[number] = handle
+    node.handles.add(handle)
+    return handle
+
+
+def open(fs: Filesystem, caller: Caller, node: Node, flags: int) -> Handle:
+    """Open a regular file. A suspect on main's node is sent to its own (ESTALE)."""
+    if node.obj.is_dir:
+        raise CallError(errno.EISDIR)
+    view = fs.views.get(calls.sid_of(fs, caller, node))
+    if view is None:
+        return _open_main(fs, caller, node, flags)
+    if node.sid:
+        return _open_own(fs, caller, view, node, flags)
+    redirect(fs, caller, view, node.obj, key=("open", node.id))
+    return _open_without_path(fs, caller, view, node, flags)
+
+
+def _open_main(fs: Filesystem, caller: Caller, node: Node, flags: int) -> Handle:
+    truncates = bool(flags & os.O_TRUNC)
+    if truncates and node.pinned < 0:
+        trusted.modified(fs, node.obj)
+    backing = isolation.backing_flags(flags) | (flags & (os.O_NOATIME | os.O_TRUNC))
+    descriptor = _open_checked(fs, node, backing)
+    handle = _handle(fs, caller, node, MAIN, flags, descriptor)
+    handle.counted = truncates
+    return handle
+
+
+def _open_checked(fs: Filesystem, node: Node, flags: int) -> int:
+    """Open the inode behind a node, or fail with ESTALE if its name leads to another by now."""
+    if node.pinned >= 0:
+        return os.open(b"/proc/self/fd/%d" % node.pinned, flags & ~os.O_NOFOLLOW)
+    at = tree.backing(fs, node)
+    return os.open(at.name, flags, dir_fd=at.directory)
+
+
+def _open_own(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int) -> Handle:
+    """Open a file in a suspect's view. Without a version, main's is read and not touched."""
+    writes = flags & os.O_ACCMODE != os.O_RDONLY
+    if flags & os.O_TRUNC and node.pinned < 0:
+        isolation.copy_up(fs, view, node.obj, data=False)
+    if node.pinned >= 0 or tree.content(fs, view.sid, node.obj) is not None:
+        backing = isolation.backing_flags(flags) | (flags & os.O_TRUNC)
+        return _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, backing))
+    descriptor = -1
+    if flags & os.O_ACCMODE != os.O_WRONLY:
+        descriptor = _open_checked(fs, node, _untouching(flags))
+    return _handle(fs, caller, node, view.sid, flags, descriptor, ready=not writes)
+
+
+def _untouching(flags: int) -> int:
+    """Flags for reading main's file on a suspect's behalf: main must not even see the access time change."""
+    return (isolation.backing_flags(flags) & ~(os.O_ACCMODE | os.O_APPEND)) | os.O_NOATIME
+
+
+def _open_without_path(
+    fs: Filesystem, caller: Caller, view: View, node: Node, flags: int
+) -> Handle:
+    """A suspect opens main's node by a descriptor it has (`/proc/self/fd/N`): no path leads it elsewhere.
+
+    Writing can be re-routed, reading is harmless while there is no version; the rest is refused.
+    """
+    version = view.version(node.obj.op)
+    mode = flags & os.O_ACCMODE
+    if mode == os.O_WRONLY and node.pinned < 0:
+        if flags & os.O_TRUNC:
+            isolation.copy_up(fs, view, node.obj, data=False)
+        return _handle(fs, caller, node, view.sid, flags, -1, ready=False, before=True)
+    if mode == os.O_RDONLY and version is None:
+        return _handle(
+            fs, caller, node, view.sid, flags, _open_checked(fs, node, _untouching(flags)), before=True
+        )
+    raise CallError(errno.ESTALE)
+
+
+def create(
+    fs: Filesystem, caller: Caller, parent: Node, name: bytes, mode: int, flags: int
+) -> tuple[Entry, Handle]:
+    """Make a regular file and open it; one that is there already is opened, unless O_EXCL is asked for."""
+    calls._check_new_name(fs, parent, name)
+    sid = calls.sid_of(fs, caller, parent)
+    view = fs.views.get(sid)
+    there = views.child(fs, sid, parent.obj, name)
+    if there is not None:
+        if flags & os.O_EXCL:
+            raise CallError(errno.EEXIST)
+        if view is not None:
+            node_for(fs, sid, there)
+        made = calls._counted(fs, sid, parent, name, there)
+        return made, open(fs, caller, made.node, flags)
+    if view is None:
+        obj, descriptor = main.create(fs, parent.obj, name, mode, flags, caller)
+    else:
+        obj = isolation.create(
+            fs, view, parent.obj, name, stat.S_IFREG | stat.S_IMODE(mode), caller
+        )
+        at = fs.store.content(sid, str(obj.op))
+        descriptor = os.open(at.name, isolation.backing_flags(flags), dir_fd=at.directory)
+    made = calls._counted(fs, sid, parent, name, obj)
+    return made, _handle(fs, caller, made.node, sid, flags, descriptor)
+
+
+def read(fs: Filesystem, handle: Handle, offset: int, size: int) -> bytes:
+    if handle.descriptor < 0:
+        raise CallError(errno.EBADF)
+    return os.pread(handle.descriptor, size, offset)
+
+
+def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
+    """Write all of `data`. What it changes is durable against a crash of this process when it returns.
+
+    A handle that a suspect opened for reading and writing before the suspicion, and that the operator left, goes on
+    writing main.
+    """
+    if handle.sid in fs.views and not (handle.before and handle.ready):
+        prepare_write(fs, handle)
+    elif handle.node.pinned < 0:
+        trusted.wrote(fs, handle)
+    done = os.pwrite(handle.descriptor, data, offset)
+    while done < len(data):
+        done += os.pwrite(handle.descriptor, data[done:], offset + done)
+    if handle.before:
+        fs.kernel.forget_attributes(handle.node.id)
+    return done
+
+
+def prepare_write(fs: Filesystem, handle: Handle) -> None:
+    """Before a suspect's write: its version is made and the handle leads to it."""
+    view, obj = fs.views[handle.sid], handle.node.obj
+    if handle.node.sid and handle.node.pinned >= 0:
+        if not handle.ready:
+            _detach(fs, handle)
+        return
+    version = view.version(obj.op)
+    if version is not None and version.state == "d":
+        if not handle.ready:
+            _detach(fs, handle)
+        return
+    if version is None or version.attributes:
+        isolation.copy_up(fs, view, obj)
+    if not handle.ready:
+        isolation.reopen(fs, handle, tree.content(fs, handle.sid, obj))
+
+
+def _detach(fs: Filesystem, handle: Handle) -> None:
+    """A suspect writes to a file that it has open and deleted: to a copy without a name, not to main's inode."""
+    scratch = fs.store.staged()
+    reader = _open_checked(fs, handle.node, os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC)
+    try:
+        inodes.copy_content(reader, scratch, 0o600)
+    finally:
+        os.close(reader)
+    try:
+        isolation.reopen(fs, handle, scratch)
+    finally:
+        inodes.remove(scratch)
+
+
+def release(fs: Filesystem, handle: Handle) -> None:
+    """The last descriptor of an open file was closed."""
+    if handle.descriptor >= 0:
+        os.close(handle.descriptor)
+    del fs.handles[handle.id]
+    handle.node.handles.discard(handle)
+    calls.drop_if_unused(fs, handle.node)

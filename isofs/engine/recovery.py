@@ -1,0 +1,270 @@
+"""Opening a file system: read the store, find main's objects again, finish what was cut off.
+
+Nothing that was answered is lost by a kill: rows were committed before each answer. What is left to do is to
+remove contents that no row knows, and to look what became of changes of main that were announced. Main may also
+have been changed while nobody watched; then its objects are searched.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+
+from isofs.engine import tree
+from isofs.engine.state import Batch, Filesystem, Obj, View, apply
+from isofs.engine.trusted import REMOVED
+from isofs.errors import NoMount, StoreUnusable
+from isofs.model.records import Binding, Op, Origin, Put, SubjectState
+from isofs.model.vectors import G, Vector, trusted_deletion
+from isofs.store import inodes
+from isofs.store.folder import RESERVED, Store
+from isofs.store.inodes import Place
+
+
+def open_filesystem(store: Store, directory: str) -> Filesystem:
+    """The file system of a store over a directory, recovered."""
+    fs = load(store, directory)
+    _remove_unknown_contents(fs)
+    _finish_announced(fs)
+    _find_moved(fs)
+    return fs
+
+
+def load(store: Store, directory: str) -> Filesystem:
+    """The file system as the store has it; nothing is changed."""
+    try:
+        descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NoMount(f"{directory} cannot be opened: {error.strerror}") from error
+    at = os.fstat(descriptor)
+    root = Obj(stat.S_IFDIR, at.st_ino)
+    fs = Filesystem(store, root, at.st_dev)
+    fs.objects[root.ino] = root
+    fs.descriptors[root] = descriptor
+    for record in store.read():
+        apply(fs, Put(record))
+    for origin in fs.origins.values():
+        _object_of(fs, origin)
+    for origin in fs.origins.values():
+        if origin.parent is not None and origin.ino is not None:
+            if origin.parent not in fs.by_op:
+                raise StoreUnusable(f"object {origin.op} lies in an unknown directory; see isoctl check")
+            fs.by_op[origin.op].links[fs.by_op[origin.parent], origin.name] = None
+    return fs
+
+
+def _object_of(fs: Filesystem, origin: Origin) -> None:
+    if origin.ino is not None and origin.parent is None:
+        obj = fs.root
+    else:
+        obj = Obj(origin.kind, origin.ino or 0)
+        if obj.ino:
+            fs.objects[obj.ino] = obj
+    obj.op = origin.op
+    fs.by_op[origin.op] = obj
+
+
+def close_filesystem(fs: Filesystem) -> None:
+    """Close every descriptor and the store."""
+    for handle in fs.handles.values():
+        if handle.descriptor >= 0:
+            os.close(handle.descriptor)
+    for node in fs.nodes.values():
+        if node.pinned >= 0:
+            os.close(node.pinned)
+    for descriptor in fs.descriptors.values():
+        os.close(descriptor)
+    fs.handles.clear()
+    fs.nodes.clear()
+    fs.descriptors.clear()
+    fs.store.close()
+
+
+def _remove_unknown_contents(fs: Filesystem) -> None:
+    for sid in fs.store.known_folders():
+        view = fs.view_of(sid)
+        if view is None:
+            fs.store.drop_folder(sid)
+            continue
+        known = {v.content for v in view.versions.values()}
+        for name in fs.store.contents(sid):
+            if name not in known:
+                inodes.remove(fs.store.content(sid, name))
+    bases = {base.content for base in fs.bases.values()}
+    for name in os.listdir(fs.store.base("").directory):
+        if name not in bases:
+            inodes.remove(fs.store.base(name))
+
+
+def _finish_announced(fs: Filesystem) -> None:
+    """Changes of main that were announced and perhaps made: look, and write down what is."""
+    batch = Batch(fs)
+    for origin in list(fs.origins.values()):
+        if origin.next_ino is None:
+            continue
+        there = _inode_at(fs, origin)
+        obj = fs.by_op[origin.op]
+        if origin.next_ino == REMOVED and there == origin.ino:
+            batch.put(replace(origin, next_ino=None, vector=_counted_again(fs, origin)))
+        elif origin.next_ino == REMOVED:
+            batch.put(replace(origin, next_ino=None, ino=None, parent=None))
+            _lost(fs, obj)
+        elif there == origin.next_ino:
+            batch.put(replace(origin, next_ino=None, ino=there))
+            fs.objects.pop(obj.ino, None)
+            obj.ino = there
+            fs.objects[there] = obj
+        else:
+            batch.put(replace(origin, next_ino=None))
+    batch.commit()
+
+
+def _counted_again(fs: Filesystem, origin: Origin) -> Vector | None:
+    """The vector of an object whose deletion was announced but not made: modified once more than anyone saw."""
+    vector = origin.vector
+    if vector is None or not vector.deleted:
+        return vector
+    seen = [
+        count
+        for view in (*fs.views.values(), *fs.waiting.values())
+        if (version := view.version(origin.op)) is not None
+        and isinstance(count := version.vector.get(G, 0), int)
+    ]
+    return vector.replace(G, max(seen, default=0) + 1)
+
+
+def _inode_at(fs: Filesystem, origin: Origin) -> int | None:
+    """The inode of the right type that main has where the store says the object is."""
+    assert origin.parent is not None
+    try:
+        found = inodes.lstat(Place(tree.descriptor(fs, fs.by_op[origin.parent]), origin.name))
+    except OSError:
+        return None
+    except Exception as error:
+        if getattr(error, "errno", None) is None:
+            raise
+        return None
+    return found.st_ino if stat.S_IFMT(found.st_mode) == origin.kind else None
+
+
+def _lost(fs: Filesystem, obj: Obj) -> None:
+    fs.objects.pop(obj.ino, None)
+    tree.close_descriptor(fs, obj)
+    obj.links.clear()
+    obj.ino = 0
+
+
+def _find_moved(fs: Filesystem) -> None:
+    """Find what is not where the store has it: moved or replaced while nobody watched, or deleted."""
+    missing: dict[int, Origin] = {}
+    batch = Batch(fs)
+    if fs.root.op and fs.origins[fs.root.op].ino != fs.root.ino:
+        batch.put(replace(fs.origins[fs.root.op], ino=fs.root.ino))
+    for origin in _from_the_root_down(fs):
+        if origin.ino is None or origin.parent is None:
+            continue
+        there = _inode_at(fs, origin)
+        if there != origin.ino:
+            missing[origin.ino] = origin
+    if missing:
+        found = _search(fs, set(missing))
+        for ino, origin in missing.items():
+            _moved_or_replaced(fs, origin, found.get(ino), batch)
+    batch.commit()
+
+
+def _from_the_root_down(fs: Filesystem) -> list[Origin]:
+    def depth(origin: Origin) -> int:
+        count, op = 0, origin.parent
+        while op is not None and count <= len(fs.origins):
+            count, op = count + 1, fs.origins[op].parent
+        return count
+
+    return sorted(fs.origins.values(), key=depth)
+
+
+def _search(fs: Filesystem, inos: set[int]) -> dict[int, tuple[int, bytes, int]]:
+    """Where in main these inodes are: (inode of the directory, name, type), by a walk of the whole tree."""
+    found: dict[int, tuple[int, bytes, int]] = {}
+    root = fs.descriptors[fs.root]
+    for _, directories, files, descriptor in os.fwalk(b".", dir_fd=root, follow_symlinks=False):
+        at = os.fstat(descriptor)
+        if at.st_ino == fs.root.ino and RESERVED in directories:
+            directories.remove(RESERVED)
+        for name in (*directories, *files):
+            entry = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            if entry.st_ino in inos and entry.st_dev == fs.device:
+                found.setdefault(entry.st_ino, (at.st_ino, name, stat.S_IFMT(entry.st_mode)))
+    return found
+
+
+def _moved_or_replaced(
+    fs: Filesystem, origin: Origin, found: tuple[int, bytes, int] | None, batch: Batch
+) -> None:
+    obj = fs.by_op[origin.op]
+    if found is not None and found[2] == origin.kind:
+        parent = _directory_by_inode(fs, found[0])
+        if parent is not None:
+            obj.links = {(parent, found[1]): None}
+            batch.put(replace(origin, parent=batch.op_of(parent), name=found[1]))
+            return
+    there = _inode_at(fs, origin)
+    if there is not None and there not in fs.objects:
+        fs.objects.pop(obj.ino, None)
+        obj.ino = there
+        fs.objects[there] = obj
+        batch.put(replace(origin, ino=there))
+        return
+    _deleted_unseen(fs, origin, batch)
+
+
+def _directory_by_inode(fs: Filesystem, ino: int) -> Obj | None:
+    """The object of a directory of main found by its inode, with its way from the root."""
+    known = fs.objects.get(ino)
+    if known is not None:
+        return known
+    above = _search(fs, {ino}).get(ino)
+    parent = _directory_by_inode(fs, above[0]) if above is not None else None
+    if above is None or parent is None:
+        return None
+    obj = fs.objects[ino] = Obj(stat.S_IFDIR, ino)
+    obj.links[parent, above[1]] = None
+    return obj
+
+
+def _deleted_unseen(fs: Filesystem, origin: Origin, batch: Batch) -> None:
+    """Main lost the object behind our back: as if a trusted user had deleted it; views keep their versions."""
+    vector = origin.vector
+    if vector is not None and not vector.deleted:
+        vector = trusted_deletion(vector)
+    for view in fs.views.values():
+        _keep_unseen(view, origin, batch)
+    batch.put(replace(origin, ino=None, parent=None, vector=vector))
+    _lost(fs, fs.by_op[origin.op])
+
+
+def _keep_unseen(view: View, origin: Origin, batch: Batch) -> None:
+    version = view.version(origin.op)
+    if version is None:
+        _drop_names(view, origin.op, batch)
+    elif version.state == "m" and origin.op not in view.placed and origin.parent is not None:
+        name = Binding(view.sid, origin.parent, origin.name, origin.op, origin.op, kept=True)
+        batch.put(name)
+
+
+def _drop_names(view: View, op: Op, batch: Batch) -> None:
+    """What a suspect only renamed and main lost unseen exists nowhere any more."""
+    for directory, name in list(view.placed.get(op, ())):
+        binding = view.binding(directory, name)
+        if binding is not None:
+            batch.drop(binding)
+
+
+def unfinished(fs: Filesystem) -> list[int]:
+    """The subjects whose verdict was cut off."""
+    return [
+        s.sid
+        for s in fs.subjects.values()
+        if s.state in (SubjectState.MERGING, SubjectState.DISCARDING)
+    ]
