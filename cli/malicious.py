@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from isoctl import daemon, output, users
@@ -38,7 +36,7 @@ def malicious(directory: str | None, user: str, yes: bool, as_json: bool) -> Non
 
 
 def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
+    if not output.can_ask():
         raise UsageError("there is no terminal to ask on: give --yes to discard")
     if not click.confirm(output.quoted(question), err=True):
         raise NotAllowed("not confirmed: nothing is changed")

@@ -94,6 +94,11 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def can_ask() -> bool:
+    """Whether there is somebody to answer a question: standard input is a terminal."""
+    return sys.stdin.isatty()
+
+
 @contextlib.contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error, if that is a terminal, and what moves it: done, total."""

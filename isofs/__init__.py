@@ -1,2 +1,1 @@
 """isofs: a FUSE file system that isolates people instead of locking them out."""
-

@@ -6,9 +6,9 @@ import errno
 import os
 from pathlib import Path
 
-import dead_mount
 import pytest
 
+import dead_mount
 from isofs.control import mounts
 from isofs.control.mounts import Mount
 from isofs.errors import NoMount
@@ -19,9 +19,7 @@ TABLE = rb"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 43 22 0:50 / /bind rw - fuse.isofs /srv/share/.isofs rw
 39 22 0:50 /sub /part rw - fuse.isofs /srv/share/.isofs rw
 44 22 0:53 / /srv/other rw - fuse.sshfs host rw
-45 22 0:54 / /srv/cr""" + (
-    b"\r\xff rw shared:1 - fuse.isofs x rw\n"
-)
+45 22 0:54 / /srv/cr""" + (b"\r\xff rw shared:1 - fuse.isofs x rw\n")
 
 
 def test_the_table_is_understood_with_its_escapes() -> None:

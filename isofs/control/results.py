@@ -63,9 +63,7 @@ class Suspected(TypedDict):
 
 #: One change; `change` is added, modified, deleted, renamed or attributes, `kind` is file,
 #: directory, symlink, fifo, socket or device, and `from` is the name before a renaming.
-Change = TypedDict(
-    "Change", {"change": str, "kind": str, "path": str, "from": str | None, "size": int | None}
-)
+Change = TypedDict("Change", {"change": str, "kind": str, "path": str, "from": str | None, "size": int | None})
 
 
 class Changes(TypedDict):
@@ -102,9 +100,7 @@ class Diff(TypedDict):
 
 #: What a merge did with one object or name; `action` is took, kept, deleted, renamed, conflict,
 #: united or restored, and `as` is the name that something was put aside under.
-Item = TypedDict(
-    "Item", {"path": str, "action": str, "reason": str, "review": bool, "as": str | None}
-)
+Item = TypedDict("Item", {"path": str, "action": str, "reason": str, "review": bool, "as": str | None})
 
 
 class Merged(TypedDict):

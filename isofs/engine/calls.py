@@ -18,6 +18,7 @@ from isofs.engine.state import Caller, Filesystem, Node, Obj, View, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
+from isofs.store.folder import RESERVED
 
 #: Seconds that the kernel may keep answers about what nobody has diverged from.
 LONG = 3600.0
@@ -237,7 +238,7 @@ def _check_new_name(fs: Filesystem, parent: Node, name: bytes) -> None:
     """A new name may not be the store's, nor be in a directory that was removed."""
     if parent.pinned >= 0:
         raise CallError(errno.ENOENT)
-    if name == main.RESERVED and parent.obj is fs.root:
+    if name == RESERVED and parent.obj is fs.root:
         raise CallError(errno.EPERM)
 
 
@@ -310,9 +311,7 @@ def rename(
         isolation.exchange(fs, view, parent.obj, name, to.obj, to_name)
     else:
         noreplace = bool(flags & main.RENAME_NOREPLACE)
-        isolation.rename(
-            fs, view, parent.obj, name, to.obj, to_name, noreplace=noreplace
-        )
+        isolation.rename(fs, view, parent.obj, name, to.obj, to_name, noreplace=noreplace)
     moved = fs.handed.pop((parent.id, name), None)
     displaced = fs.handed.pop((to.id, to_name), None)
     if moved is not None:

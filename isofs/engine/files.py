@@ -28,9 +28,7 @@ def _handle(
 ) -> Handle:
     number = fs.next_handle
     fs.next_handle += 1
-    handle = Handle(
-        number, node, sid, caller.uid, caller.pid, flags, descriptor, ready=ready, before=before
-    )
+    handle = Handle(number, node, sid, caller.uid, caller.pid, flags, descriptor, ready=ready, before=before)
     fs.handles[number] = handle
     node.handles.add(handle)
     return handle
@@ -87,9 +85,7 @@ def _untouching(flags: int) -> int:
     return (isolation.backing_flags(flags) & ~(os.O_ACCMODE | os.O_APPEND)) | os.O_NOATIME
 
 
-def _open_without_path(
-    fs: Filesystem, caller: Caller, view: View, node: Node, flags: int
-) -> Handle:
+def _open_without_path(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int) -> Handle:
     """A suspect opens main's node by a descriptor it has (`/proc/self/fd/N`): no path leads it elsewhere.
 
     Writing can be re-routed, reading is harmless while there is no version; the rest is refused.
@@ -102,7 +98,13 @@ def _open_without_path(
         return _handle(fs, caller, node, view.sid, flags, -1, ready=False, before=True)
     if mode == os.O_RDONLY and version is None:
         return _handle(
-            fs, caller, node, view.sid, flags, _open_checked(fs, node, _untouching(flags)), before=True
+            fs,
+            caller,
+            node,
+            view.sid,
+            flags,
+            _open_checked(fs, node, _untouching(flags)),
+            before=True,
         )
     raise CallError(errno.ESTALE)
 
@@ -125,9 +127,7 @@ def create(
     if view is None:
         obj, descriptor = main.create(fs, parent.obj, name, mode, flags, caller)
     else:
-        obj = isolation.create(
-            fs, view, parent.obj, name, stat.S_IFREG | stat.S_IMODE(mode), caller
-        )
+        obj = isolation.create(fs, view, parent.obj, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
         at = fs.store.content(sid, str(obj.op))
         descriptor = os.open(at.name, isolation.backing_flags(flags), dir_fd=at.directory)
     made = calls._counted(fs, sid, parent, name, obj)

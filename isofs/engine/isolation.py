@@ -262,9 +262,7 @@ def _remove(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj) -
     finish_removal(fs, obj, content)
 
 
-def _remove_in(
-    fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch
-) -> Place | None:
+def _remove_in(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch) -> Place | None:
     """Write the removal of a name into a batch; returns the content that goes with it, if any."""
     last = obj.is_dir or _names_left(fs, view, obj) <= 1
     content = None
@@ -395,9 +393,7 @@ def _replace_content(
     batch = Batch(fs)
     target_op = batch.op_of(target)
     replaced = view.version(target_op)
-    obsolete = (
-        fs.store.content(view.sid, replaced.content) if replaced and replaced.content else None
-    )
+    obsolete = fs.store.content(view.sid, replaced.content) if replaced and replaced.content else None
     if replaced is None:
         at = tree.located(fs, target)[1]
         main, own = isolate(batch.vector(target_op), view.sid, "m")
@@ -436,9 +432,7 @@ def _claim_moved(fs: Filesystem, view: View, obj: Obj) -> None:
         node_for(fs, view.sid, obj)
 
 
-def exchange(
-    fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, to_name: bytes
-) -> None:
+def exchange(fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, to_name: bytes) -> None:
     """Swap what two names lead to in the view (RENAME_EXCHANGE)."""
     one, other = _existing(fs, view, directory, name), _existing(fs, view, to, to_name)
     if one is other:

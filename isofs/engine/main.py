@@ -118,9 +118,7 @@ def rmdir(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN) 
     _remove(fs, directory, name, obj, last=True, by=by)
 
 
-def _remove(
-    fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, by: SubjectId
-) -> None:
+def _remove(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, by: SubjectId) -> None:
     where = at(fs, directory, name)
     if last:
         trusted.pin_nodes(fs, obj)
@@ -209,9 +207,7 @@ def rename(
     _moved(obj, directory, name, to, to_name)
 
 
-def _same_single(
-    obj: Obj, found: os.stat_result, replaced: Obj, at_target: os.stat_result
-) -> bool:
+def _same_single(obj: Obj, found: os.stat_result, replaced: Obj, at_target: os.stat_result) -> bool:
     """Whether `replaced`, if renamed over, keeps its origin point; matters only for one that has any."""
     return (
         bool(replaced.op)
@@ -245,7 +241,13 @@ def _moved(obj: Obj, directory: Obj, name: bytes, to: Obj, to_name: bytes) -> No
 
 
 def _replace_content(
-    fs: Filesystem, directory: Obj, name: bytes, obj: Obj, replaced: Obj, source: Place, target: Place
+    fs: Filesystem,
+    directory: Obj,
+    name: bytes,
+    obj: Obj,
+    replaced: Obj,
+    source: Place,
+    target: Place,
 ) -> None:
     """`obj` replaces `replaced`, which some suspect has to do with: replaced's origin point takes obj's inode."""
     batch = Batch(fs)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from isofs.engine import tree
 from isofs.engine.state import Batch, Filesystem, Obj, View, apply
 from isofs.engine.trusted import REMOVED
-from isofs.errors import NoMount, StoreUnusable
+from isofs.errors import CallError, NoMount, StoreUnusable
 from isofs.model.records import Binding, Op, Origin, Put, SubjectState
 from isofs.model.vectors import G, Vector, trusted_deletion
 from isofs.store import inodes
@@ -111,12 +111,16 @@ def _finish_announced(fs: Filesystem) -> None:
             batch.put(replace(origin, next_ino=None, ino=None, parent=None))
             _lost(fs, obj)
         elif there == origin.next_ino:
-            batch.put(replace(origin, next_ino=None, ino=there))
+            assert there is not None
+            assert origin.parent is not None
+            batch.put(replace(origin, next_ino=None, ino=there, born=None))
             fs.objects.pop(obj.ino, None)
             obj.ino = there
             fs.objects[there] = obj
+            obj.links[fs.by_op[origin.parent], origin.name] = None
         else:
-            batch.put(replace(origin, next_ino=None))
+            parent = None if origin.ino is None else origin.parent
+            batch.put(replace(origin, next_ino=None, parent=parent))
     batch.commit()
 
 
@@ -139,11 +143,7 @@ def _inode_at(fs: Filesystem, origin: Origin) -> int | None:
     assert origin.parent is not None
     try:
         found = inodes.lstat(Place(tree.descriptor(fs, fs.by_op[origin.parent]), origin.name))
-    except OSError:
-        return None
-    except Exception as error:
-        if getattr(error, "errno", None) is None:
-            raise
+    except (OSError, CallError):
         return None
     return found.st_ino if stat.S_IFMT(found.st_mode) == origin.kind else None
 
@@ -263,8 +263,4 @@ def _drop_names(view: View, op: Op, batch: Batch) -> None:
 
 def unfinished(fs: Filesystem) -> list[int]:
     """The subjects whose verdict was cut off."""
-    return [
-        s.sid
-        for s in fs.subjects.values()
-        if s.state in (SubjectState.MERGING, SubjectState.DISCARDING)
-    ]
+    return [s.sid for s in fs.subjects.values() if s.state in (SubjectState.MERGING, SubjectState.DISCARDING)]

@@ -32,9 +32,7 @@ def redirect(fs: Filesystem, caller: Caller, view: View, *objects: Obj, key: tup
     raise CallError(errno.ESTALE)
 
 
-def claim_names(
-    fs: Filesystem, caller: Caller, view: View, *names: tuple[Node, bytes, Obj | None]
-) -> None:
+def claim_names(fs: Filesystem, caller: Caller, view: View, *names: tuple[Node, bytes, Obj | None]) -> None:
     """Before a suspect's removal or rename: the kernel's entries of these names must lead to its own nodes.
 
     Else the kernel would unlink, move or mark as dead what main's node hangs on.

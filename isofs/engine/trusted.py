@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from isofs.engine import isolation, tree, views
 from isofs.engine.state import Batch, Filesystem, Handle, Obj, View
+from isofs.errors import CallError
 from isofs.model.records import MAIN, Base, Binding, SubjectId
 from isofs.model.vectors import G, Vector, trusted_deletion, trusted_modification
 from isofs.store import inodes
@@ -42,7 +43,7 @@ def keep_base(fs: Filesystem, obj: Obj, batch: Batch) -> None:
         for view in (*fs.views.values(), *fs.waiting.values())
     ):
         return
-    with contextlib.suppress(OSError):  # a base is a help for merging, not a condition for writing
+    with contextlib.suppress(OSError, CallError):  # a base is a help for merging, not a condition for writing
         at, found = tree.located(fs, obj)
         if found.st_size > BASE_LIMIT:
             return
@@ -77,7 +78,14 @@ def wrote(fs: Filesystem, handle: Handle) -> None:
 
 
 def will_unlink(
-    fs: Filesystem, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, last: bool, by: SubjectId = MAIN
+    fs: Filesystem,
+    directory: Obj,
+    name: bytes,
+    obj: Obj,
+    batch: Batch,
+    *,
+    last: bool,
+    by: SubjectId = MAIN,
 ) -> None:
     """Main is about to lose a name of an object, its last one or not. Views keep what suspects changed."""
     if not fs.isolating:
@@ -251,7 +259,7 @@ def announced(fs: Filesystem, *objects: Obj | None) -> Iterator[None]:
     before = {o.op: fs.origins[o.op] for o in objects if o is not None and o.op}
     try:
         yield
-    except OSError:
+    except (OSError, CallError):
         batch = Batch(fs)
         for op, origin in before.items():
             now = fs.origins[op]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from isofs.engine import tree
 from isofs.engine.state import Filesystem, Node, Obj, View, node_for
+from isofs.errors import CallError
 from isofs.model.records import MAIN, Binding, Op, SubjectId
 from isofs.store.inodes import lstat
 
@@ -53,12 +54,7 @@ def child(fs: Filesystem, sid: SubjectId, directory: Obj, name: bytes) -> Obj | 
 
 def hides(view: View, binding: Binding | None, obj: Obj) -> bool:
     """Whether a binding that leads to nothing hides the object that main has under its name."""
-    return (
-        binding is not None
-        and binding.op is None
-        and bool(obj.op)
-        and binding.replaced == obj.op
-    )
+    return binding is not None and binding.op is None and bool(obj.op) and binding.replaced == obj.op
 
 
 def _gone(view: View, obj: Obj) -> bool:
@@ -104,9 +100,7 @@ def is_empty(fs: Filesystem, sid: SubjectId, directory: Obj) -> bool:
     return next(entries(fs, sid, directory), None) is None
 
 
-def attributes(
-    fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | None = None
-) -> Attributes:
+def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | None = None) -> Attributes:
     """The attributes of a node's object as the view `sid` has them. `at` saves asking the file system again."""
     if at is None:
         at = tree.status(fs, node)
@@ -149,7 +143,7 @@ def link_count(fs: Filesystem, view: View, obj: Obj) -> int:
         return count
     try:
         count += tree.located(fs, obj)[1].st_nlink
-    except OSError:
+    except (OSError, CallError):
         return count
     for directory_op, name in view.hiding.get(obj.op, ()):
         found = tree.child(fs, fs.by_op[directory_op], name)

@@ -52,7 +52,10 @@ def _main_deleted(main: Vector, suspect: Vector, subject: int) -> Decision:
         return Decision(Outcome.KEEP, main, "main deleted it and the suspect never changed it")
     merged = main.replace(G, suspect[G]).replace(subject, "m")
     return Decision(
-        Outcome.TAKE, merged, "main deleted what the suspect modified: the suspect's comes back", True
+        Outcome.TAKE,
+        merged,
+        "main deleted what the suspect modified: the suspect's comes back",
+        True,
     )
 
 
@@ -74,6 +77,4 @@ def _both_exist(main: Vector, suspect: Vector, subject: int) -> Decision:
         return Decision(Outcome.KEEP, main, "main's version includes the suspect's")
     if dominates(padded, main):
         return Decision(Outcome.TAKE, padded, "only the suspect changed it")
-    return Decision(
-        Outcome.CONFLICT, main.replace(subject, "m"), "main and the suspect both changed it"
-    )
+    return Decision(Outcome.CONFLICT, main.replace(subject, "m"), "main and the suspect both changed it")

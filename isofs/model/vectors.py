@@ -70,8 +70,7 @@ def from_json(text: str) -> Vector:
     """The vector that `to_json` wrote. Raises ValueError for anything else."""
     raw = json.loads(text)
     if not isinstance(raw, dict) or not all(
-        v in ("m", "d") or (isinstance(v, int) and not isinstance(v, bool) and v >= 0)
-        for v in raw.values()
+        v in ("m", "d") or (isinstance(v, int) and not isinstance(v, bool) and v >= 0) for v in raw.values()
     ):
         raise ValueError(f"not a version vector: {text!r}")
     return Vector.of({int(d): v for d, v in raw.items()})

@@ -1,11 +1,11 @@
 """The store's folder: where the database and the contents lie, and who has it open.
 
-    isofs.db             the database
-    lock                 held by the one process that has the store open
-    versions/SID/NAME    contents of a subject's versions, one inode each, of the object's own type
-    bases/NAME           what main had when a diverged object changed for the first time
-    evidence/            what malicious subjects left, moved here by their verdict
-    staging/             scratch: inodes on their way; emptied when the store is opened
+isofs.db             the database
+lock                 held by the one process that has the store open
+versions/SID/NAME    contents of a subject's versions, one inode each, of the object's own type
+bases/NAME           what main had when a diverged object changed for the first time
+evidence/            what malicious subjects left, moved here by their verdict
+staging/             scratch: inodes on their way; emptied when the store is opened
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Store:
     folders: dict[bytes, int]
     subjects: dict[SubjectId, int] = field(default_factory=dict)
     scratch: int = 0
+    beside: int | None = None
 
     def read(self) -> Iterator[Record]:
         return self.database.read()
@@ -79,6 +80,17 @@ class Store:
         inodes.remove(place)
         return place
 
+    def staged_beside(self, main: int) -> Place:
+        """A scratch place on main's own file system, for a store that is on another; nobody sees it."""
+        if self.beside is None:
+            reserved = _open_folder(main, RESERVED)
+            self.beside = _open_folder(reserved, b"staging")
+            os.close(reserved)
+        self.scratch += 1
+        place = Place(self.beside, b"%d" % self.scratch)
+        inodes.remove(place)
+        return place
+
     def drop_folder(self, sid: SubjectId) -> None:
         """Remove a subject's folder and whatever is in it."""
         for name in self.contents(sid):
@@ -92,15 +104,16 @@ class Store:
         with contextlib.suppress(KeyError):
             os.close(self.subjects.pop(sid))
         if inodes.exists(source):
-            os.rename(
-                source.name, to, src_dir_fd=source.directory, dst_dir_fd=self.folders[b"evidence"]
-            )
+            os.rename(source.name, to, src_dir_fd=source.directory, dst_dir_fd=self.folders[b"evidence"])
         return os.path.join(self.path, "evidence", name)
 
     def write_evidence(self, name: str, text: str) -> None:
         """Write a file of this name into the evidence, durable when it returns."""
         descriptor = os.open(
-            name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.folders[b"evidence"]
+            name,
+            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
+            0o600,
+            dir_fd=self.folders[b"evidence"],
         )
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
@@ -113,6 +126,8 @@ class Store:
         self.database.close()
         for descriptor in (*self.subjects.values(), *self.folders.values(), self.root, self.lock):
             os.close(descriptor)
+        if self.beside is not None:
+            os.close(self.beside)
 
 
 def open_store(path: str, *, create: bool = True) -> Store:

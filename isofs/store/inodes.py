@@ -172,7 +172,13 @@ def copy_data(reader: int, writer: int) -> None:
         fcntl.ioctl(writer, FICLONE, reader)
         return
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS):
+        if error.errno not in (
+            errno.EOPNOTSUPP,
+            errno.EXDEV,
+            errno.EINVAL,
+            errno.ENOTTY,
+            errno.ENOSYS,
+        ):
             raise
     size = os.fstat(reader).st_size
     end = 0

@@ -135,16 +135,10 @@ def _read_origin(r: Row) -> Origin:
 
 
 def _read_version(r: Row) -> Version:
-    mark = (
-        None
-        if r["main_ino"] is None
-        else Fingerprint(r["main_ino"], r["main_ctime_ns"], r["main_size"])
-    )
+    mark = None if r["main_ino"] is None else Fingerprint(r["main_ino"], r["main_ctime_ns"], r["main_size"])
     if r["state"] not in ("m", "d"):
         raise ValueError(f"not a version's state: {r['state']!r}")
-    return Version(
-        r["sid"], r["op"], r["state"], from_json(r["vector"]), r["content"], mark, r["attributes"]
-    )
+    return Version(r["sid"], r["op"], r["state"], from_json(r["vector"]), r["content"], mark, r["attributes"])
 
 
 def _read_decided(r: Row) -> Decided:

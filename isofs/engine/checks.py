@@ -1,0 +1,180 @@
+"""The invariants of the store and of the engine, as checks (docs/model.md lists them by these numbers).
+
+They read; they change nothing. On a live engine they see the memory as well, which is the store's copy.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from isofs.engine import tree, views
+from isofs.engine.state import Filesystem, View
+from isofs.errors import CallError
+from isofs.model.records import MAIN, SubjectState
+from isofs.model.vectors import G
+from isofs.store import inodes
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An invariant that does not hold: which, for whom (0: main), where, and what is wrong."""
+
+    invariant: str
+    sid: int
+    path: bytes | None
+    text: str
+
+
+def _all_views(fs: Filesystem) -> list[View]:
+    return [*fs.views.values(), *fs.waiting.values()]
+
+
+def i1_database(fs: Filesystem) -> Iterator[Problem]:
+    """I1: the database is sound and every row refers to rows that exist."""
+    for line in fs.store.database.damage():
+        yield Problem("I1", MAIN, None, line)
+
+
+def i2_contents(fs: Filesystem) -> Iterator[Problem]:
+    """I2: every modified version has its content, of the object's type, and nobody else's; no content is nobody's."""
+    for view in _all_views(fs):
+        known = set()
+        for op, version in view.versions.items():
+            path = views.path(fs, view.sid, fs.by_op[op])
+            if version.state == "d":
+                if version.content is not None:
+                    yield Problem("I2", view.sid, path, "a deleted version has a content")
+                continue
+            if version.content is None:
+                yield Problem("I2", view.sid, path, "a modified version has no content")
+                continue
+            known.add(version.content)
+            try:
+                found = inodes.lstat(fs.store.content(view.sid, version.content))
+            except FileNotFoundError:
+                yield Problem("I2", view.sid, path, f"the content {version.content} is missing")
+                continue
+            if stat.S_IFMT(found.st_mode) != fs.by_op[op].kind:
+                yield Problem("I2", view.sid, path, "the content is of another type than the object")
+            elif found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+                yield Problem("I2", view.sid, path, "the content has a name outside the store")
+        for name in fs.store.contents(view.sid):
+            if name not in known:
+                yield Problem("I2", view.sid, None, f"the content {name} belongs to no version")
+
+
+def i3_vectors(fs: Filesystem) -> Iterator[Problem]:
+    """I3: vectors are as Protocol 2 makes them: own dimension is the state, 0 in main's; G never ahead of main's."""
+    versioned = {op for view in _all_views(fs) for op in view.versions}
+    for op, origin in fs.origins.items():
+        if origin.vector is not None and op not in versioned:
+            yield Problem("I3", MAIN, _path(fs, op), "main has a vector that no version needs")
+    for view in _all_views(fs):
+        for op, version in view.versions.items():
+            if version.vector.get(view.sid) != version.state:
+                yield Problem("I3", view.sid, _path(fs, op), f"state and vector differ: {version.vector}")
+            main, seen = fs.origins[op].vector, version.vector.get(G)
+            if main is None:
+                if fs.origins[op].born != view.sid:
+                    yield Problem("I3", view.sid, _path(fs, op), "main has no vector")
+                continue
+            if view.sid in fs.views and main.get(view.sid) != 0:
+                yield Problem("I3", view.sid, _path(fs, op), f"main's vector is {main}")
+            count = main[G]
+            if isinstance(count, int) and isinstance(seen, int) and seen > count:
+                yield Problem("I3", view.sid, _path(fs, op), f"{version.vector} is ahead of main's {main}")
+
+
+def i4_bindings(fs: Filesystem) -> Iterator[Problem]:
+    """I4: bindings lie in directories, lead to what is not deleted, and give a directory one name at most."""
+    for view in fs.views.values():
+        for b in view.all_bindings():
+            if not fs.by_op[b.directory].is_dir:
+                yield Problem("I4", view.sid, _path(fs, b.directory), "a binding lies in what is no directory")
+            if b.op is None:
+                continue
+            version, obj = view.version(b.op), fs.by_op[b.op]
+            if version is not None and version.state == "d":
+                yield Problem("I4", view.sid, b.name, "a name leads to what the suspect deleted")
+            if version is None and not obj.ino:
+                yield Problem("I4", view.sid, b.name, "a name leads to what exists nowhere")
+        for op, names in view.placed.items():
+            if fs.by_op[op].is_dir and len(names) > 1:
+                yield Problem("I4", view.sid, _path(fs, op), "a directory has several names")
+        for op, version in view.versions.items():
+            state = fs.subjects[view.sid].state
+            if (
+                state is SubjectState.SUSPECT
+                and version.state == "m"
+                and views.path(fs, view.sid, fs.by_op[op]) is None
+            ):
+                yield Problem("I4", view.sid, None, f"version {op} has no name in the view: it is lost")
+
+
+def i5_main(fs: Filesystem) -> Iterator[Problem]:
+    """I5: main has every object that the store follows where the store says, with the inode it says."""
+    for op, origin in fs.origins.items():
+        if origin.ino is None:
+            continue
+        obj = fs.by_op[op]
+        if obj.ino != origin.ino:
+            yield Problem("I5", MAIN, _path(fs, op), f"memory has inode {obj.ino}, the store {origin.ino}")
+            continue
+        try:
+            tree.located(fs, obj)
+        except (OSError, CallError):
+            yield Problem("I5", MAIN, origin.name, f"main has no inode {origin.ino} under its known names")
+
+
+def i6_disclosure(fs: Filesystem) -> Iterator[Problem]:
+    """I6: no inode of a suspect's is one of main's, and no node of main's leads into the store."""
+    contents: dict[int, int] = {}
+    for view in fs.views.values():
+        for version in view.versions.values():
+            if version.content is not None:
+                try:
+                    at = inodes.lstat(fs.store.content(view.sid, version.content))
+                except FileNotFoundError:
+                    continue
+                if at.st_dev == fs.device:
+                    contents[at.st_ino] = view.sid
+    for op, origin in fs.origins.items():
+        if origin.ino in contents:
+            yield Problem("I6", contents[origin.ino], _path(fs, op), "main's object is a suspect's content")
+    for node in list(fs.nodes.values()):
+        if node.sid == MAIN and node.pinned < 0 and node.obj.ino in contents:
+            yield Problem("I6", contents[node.obj.ino], None, f"node {node.id} of main leads into the store")
+
+
+def i7_nodes(fs: Filesystem) -> Iterator[Problem]:
+    """I7: a file that a suspect has a version of has one node per view, and only the suspect's handles lead there."""
+    for handle in list(fs.handles.values()):
+        node = handle.node
+        if node.sid in fs.views and handle.sid != node.sid:
+            yield Problem(
+                "I7", node.sid, None, f"handle {handle.id} of {handle.sid} is open on a suspect's node"
+            )
+        if handle.sid in fs.views and node.sid == MAIN and not handle.before:
+            yield Problem("I7", handle.sid, None, f"handle {handle.id} of a suspect is open on main's node")
+
+
+CHECKS: tuple[Callable[[Filesystem], Iterator[Problem]], ...] = (
+    i1_database,
+    i2_contents,
+    i3_vectors,
+    i4_bindings,
+    i5_main,
+    i6_disclosure,
+    i7_nodes,
+)
+
+
+def _path(fs: Filesystem, op: int) -> bytes | None:
+    return views.path(fs, MAIN, fs.by_op[op])
+
+
+def check(fs: Filesystem) -> list[Problem]:
+    """Run every check; empty if all invariants hold."""
+    return [problem for one in CHECKS for problem in one(fs)]

@@ -1,0 +1,1 @@
+"""Merging: plan (pure), then apply (killed anywhere, the next start finishes it)."""

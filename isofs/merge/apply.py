@@ -1,0 +1,275 @@
+"""Carrying out a verdict. Killed anywhere, it goes on at the next start (`resume`).
+
+What was decided of each object is written first, in one transaction; then object after object reaches its final
+state, each by one rename where that can be, and its rows go when it has. Objects that main lacks come first, from
+the root down, then contents, then names, deletions last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+
+from isofs.engine import main, tree, trusted, views
+from isofs.engine.state import Batch, Filesystem, Obj, View
+from isofs.errors import CallError
+from isofs.merge import settle
+from isofs.merge.names import Names
+from isofs.merge.plan import ObjectState, is_conflict, plan
+from isofs.merge.report import Item, Report
+from isofs.model.reconcile import Outcome
+from isofs.model.records import MAIN, Decided, SubjectId, SubjectState, Version
+from isofs.model.vectors import G, named
+from isofs.store import inodes
+
+
+def innocent(fs: Filesystem, sid: SubjectId) -> Report:
+    """Merge a suspect's view into main (Protocol 3) and end the suspicion, but for what is in conflict."""
+    report = Report()
+    for _ in merge_steps(fs, sid, report):
+        pass
+    return report
+
+
+def malicious(fs: Filesystem, sid: SubjectId) -> Report:
+    """Discard a suspect's view, keep it as evidence, and end the suspicion."""
+    report = Report()
+    for _ in discard_steps(fs, sid, report):
+        pass
+    return report
+
+
+def resume(fs: Filesystem, sid: SubjectId) -> Report:
+    """Finish a verdict that was cut off."""
+    if fs.subjects[sid].state is SubjectState.DISCARDING:
+        return malicious(fs, sid)
+    return innocent(fs, sid)
+
+
+def merge_steps(fs: Filesystem, sid: SubjectId, report: Report) -> Iterator[tuple[int, int]]:
+    """`innocent` step by step: yields (done, total) after each object, when others may be served."""
+    view = _begin(fs, sid, SubjectState.MERGING)
+    total = len(view.versions) + sum(len(names) for names in view.bindings.values())
+    done = 0
+    _report_conflicts(fs, view, report)
+    names = Names(fs, view, report)
+    for _ in names.place_all():
+        done += 1
+        yield done, total
+    names.remove_all()
+    for decided in list(view.decisions.values()):
+        _apply_content(fs, view, decided, report)
+        done += 1
+        yield done, total
+    _delete_all(fs, view, report)
+    names.restore_times()
+    settle.finish(fs, view, conflicts=any(map(is_conflict, view.decisions.values())))
+    yield total, total
+
+
+def _begin(fs: Filesystem, sid: SubjectId, state: SubjectState) -> View:
+    """Write down the verdict and, for a merge, what it decides; nothing if that was done before."""
+    subject = fs.subjects[sid]
+    view = fs.view_of(sid)
+    assert view is not None
+    if subject.state is state:
+        return view
+    batch = Batch(fs)
+    batch.put(replace(subject, state=state))
+    if state is SubjectState.MERGING:
+        for decided in list(view.decisions.values()):
+            batch.drop(decided)
+        for decided in plan(sid, _states(fs, view)):
+            batch.put(decided)
+    batch.commit()
+    return view
+
+
+def _states(fs: Filesystem, view: View) -> Iterator[ObjectState]:
+    for op, version in view.versions.items():
+        vector, obj = fs.origins[op].vector, fs.by_op[op]
+        exists, changed = bool(obj.ino), False
+        if exists:
+            try:
+                at = tree.located(fs, obj)[1]
+                changed = vector is not None and _changed_unseen(version, at, vector.get(G), obj)
+            except (OSError, CallError):
+                exists = False
+        yield ObjectState(version, vector, exists, changed)
+
+
+def _changed_unseen(version: Version, at: os.stat_result, count: object, obj: Obj) -> bool:
+    """Whether main changed though G says that it did not (design: behind the mount)."""
+    mark = version.fingerprint
+    if mark is None or count != version.vector.get(G) or obj.is_dir:
+        return False
+    if mark.ino != at.st_ino or mark.size != at.st_size:
+        return True
+    return at.st_ctime_ns != mark.ctime_ns
+
+
+def _report_conflicts(fs: Filesystem, view: View, report: Report) -> None:
+    for decided in view.decisions.values():
+        if is_conflict(decided):
+            obj = fs.by_op[decided.op]
+            where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
+            report.items.append(Item(where, "conflict", decided.reason))
+
+
+def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report) -> None:
+    """Bring one object of main to what was decided, its names and its deletion excepted."""
+    obj, version = fs.by_op[decided.op], view.version(decided.op)
+    outcome = Outcome(decided.outcome)
+    if version is None or outcome in (Outcome.CONFLICT, Outcome.DELETE):
+        return
+    batch = Batch(fs)
+    where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
+    if outcome is Outcome.TAKE and obj.ino:
+        _take(fs, view, obj, version, decided)
+        report.items.append(Item(where, "took", decided.reason, decided.review))
+        batch.drop(version)
+    elif outcome is Outcome.TAKE:
+        return  # main had deleted it and no name could be found to bring it back under: it waits
+    else:
+        if outcome is Outcome.KEEP:
+            report.items.append(Item(where, "kept", decided.reason, decided.review))
+        batch.set_vector(decided.op, decided.merged)
+        batch.drop(version)
+    batch.drop(decided)
+    batch.commit()
+    if version.content is not None:
+        settle.remove_content(fs, view, obj, version.content)
+
+
+def _take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decided) -> None:
+    """Main's object becomes the suspect's version. Repeating it after a kill does no harm."""
+    assert version.content is not None
+    content = fs.store.content(view.sid, version.content)
+    if not inodes.exists(content):
+        return  # renamed into main before the kill
+    place, at = tree.located(fs, obj)
+    batch = Batch(fs)
+    if obj.is_dir or at.st_nlink > 1:
+        trusted.keep_base(fs, obj, batch)
+        batch.set_vector(obj.op, decided.merged)
+        batch.commit()
+        if not obj.is_dir:
+            _overwrite(content, place)
+        inodes.copy_attributes(content, place)
+        return
+    content = settle.beside_main(fs, content)
+    ino = inodes.lstat(content).st_ino
+    trusted.pin_nodes(fs, obj)
+    trusted.will_replace_content(fs, obj, ino, batch, decided.merged)
+    batch.commit()
+    main.renameat2(content, place, 0)
+    trusted.content_replaced(fs, obj, None, ino)
+    settle.promote(fs, view, obj)
+    for directory, name in obj.links:
+        settle.expire(fs, directory, name)
+
+
+def _overwrite(content: inodes.Place, place: inodes.Place) -> None:
+    """Give an inode with several names another content; all its names keep leading to it."""
+    if stat.S_ISLNK(inodes.lstat(place).st_mode):
+        return
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    reader = os.open(content.name, os.O_RDONLY | flags, dir_fd=content.directory)
+    try:
+        writer = os.open(place.name, os.O_WRONLY | os.O_TRUNC | flags, dir_fd=place.directory)
+        try:
+            inodes.copy_data(reader, writer)
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+
+
+def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
+    """The suspect's deletions that stand: deepest first, so that directories are empty when their turn comes."""
+    doomed = [d for d in view.decisions.values() if d.outcome == Outcome.DELETE.value]
+    paths = {d.op: views.path(fs, MAIN, fs.by_op[d.op]) or b"" for d in doomed}
+    for decided in sorted(doomed, key=lambda d: (-paths[d.op].count(b"/"), fs.by_op[d.op].is_dir)):
+        obj = fs.by_op[decided.op]
+        path, left = paths[decided.op], False
+        for directory_op, name in list(view.hiding.get(decided.op, ())):
+            directory = fs.by_op[directory_op]
+            found = tree.child(fs, directory, name)
+            if found is None or found[0] is not obj:
+                continue
+            if obj.is_dir and not trusted.empty_in_main(fs, obj):
+                left = True
+                continue
+            (main.rmdir if obj.is_dir else main.unlink)(fs, directory, name, by=view.sid)
+            settle.expire(fs, directory, name)
+        if left:
+            reason = "the suspect deleted the directory, main has put something in it: it stays"
+            report.items.append(Item(path, "kept", reason, True))
+        elif path:
+            report.items.append(Item(path, "deleted", decided.reason, decided.review))
+        batch = Batch(fs)
+        if not left:
+            batch.set_vector(decided.op, decided.merged)
+        if decided.op in view.versions:
+            batch.drop(view.versions[decided.op])
+        batch.drop(decided)
+        batch.commit()
+
+
+def discard_steps(fs: Filesystem, sid: SubjectId, report: Report) -> Iterator[tuple[int, int]]:
+    """`malicious` step by step: yields (done, total)."""
+    subject = fs.subjects[sid]
+    view = _begin(fs, sid, SubjectState.DISCARDING)
+    name = f"{sid}-{subject.name}-{subject.since.replace(':', '')}".replace("/", "_")
+    fs.store.write_evidence(name + ".json", _manifest(fs, view))
+    yield 0, 2
+    settle.detach_handles(fs, view)
+    report.evidence = fs.store.keep_as_evidence(sid, name)
+    yield 1, 2
+    settle.finish(fs, view, conflicts=False)
+    yield 2, 2
+
+
+def _manifest(fs: Filesystem, view: View) -> str:
+    """What the evidence is evidence of: every version and binding, with paths and vectors, as JSON."""
+    subject = fs.subjects[view.sid]
+
+    def path(obj: Obj) -> str | None:
+        found = views.path(fs, view.sid, obj)
+        return None if found is None else os.fsdecode(found)
+
+    document = {
+        "subject": subject.name,
+        "uid": subject.uid,
+        "since": subject.since,
+        "reason": subject.reason,
+        "versions": [
+            {
+                "object": op,
+                "path": path(fs.by_op[op]),
+                "state": version.state,
+                "vector": named(version.vector),
+                "content": version.content,
+            }
+            for op, version in sorted(view.versions.items())
+        ],
+        "bindings": [
+            {
+                "directory": path(fs.by_op[b.directory]),
+                "name": os.fsdecode(b.name),
+                "object": b.op,
+                "replaced": b.replaced,
+                "kept": b.kept,
+            }
+            for b in view.all_bindings()
+        ],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def needs_attention(fs: Filesystem, view: View) -> list[tuple[Obj, Version, Decided | None]]:
+    """What a merge left undecided: the objects, the suspect's versions, and why."""
+    return [(fs.by_op[op], version, view.decisions.get(op)) for op, version in sorted(view.versions.items())]

@@ -1,0 +1,173 @@
+"""After a verdict: nodes, handles and rows of a subject that is none any more go over to main."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import replace
+
+from isofs.engine import isolation, tree
+from isofs.engine.state import Batch, Filesystem, Handle, Obj, View
+from isofs.errors import CallError
+from isofs.model.records import MAIN, Op, Origin, SubjectState, Touch
+from isofs.store import inodes
+from isofs.store.inodes import Place
+
+
+def expire(fs: Filesystem, directory: Obj, name: bytes) -> None:
+    """A name of main's changed without the kernel's doing: it must ask again."""
+    for node in directory.nodes.values():
+        fs.kernel.forget_entry(node.id, name)
+        fs.kernel.forget_attributes(node.id)
+
+
+def beside_main(fs: Filesystem, content: Place) -> Place:
+    """The content where a rename can bring it into main: itself, or a copy if the store is elsewhere."""
+    if inodes.lstat(content).st_dev == fs.device:
+        return content
+    copy = fs.store.staged_beside(fs.descriptors[fs.root])
+    inodes.copy(content, copy)
+    return copy
+
+
+def promote(fs: Filesystem, view: View, obj: Obj) -> None:
+    """The suspect's content has become main's: the suspect's node is main's node from now on."""
+    node = obj.nodes.pop(view.sid, None)
+    if node is None:
+        return
+    if MAIN in obj.nodes or node.pinned >= 0:
+        obj.nodes[view.sid] = node
+        return
+    node.sid = MAIN
+    obj.nodes[MAIN] = node
+    for handle in node.handles:
+        handle.sid, handle.before, handle.counted = MAIN, False, False
+
+
+def remove_content(fs: Filesystem, view: View, obj: Obj, name: str) -> None:
+    """Remove a content that is no version's any more; whoever has it open keeps it until then."""
+    for handle in _handles(fs, view):
+        if handle.node.obj is obj:
+            to_main(fs, handle)
+    inodes.remove(fs.store.content(view.sid, name))
+
+
+def _handles(fs: Filesystem, view: View) -> list[Handle]:
+    return [h for h in fs.handles.values() if h.sid == view.sid]
+
+
+def to_main(fs: Filesystem, handle: Handle) -> None:
+    """A handle of a former suspect goes on working on main's object; without one, on what it had."""
+    handle.sid, handle.counted = MAIN, False
+    was_before, handle.before = handle.before, False
+    obj = handle.node.obj
+    if handle.node.pinned >= 0 or (was_before and handle.ready and handle.node.sid == MAIN):
+        return
+    with contextlib.suppress(OSError, CallError):
+        if obj.ino:
+            place = tree.place(fs, obj)
+            if handle.descriptor < 0 or os.fstat(handle.descriptor).st_ino != obj.ino or not handle.ready:
+                isolation.reopen(fs, handle, place)
+            return
+    _make_anonymous(fs, handle)
+
+
+def _make_anonymous(fs: Filesystem, handle: Handle) -> None:
+    """What a handle has open lives on as a copy without a name: the original is evidence, or gone."""
+    if handle.descriptor < 0:
+        return
+    with contextlib.suppress(OSError):
+        scratch = fs.store.staged()
+        reader = os.open(b"/proc/self/fd/%d" % handle.descriptor, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            inodes.copy_content(reader, scratch, 0o600)
+        finally:
+            os.close(reader)
+        try:
+            isolation.reopen(fs, handle, scratch)
+            if handle.node.pinned < 0:
+                handle.node.pinned = tree.open_place(scratch)
+        finally:
+            inodes.remove(scratch)
+
+
+def detach_handles(fs: Filesystem, view: View) -> None:
+    """All of a subject's handles leave its contents, which are about to become evidence."""
+    for handle in _handles(fs, view):
+        to_main(fs, handle)
+
+
+def finish(fs: Filesystem, view: View, *, conflicts: bool) -> None:
+    """End the suspicion: no rows but those of contested versions, no folder unless there are some."""
+    for handle in _handles(fs, view):
+        to_main(fs, handle)
+    subject = fs.subjects[view.sid]
+    batch = Batch(fs)
+    contested = {op for op in view.versions if conflicts}
+    for version in list(view.versions.values()):
+        if version.op not in contested:
+            batch.drop(version)
+    for binding in list(view.all_bindings()):
+        batch.drop(binding)
+    for op, at_ns in list(view.touches.items()):
+        batch.drop(Touch(view.sid, op, at_ns))
+    for decided in list(view.decisions.values()):
+        if decided.op not in contested:
+            batch.drop(decided)
+    state = SubjectState.CONFLICTS if contested else SubjectState.ENDED
+    batch.put(replace(subject, state=state))
+    batch.commit()
+    fs.claims.pop(view.sid, None)
+    fs.handed = {key: node for key, node in fs.handed.items() if node.sid != view.sid}
+    forget_unneeded(fs)
+    if not contested and view.sid in fs.store.known_folders():
+        fs.store.drop_folder(view.sid)
+
+
+def forget_unneeded(fs: Filesystem) -> None:
+    """Reset vectors that no version needs (section 6.2), and drop origins and bases that nothing refers to."""
+    remaining = (*fs.views.values(), *fs.waiting.values())
+    batch = Batch(fs)
+    versioned = {op for view in remaining for op in view.versions}
+    for base in list(fs.bases.values()):
+        if base.op not in versioned:
+            batch.drop(base)
+            inodes.remove(fs.store.base(base.content))
+    needed = _with_ways(fs, versioned | {op for view in remaining for op in _named(view)})
+    for op, origin in list(fs.origins.items()):
+        if op not in needed:
+            batch.drop(origin)
+        elif origin.vector is not None and op not in versioned:
+            batch.put(replace(origin, vector=None))
+    batch.commit()
+
+
+def _named(view: View) -> set[Op]:
+    found = set(view.touches)
+    for b in view.all_bindings():
+        found |= {b.directory, *(op for op in (b.op, b.replaced) if op is not None)}
+    return found
+
+
+def _with_ways(fs: Filesystem, ops: set[Op]) -> set[Op]:
+    """These objects and the directories on the way to them in main."""
+    found: set[Op] = set()
+    for op in ops:
+        at: Op | None = op
+        while at is not None and at not in found and at in fs.origins:
+            found.add(at)
+            at = fs.origins[at].parent
+    return found
+
+
+def describe(origin: Origin) -> str:
+    """A word for what an object is."""
+    words = {
+        stat.S_IFREG: "file",
+        stat.S_IFDIR: "directory",
+        stat.S_IFLNK: "symlink",
+        stat.S_IFIFO: "fifo",
+        stat.S_IFSOCK: "socket",
+    }
+    return words.get(origin.kind, "device")

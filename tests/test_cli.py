@@ -1,0 +1,824 @@
+"""The program `isoctl` against a daemon that answers what a test tells it to."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dead_mount
+import fake_daemon
+import isofs
+from isoctl import output, users
+from isoctl.diff import relative
+from isoctl.main import main
+from isofs.control import client, mounts, wire
+from isofs.control.mounts import Mount
+from isofs.control.server import Handler, Progress
+from isofs.errors import BY_CODE, Exit, NoSubject, NotAllowed, UsageError
+
+#: A name that would clear the screen, and isn't UTF-8; and how it must be shown.
+HOSTILE = wire.path_text(b"d/\x1b[2J\n\xff")
+SHOWN = r"d/\x1b[2J\x0a\xff"
+
+SINCE = "2026-05-01T10:00:00Z"
+
+#: What the daemon answers to each call.
+ANSWERS: dict[str, dict[str, Any]] = {
+    "status": {
+        "mount": "/srv/share",
+        "store": "/srv/share/.isofs",
+        "pid": 123,
+        "version": "0.1.0",
+        "since": SINCE,
+        "subjects": [
+            {
+                "user": "alice",
+                "uid": 4001,
+                "state": "conflicts",
+                "since": SINCE,
+                "reason": "alert \x1b]0;7",
+                "changed": {"added": 3, "modified": 0, "deleted": 1, "renamed": 0, "attributes": 2},
+                "bytes": 1536,
+                "conflicts": 1,
+            }
+        ],
+    },
+    "suspect": {
+        "user": "alice",
+        "uid": 4001,
+        "since": SINCE,
+        "killed": [{"pid": 7, "program": "vi\x07m", "path": HOSTILE}],
+        "left": [{"pid": 8, "program": "mysqld", "path": "db"}],
+    },
+    "changes": {
+        "user": "alice",
+        "changes": [
+            {"change": "added", "kind": "file", "path": HOSTILE, "from": None, "size": 2048},
+            {"change": "renamed", "kind": "directory", "path": "new", "from": "old", "size": None},
+            {"change": "deleted", "kind": "file", "path": "gone", "from": None, "size": None},
+        ],
+    },
+    "diff": {
+        "user": "alice",
+        "entries": [
+            {
+                "path": "a",
+                "change": "modified",
+                "kind": "file",
+                "text": "--- a\n+++ b\n@@ -1 +1 @@\n-\told\\\n+new \x1b[2J\udcff\r\n",
+                "old": None,
+                "new": None,
+            },
+            {
+                "path": HOSTILE,
+                "change": "modified",
+                "kind": "file",
+                "text": None,
+                "old": {"size": 1, "sha256": "00"},
+                "new": {"size": 3_000_000, "sha256": "11"},
+            },
+            {
+                "path": "gone",
+                "change": "deleted",
+                "kind": "file",
+                "text": None,
+                "old": {"size": 1, "sha256": "00"},
+                "new": None,
+            },
+        ],
+    },
+    "innocent": {
+        "user": "alice",
+        "counts": {"took": 2, "conflict": 0, "renamed": 1, "restored": 1},
+        "items": [
+            {"path": "quiet", "action": "took", "reason": "new", "review": False, "as": None},
+            {
+                "path": HOSTILE,
+                "action": "renamed",
+                "reason": "two objects of one name",
+                "review": False,
+                "as": "x.isofs-alice",
+            },
+            {"path": "r", "action": "restored", "reason": "deleted", "review": True, "as": None},
+        ],
+        "conflicts": 0,
+    },
+    "malicious": {"user": "alice", "counts": {"discarded": 5}, "evidence": "/e/" + HOSTILE},
+    "conflicts": {
+        "conflicts": [
+            {
+                "user": "alice",
+                "uid": 4001,
+                "path": HOSTILE,
+                "kind": "file",
+                "reason": "changed on both sides",
+                "main": {"G": 2, "4001": "m"},
+                "suspect": None,
+                "version": "/store/4001/12",
+            }
+        ]
+    },
+    "check": {"ok": True, "checked": {"objects": 5, "bindings": 7}, "problems": []},
+}
+
+#: Every command that asks the daemon one thing.
+COMMANDS = {
+    "status": ["status"],
+    "suspect": ["suspect", "4001"],
+    "changes": ["changes", "4001"],
+    "diff": ["diff", "4001"],
+    "innocent": ["innocent", "4001"],
+    "malicious": ["malicious", "4001", "--yes"],
+    "conflicts": ["conflicts"],
+    "check": ["check"],
+}
+
+every_command = pytest.mark.parametrize(("call", "words"), COMMANDS.items())
+
+
+class Stage:
+    """A mount that only seems to be there, its daemon, and what the daemon was asked."""
+
+    def __init__(self, mount: str) -> None:
+        self.mount = mount
+        self.calls: list[tuple[str, dict[str, object]]] = []
+
+    @contextlib.contextmanager
+    def daemon(self, **answers: Mapping[str, object] | Exception | Handler) -> Iterator[None]:
+        """Serve these answers, and those of ANSWERS to all other calls."""
+        handlers = {
+            name: self._handler(name, answer) for name, answer in {**ANSWERS, **answers}.items()
+        }
+        with fake_daemon.running(mounts.socket_for(self.mount), handlers):
+            yield
+
+    def _handler(self, name: str, answer: Mapping[str, object] | Exception | Handler) -> Handler:
+        async def handler(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
+            self.calls.append((name, dict(args)))
+            if isinstance(answer, Exception):
+                raise answer
+            if isinstance(answer, Mapping):
+                return answer
+            return await answer(args, progress)
+
+        return handler
+
+
+def isoctl(*words: str, **more: Any) -> Result:
+    result = CliRunner().invoke(main, words, **more)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    mount = os.path.realpath(tmp_path / "share")
+    os.mkdir(mount)
+    monkeypatch.setattr(mounts, "RUN", str(tmp_path / "run"))
+    monkeypatch.setattr(mounts, "mounted", lambda: [Mount(mount, "store")])
+    monkeypatch.delenv("ISOFS_MOUNT", raising=False)
+    return Stage(mount)
+
+
+@every_command
+def test_json_is_the_result_itself(stage: Stage, call: str, words: list[str]) -> None:
+    with stage.daemon():
+        result = isoctl(*words, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == ANSWERS[call]
+    assert result.stdout.isascii()
+    assert result.stderr == ""
+    assert [name for name, _ in stage.calls] == [call]
+
+
+@every_command
+def test_nothing_printed_steers_a_terminal(
+    stage: Stage, call: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    with stage.daemon():
+        result = isoctl(*words)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert re.fullmatch(r"[\n\t -~]+", result.stdout)
+
+
+@every_command
+@pytest.mark.parametrize("code", BY_CODE)
+def test_errors_are_one_line_and_their_own_code(
+    stage: Stage, call: str, words: list[str], code: str
+) -> None:
+    error = BY_CODE[code]("do\nthis \x1b[1m")
+    with stage.daemon(**{call: error}):
+        result = isoctl(*words)
+        as_json = isoctl(*words, "--json")
+    assert result.exit_code == as_json.exit_code == error.exit
+    assert result.stdout == ""
+    assert result.stderr == as_json.stderr == "isoctl: do\\x0athis \\x1b[1m\n"
+    assert json.loads(as_json.stdout) == {"error": {"code": code, "message": str(error)}}
+
+
+@every_command
+def test_only_root(
+    stage: Stage, call: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stage.daemon():
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        result = isoctl(*words)
+    assert result.exit_code == Exit.NOT_ALLOWED
+    assert "run it as root" in result.stderr
+    assert stage.calls == []
+
+
+@every_command
+def test_without_a_daemon(stage: Stage, call: str, words: list[str]) -> None:
+    result = isoctl(*words)
+    assert result.exit_code == Exit.NO_ANSWER
+    assert result.stderr.startswith("isoctl: no daemon answers")
+
+
+@pytest.mark.mount
+@every_command
+def test_with_a_dead_daemon(stage: Stage, call: str, words: list[str]) -> None:
+    with dead_mount.dead(stage.mount):
+        result = isoctl(*words, "--json")
+    assert result.exit_code == Exit.NO_ANSWER
+    message = json.loads(result.stdout)["error"]["message"]
+    assert message.endswith(f"is dead: `isoctl mount {stage.mount}` repairs the mount")
+
+
+@pytest.mark.parametrize("words", [w for c, w in COMMANDS.items() if "4001" in w], ids=str)
+def test_users_are_looked_up_first(stage: Stage, words: list[str]) -> None:
+    def of(user: str) -> Result:
+        return isoctl(*[user if word == "4001" else word for word in words])
+
+    with stage.daemon():
+        assert of("root").exit_code == Exit.NOT_ALLOWED
+        assert of("0").exit_code == Exit.NOT_ALLOWED
+        assert of("no-such-user\x1b").exit_code == Exit.NO_SUBJECT
+        assert stage.calls == []
+        assert of("nobody").exit_code == 0
+    assert stage.calls[0][1]["uid"] == 65534
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nonsense"],
+        ["--nonsense"],
+        ["suspect"],
+        ["suspect", "a", "b"],
+        ["suspect", "4001", "--handles", "x"],
+        ["status", "--reason", "x"],
+    ],
+    ids=str,
+)
+def test_usage_errors_are_one_line(words: list[str]) -> None:
+    result = isoctl(*words)
+    assert result.exit_code == Exit.USAGE
+    assert result.stdout == ""
+    assert re.fullmatch(r"isoctl: .*See `isoctl.* --help`\.\n", result.stderr)
+    as_json = isoctl(*words, "--json")
+    assert as_json.exit_code == Exit.USAGE
+    assert json.loads(as_json.stdout)["error"]["code"] == "usage"
+
+
+def test_help_and_version() -> None:
+    result = isoctl("-h")
+    assert result.exit_code == 0
+    # Wrapped wherever the terminal ends.
+    text = " ".join(result.stdout.split())
+    for code in Exit:
+        assert f"{code.value} {code.name.lower().replace('_', ' ')}" in text
+    for command in main.commands:
+        assert f"\n  {command} " in result.stdout
+        assert isoctl(command, "--help").exit_code == 0
+    # No summary is cut off.
+    assert "...\n" not in result.stdout.partition("Commands:")[2]
+    assert isoctl("--version").stdout.startswith("isoctl ")
+
+
+def test_the_documented_exit_codes_are_those_there_are() -> None:
+    page = Path(__file__).parent.parent / "docs" / "exit-codes.md"
+    rows = re.findall(r"^\| (\d+) \| (?:`(\w+)`)?", page.read_text(), re.MULTILINE)
+    words = {code.value: code.name.lower() for code in Exit}
+    assert {int(number): word or "done" for number, word in rows} == words
+
+
+# Which mount
+
+
+def test_the_mount_is_chosen_by_option_variable_or_directory(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [Mount("/elsewhere", ""), Mount(stage.mount, ""), Mount("/third", "")]
+    monkeypatch.setattr(mounts, "mounted", lambda: others)
+    with stage.daemon():
+        assert isoctl("--mount", stage.mount, "status").exit_code == 0
+        assert isoctl("status", env={"ISOFS_MOUNT": stage.mount}).exit_code == 0
+        unclear = isoctl("status")
+        assert unclear.exit_code == Exit.NO_MOUNT
+        assert f"/elsewhere, /third, {stage.mount}" in unclear.stderr
+        monkeypatch.chdir(stage.mount)
+        assert isoctl("status").exit_code == 0
+        assert isoctl("--mount", "/", "status").exit_code == Exit.NO_MOUNT
+
+
+# What each command prints
+
+
+def printed(stage: Stage, *words: str, **answers: Mapping[str, object]) -> list[str]:
+    with stage.daemon(**answers):
+        result = isoctl(*words)
+    assert result.exit_code == 0
+    return result.stdout.splitlines()
+
+
+def changed(call: str, **fields: object) -> dict[str, Any]:
+    """A copy of an answer with other values."""
+    return {**copy.deepcopy(ANSWERS[call]), **fields}
+
+
+def test_status(stage: Stage) -> None:
+    assert printed(stage, "status") == [
+        "mount   /srv/share",
+        "store   /srv/share/.isofs",
+        f"daemon  pid 123, version 0.1.0, since {SINCE}",
+        rf"alice (uid 4001)  conflicts since {SINCE}: alert \x1b]0;7",
+        "    3 added, 1 deleted, 2 attributes; 1.5 KiB",
+        "    1 conflict to decide: `isoctl conflicts alice`",
+    ]
+    assert "nobody is isolated" in printed(stage, "status", status=changed("status", subjects=[]))
+
+
+def test_suspect(stage: Stage) -> None:
+    assert printed(stage, "suspect", "4001", "--reason", "an alert", "--handles", "leave") == [
+        f"alice (uid 4001) is isolated since {SINCE}",
+        rf"killed vi\x07m (7), which had {SHOWN} open",
+        "NOT ISOLATED: mysqld (8) can still write db",
+    ]
+    assert stage.calls == [
+        ("suspect", {"uid": 4001, "user": "4001", "reason": "an alert", "handles": "leave"})
+    ]
+
+
+def test_suspect_kills_unless_told_otherwise(stage: Stage) -> None:
+    printed(stage, "suspect", "nobody")
+    assert stage.calls == [
+        ("suspect", {"uid": 65534, "user": "nobody", "reason": "", "handles": "kill"})
+    ]
+
+
+def test_changes(stage: Stage) -> None:
+    assert printed(stage, "changes", "4001") == [
+        f"added       file        2.0 KiB  {SHOWN}",
+        "renamed     directory            old -> new",
+        "deleted     file                 gone",
+    ]
+
+
+def test_diff_to_a_program_is_exact(stage: Stage) -> None:
+    with stage.daemon():
+        result = isoctl("diff", "4001")
+    assert result.stdout_bytes == (
+        b"--- a\n+++ b\n@@ -1 +1 @@\n-\told\\\n+new \x1b[2J\xff\r\n"
+        + f"modified file {SHOWN}: 1 B sha256:00 -> 2.9 MiB sha256:11\n".encode()
+        + b"deleted file gone: 1 B sha256:00 -> nothing\n"
+    )
+
+
+def test_diff_to_a_terminal_is_safe_and_coloured(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    with stage.daemon():
+        result = isoctl("diff", "4001", color=True)
+    assert result.stdout.splitlines()[:5] == [
+        "\x1b[31m--- a\x1b[0m",
+        "\x1b[32m+++ b\x1b[0m",
+        "\x1b[36m@@ -1 +1 @@\x1b[0m",
+        "\x1b[31m-\told\\\x1b[0m",
+        "\x1b[32m+new \\x1b[2J\\xff\\x0d\x1b[0m",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cwd", "paths", "expected"),
+    [
+        ("/", (), []),
+        ("/", ("a", "./b//c/", "d/../e"), ["a", "b/c", "e"]),
+        ("/m/sub", ("a", "../b", "/m/c"), ["sub/a", "b", "c"]),
+        ("/", ("/m/c", "/m//d"), ["c", "d"]),
+        ("/", ("a", "."), []),
+        ("/m/sub", (".",), ["sub"]),
+        ("/m/sub", ("..", "a"), []),
+        ("/mm", ("a",), ["a"]),
+        ("/", ("\udcff\n",), ["\udcff\n"]),
+    ],
+)
+def test_paths_are_seen_from_the_root(
+    cwd: str, paths: tuple[str, ...], expected: list[str]
+) -> None:
+    assert relative("/m", cwd, paths) == expected
+
+
+@pytest.mark.parametrize("path", ["..", "/", "/mm/a", "a/../../b", "/m/../x"])
+def test_paths_outside_are_refused(path: str) -> None:
+    with pytest.raises(UsageError, match="isn't below /m"):
+        relative("/m", "/", (path,))
+
+
+def test_diff_sends_its_paths(stage: Stage) -> None:
+    printed(stage, "diff", "4001", "a", f"{stage.mount}/b/")
+    assert stage.calls == [("diff", {"uid": 4001, "paths": ["a", "b"]})]
+
+
+def test_innocent_shows_what_somebody_should_look_at(stage: Stage) -> None:
+    assert printed(stage, "innocent", "4001") == [
+        "merged alice: 2 took, 1 renamed, 1 restored",
+        f"renamed   {SHOWN} as x.isofs-alice: two objects of one name",
+        "restored  r: deleted  (please review)",
+    ]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_innocent_with_conflicts_has_its_own_exit_code(stage: Stage, options: list[str]) -> None:
+    item = {"path": "c", "action": "conflict", "reason": "both", "review": False, "as": None}
+    answer = changed("innocent", items=[item], conflicts=2)
+    with stage.daemon(innocent=answer):
+        result = isoctl("innocent", "4001", *options)
+    assert result.exit_code == Exit.CONFLICTS
+    assert result.stderr == "isoctl: 2 conflicts to decide: `isoctl conflicts alice`\n"
+    if options:
+        assert json.loads(result.stdout) == answer
+    else:
+        assert result.stdout.splitlines()[1] == "conflict  c: both"
+
+
+def test_malicious(stage: Stage) -> None:
+    assert printed(stage, "malicious", "4001", "--yes") == [
+        "discarded alice: 5 discarded",
+        f"evidence kept in /e/{SHOWN}",
+    ]
+
+
+def test_malicious_without_a_terminal_needs_yes(stage: Stage) -> None:
+    with stage.daemon():
+        result = isoctl("malicious", "4001", input="y\n")
+    assert result.exit_code == Exit.USAGE
+    assert "--yes" in result.stderr
+    assert stage.calls == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [("y\n", 0), ("n\n", Exit.NOT_ALLOWED), ("\n", Exit.NOT_ALLOWED), ("", 130)]
+)
+def test_malicious_asks_on_a_terminal(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    monkeypatch.setattr(output, "can_ask", lambda: True)
+    with stage.daemon():
+        result = isoctl("malicious", "4001", "--json", input=answer)
+    assert result.exit_code == code
+    assert f"Discard everything that 4001 changed in {stage.mount}?" in result.stderr
+    assert [name for name, _ in stage.calls] == ([] if code else ["malicious"])
+
+
+def test_conflicts(stage: Stage) -> None:
+    assert printed(stage, "conflicts", "4001") == [
+        f"alice: file {SHOWN}: changed on both sides",
+        "    main     G=2 4001=m",
+        "    suspect  none",
+        "    kept in  /store/4001/12",
+    ]
+    assert printed(stage, "conflicts", conflicts={"conflicts": []}) == ["no conflicts"]
+    assert [args for _, args in stage.calls] == [{"uid": 4001}, {"uid": None}]
+
+
+PROBLEM = {"invariant": "nothing-lost", "subject": "alice", "path": HOSTILE, "problem": "no bytes"}
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_check_with_problems_has_its_own_exit_code(stage: Stage, options: list[str]) -> None:
+    answer = changed("check", ok=False, problems=[PROBLEM])
+    with stage.daemon(check=answer):
+        result = isoctl("check", *options)
+    assert result.exit_code == Exit.PROBLEMS
+    assert result.stderr == "isoctl: 1 problem found\n"
+    if options:
+        assert json.loads(result.stdout) == answer
+    else:
+        assert result.stdout.splitlines() == [
+            f"nothing-lost: no bytes (alice, {SHOWN})",
+            "checked 5 objects, 7 bindings",
+        ]
+
+
+def test_check_of_a_mount_uses_the_daemons_store(stage: Stage) -> None:
+    with stage.daemon():
+        assert isoctl("check", "--store", "/x").exit_code == Exit.USAGE
+    assert stage.calls == []
+
+
+# Mounting
+
+
+class Service(types.ModuleType):
+    """What `isofs.service` would be, and what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("isofs.service")
+        self.asked: list[tuple[object, ...]] = []
+        self.repaired = False
+
+    def start(self, directory: str, store: str | None, foreground: bool) -> dict[str, object]:
+        self.asked.append((directory, store, foreground))
+        kept = store or f"{directory}/.isofs"
+        return {"mount": directory, "store": kept, "repaired": self.repaired, "pid": 9}
+
+    def check(self, directory: str, store: str | None) -> dict[str, object]:
+        self.asked.append((directory, store))
+        return ANSWERS["check"]
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Service:
+    fake = Service()
+    monkeypatch.setitem(sys.modules, "isofs.service", fake)
+    monkeypatch.setattr(isofs, "service", fake, raising=False)
+    return fake
+
+
+def test_mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = isoctl("mount", "over", "--store", "kept/../store")
+    assert result.exit_code == 0
+    assert result.stdout == f"mounted {tmp_path}/over (store {tmp_path}/store)\n"
+    assert service.asked == [(f"{tmp_path}/over", f"{tmp_path}/store", False)]
+
+
+def test_mount_says_that_it_repaired(service: Service) -> None:
+    service.repaired = True
+    result = isoctl("mount", "/over")
+    assert result.stdout == (
+        "took away the mount of a dead daemon at /over\nmounted /over (store /over/.isofs)\n"
+    )
+
+
+def test_mount_as_json_and_in_the_foreground(service: Service) -> None:
+    expected = {"mount": "/over", "store": "/over/.isofs", "repaired": False, "pid": 9}
+    assert json.loads(isoctl("mount", "/over", "--json").stdout) == expected
+    assert isoctl("mount", "/over", "--foreground").stdout == ""
+    assert service.asked[1] == ("/over", None, True)
+
+
+def test_mount_needs_root(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert isoctl("mount", "/over").exit_code == Exit.NOT_ALLOWED
+    assert service.asked == []
+
+
+def test_check_of_what_is_not_mounted_needs_no_daemon(stage: Stage, service: Service) -> None:
+    result = isoctl("--mount", "/over", "check", "--store", "/s")
+    assert result.exit_code == 0
+    assert service.asked == [("/over", "/s")]
+
+
+# Unmounting
+
+
+@contextlib.contextmanager
+def process(directory: str = "/") -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a directory, which ends when its input does."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, cwd=directory) as running:
+        yield running
+        running.communicate()
+
+
+def ending(running: subprocess.Popen[bytes]) -> Handler:
+    """A daemon that unmounts, answers, and ends."""
+
+    async def handler(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
+        assert running.stdin is not None
+        running.stdin.close()
+        return {"pid": running.pid}
+
+    return handler
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_umount_waits_for_the_daemon_to_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.chdir(stage.mount)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as running:
+        with stage.daemon(status=changed("status", pid=running.pid), umount=ending(running)):
+            result = isoctl("umount", ".", *options)
+        assert running.poll() == 0
+    assert result.exit_code == 0
+    if options:
+        expected = {"mount": stage.mount, "pid": running.pid, "stale": False}
+        assert json.loads(result.stdout) == expected
+    else:
+        assert result.stdout == f"unmounted {stage.mount}\n"
+
+
+def test_umount_does_not_wait_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(sys.modules["isoctl.umount"], "LIMIT", 0.05)
+    with (
+        process() as running,
+        stage.daemon(status=changed("status", pid=running.pid), umount={"pid": running.pid}),
+    ):
+        result = isoctl("umount", stage.mount)
+    assert result.exit_code == Exit.NO_ANSWER
+    assert f"its daemon {running.pid} hasn't ended" in result.stderr
+
+
+def test_umount_says_who_holds_the_mount(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The daemon itself holds what lies underneath, and isn't named.
+    monkeypatch.chdir("/")
+    with process(stage.mount) as daemon, process(stage.mount) as holder:
+        busy = BY_CODE["busy"]("the mount is in use")
+        with stage.daemon(status=changed("status", pid=daemon.pid), umount=busy):
+            result = isoctl("umount", stage.mount)
+    assert result.exit_code == Exit.BUSY
+    assert result.stderr == (
+        f"isoctl: the mount is in use: held by cat ({holder.pid}) of root, cwd {stage.mount}\n"
+    )
+
+
+def test_umount_of_what_nobody_holds_any_more(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    busy = BY_CODE["busy"]("the mount is in use")
+    with stage.daemon(status=changed("status", pid=os.getpid()), umount=busy):
+        result = isoctl("umount", stage.mount)
+    assert result.exit_code == Exit.BUSY
+    assert "try again" in result.stderr
+
+
+def test_umount_of_what_is_not_mounted(stage: Stage) -> None:
+    assert isoctl("umount", "/elsewhere").exit_code == Exit.NO_MOUNT
+
+
+@pytest.mark.mount
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_umount_takes_a_dead_mount_away(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.chdir("/")
+    with dead_mount.dead(stage.mount):
+        result = isoctl("umount", stage.mount, *options)
+        assert not mounts.stale(stage.mount)
+    assert result.exit_code == 0
+    if options:
+        assert json.loads(result.stdout) == {"mount": stage.mount, "pid": None, "stale": True}
+    else:
+        assert result.stdout == f"unmounted {stage.mount}, whose daemon was dead\n"
+
+
+# Progress, interruptions and broken pipes
+
+
+async def slow(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
+    progress(3, 4)
+    return ANSWERS["innocent"]
+
+
+def test_progress_is_shown_on_a_terminal_only(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stage.daemon(innocent=slow):
+        assert isoctl("innocent", "4001").stderr == ""
+        # The runner's own streams are of this class, which a terminal's would be too.
+        monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True)
+        result = isoctl("innocent", "4001", "--json")
+    assert "merging 4001" in result.stderr
+    assert "75%" in result.stderr
+    assert json.loads(result.stdout) == ANSWERS["innocent"]
+
+
+def test_interrupted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "call", interrupt)
+    assert isoctl("innocent", "4001").exit_code == 130
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--json", "nonsense"]])
+def test_a_reader_who_is_gone_is_no_news(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = "from isoctl.main import main; main()"
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+        timeout=20,
+    )
+    os.close(writer)
+    assert done.returncode in (Exit.INTERNAL, Exit.USAGE)
+    assert b"Traceback" not in done.stderr
+    assert b"Broken" not in done.stderr
+
+
+def test_commands_load_nothing_that_only_the_daemon_needs() -> None:
+    program = "import sys, isoctl.main; print(*sys.modules)"
+    loaded = subprocess.check_output(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+    ).split()
+    assert "isofs.control.client" in loaded
+    daemons = {"trio", "pyfuse3", "sqlalchemy", "isofs.service", "isofs.engine", "isofs.store"}
+    assert daemons.isdisjoint(loaded)
+
+
+# Words and numbers
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_quoted_text_is_visible_and_tells_names_apart(text: str) -> None:
+    shown = output.quoted(text)
+    assert shown.isprintable()
+    plain = re.sub(
+        rb"\\(?:x([0-9a-f]{2})|\\)",
+        lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\",
+        shown.encode(),
+    )
+    expected = b"".join(
+        c.encode("utf-8", "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass")
+        for c in text
+    )
+    assert plain == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ü 漢", "plain ü 漢"),
+        ("a\\x1b", "a\\\\x1b"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\x85", "\\xc2\\x85"),
+        ("\udc85", "\\x85"),
+        ("\u202etxt.exe", "\\xe2\\x80\\xaetxt.exe"),
+    ],
+)
+def test_quoted(text: str, shown: str) -> None:
+    assert output.quoted(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (10_188, "9.9 KiB"),
+        (10_189, "10 KiB"),
+        (1024 * 1024 - 1, "1.0 MiB"),
+        (120 << 20, "120 MiB"),
+        (3 << 40, "3.0 TiB"),
+        ((1 << 64) - 1, "16 EiB"),
+    ],
+)
+def test_sizes_are_readable(count: int, shown: str) -> None:
+    assert output.size(count) == shown
+
+
+def test_users_by_name_and_number() -> None:
+    assert users.find("root") == users.User(0, "root")
+    assert users.find("65534") == users.find("nobody") == users.User(65534, "nobody")
+    assert users.find("4123456789") == users.User(4123456789, "4123456789")
+
+
+@pytest.mark.parametrize("text", ["", "nosuchuser", "-1", "1.5", "٣", "4294967295", "9" * 5000])
+def test_users_that_cannot_be(text: str) -> None:
+    with pytest.raises(NoSubject):
+        users.find(text)
+
+
+def test_root_is_no_subject() -> None:
+    with pytest.raises(NotAllowed):
+        users.subject("000")
