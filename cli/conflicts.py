@@ -27,9 +27,7 @@ def conflicts(directory: str | None, user: str | None, as_json: bool) -> None:
     if not facts["conflicts"]:
         output.line("no conflicts")
     for conflict in facts["conflicts"]:
-        output.line(
-            f"{conflict['user']}: {conflict['kind']} {conflict['path']}: {conflict['reason']}"
-        )
+        output.line(f"{conflict['user']}: {conflict['kind']} {conflict['path']}: {conflict['reason']}")
         output.line(f"    main     {_vector(conflict['main'])}")
         output.line(f"    suspect  {_vector(conflict['suspect'])}")
         if conflict["version"] is not None:

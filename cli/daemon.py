@@ -48,7 +48,5 @@ def ask_at(
     except client.Unreachable:
         # Only now: a daemon that hangs would hold a look at its mount up, but it has a socket.
         if mounts.stale(directory):
-            raise Dead(
-                f"the daemon of {directory} is dead: `isoctl mount {directory}` repairs the mount"
-            ) from None
+            raise Dead(f"the daemon of {directory} is dead: `isoctl mount {directory}` repairs the mount") from None
         raise

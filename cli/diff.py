@@ -28,9 +28,7 @@ def diff(directory: str | None, user: str, paths: tuple[str, ...], as_json: bool
     daemon.need_root()
     uid = users.subject(user).uid
     where = daemon.mount_point(directory)
-    facts: results.Diff = daemon.ask_at(
-        where, "diff", {"uid": uid, "paths": relative(where, mounts.here(), paths)}
-    )
+    facts: results.Diff = daemon.ask_at(where, "diff", {"uid": uid, "paths": relative(where, mounts.here(), paths)})
     if as_json:
         output.document(facts)
         return

@@ -31,10 +31,7 @@ def status(directory: str | None, as_json: bool) -> None:
 
 def _show(subject: results.Subject) -> None:
     reason = f": {subject['reason']}" if subject["reason"] else ""
-    output.line(
-        f"{subject['user']} (uid {subject['uid']})  {subject['state']} since {subject['since']}"
-        f"{reason}"
-    )
+    output.line(f"{subject['user']} (uid {subject['uid']})  {subject['state']} since {subject['since']}{reason}")
     output.line(f"    {output.counts(subject['changed'])}; {output.size(subject['bytes'])}")
     if subject["conflicts"]:
         waiting = output.plural(subject["conflicts"], "conflict")

@@ -39,6 +39,4 @@ def suspect(directory: str | None, user: str, reason: str, handles: str, as_json
     for held in facts["killed"]:
         output.line(f"killed {held['program']} ({held['pid']}), which had {held['path']} open")
     for held in facts["left"]:
-        output.line(
-            f"NOT ISOLATED: {held['program']} ({held['pid']}) can still write {held['path']}"
-        )
+        output.line(f"NOT ISOLATED: {held['program']} ({held['pid']}) can still write {held['path']}")

@@ -67,8 +67,7 @@ def _who(where: str, pid: int) -> str:
     if not found:
         return "nobody holds it any more, try again"
     named = [
-        f"{holder.program} ({holder.pid}) of {users.name_of(holder.uid)}, {holder.what}"
-        f" {holder.path}"
+        f"{holder.program} ({holder.pid}) of {users.name_of(holder.uid)}, {holder.what} {holder.path}"
         for holder in found[:_MOST_NAMED]
     ]
     more = len(found) - len(named)

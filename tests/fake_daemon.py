@@ -13,9 +13,7 @@ from isofs.control.server import LIMITS, Handler, Limits, Progress, serve
 
 
 @contextlib.contextmanager
-def running(
-    socket_path: str, handlers: Mapping[str, Handler], limits: Limits = LIMITS
-) -> Iterator[None]:
+def running(socket_path: str, handlers: Mapping[str, Handler], limits: Limits = LIMITS) -> Iterator[None]:
     """Serve while the block runs; an error of the server itself is raised at its end."""
     started: queue.Queue[tuple[trio.lowlevel.TrioToken, trio.CancelScope] | None] = queue.Queue()
     failed: list[BaseException] = []

@@ -160,9 +160,7 @@ class Stage:
     @contextlib.contextmanager
     def daemon(self, **answers: Mapping[str, object] | Exception | Handler) -> Iterator[None]:
         """Serve these answers, and those of ANSWERS to all other calls."""
-        handlers = {
-            name: self._handler(name, answer) for name, answer in {**ANSWERS, **answers}.items()
-        }
+        handlers = {name: self._handler(name, answer) for name, answer in {**ANSWERS, **answers}.items()}
         with fake_daemon.running(mounts.socket_for(self.mount), handlers):
             yield
 
@@ -219,9 +217,7 @@ def test_nothing_printed_steers_a_terminal(
 
 @every_command
 @pytest.mark.parametrize("code", BY_CODE)
-def test_errors_are_one_line_and_their_own_code(
-    stage: Stage, call: str, words: list[str], code: str
-) -> None:
+def test_errors_are_one_line_and_their_own_code(stage: Stage, call: str, words: list[str], code: str) -> None:
     error = BY_CODE[code]("do\nthis \x1b[1m")
     with stage.daemon(**{call: error}):
         result = isoctl(*words)
@@ -233,9 +229,7 @@ def test_errors_are_one_line_and_their_own_code(
 
 
 @every_command
-def test_only_root(
-    stage: Stage, call: str, words: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_root(stage: Stage, call: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with stage.daemon():
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         result = isoctl(*words)
@@ -323,9 +317,7 @@ def test_the_documented_exit_codes_are_those_there_are() -> None:
 # Which mount
 
 
-def test_the_mount_is_chosen_by_option_variable_or_directory(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_mount_is_chosen_by_option_variable_or_directory(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     others = [Mount("/elsewhere", ""), Mount(stage.mount, ""), Mount("/third", "")]
     monkeypatch.setattr(mounts, "mounted", lambda: others)
     with stage.daemon():
@@ -372,16 +364,12 @@ def test_suspect(stage: Stage) -> None:
         rf"killed vi\x07m (7), which had {SHOWN} open",
         "NOT ISOLATED: mysqld (8) can still write db",
     ]
-    assert stage.calls == [
-        ("suspect", {"uid": 4001, "user": "4001", "reason": "an alert", "handles": "leave"})
-    ]
+    assert stage.calls == [("suspect", {"uid": 4001, "user": "4001", "reason": "an alert", "handles": "leave"})]
 
 
 def test_suspect_kills_unless_told_otherwise(stage: Stage) -> None:
     printed(stage, "suspect", "nobody")
-    assert stage.calls == [
-        ("suspect", {"uid": 65534, "user": "nobody", "reason": "", "handles": "kill"})
-    ]
+    assert stage.calls == [("suspect", {"uid": 65534, "user": "nobody", "reason": "", "handles": "kill"})]
 
 
 def test_changes(stage: Stage) -> None:
@@ -402,9 +390,7 @@ def test_diff_to_a_program_is_exact(stage: Stage) -> None:
     )
 
 
-def test_diff_to_a_terminal_is_safe_and_coloured(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_diff_to_a_terminal_is_safe_and_coloured(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "on_terminal", lambda: True)
     with stage.daemon():
         result = isoctl("diff", "4001", color=True)
@@ -431,9 +417,7 @@ def test_diff_to_a_terminal_is_safe_and_coloured(
         ("/", ("\udcff\n",), ["\udcff\n"]),
     ],
 )
-def test_paths_are_seen_from_the_root(
-    cwd: str, paths: tuple[str, ...], expected: list[str]
-) -> None:
+def test_paths_are_seen_from_the_root(cwd: str, paths: tuple[str, ...], expected: list[str]) -> None:
     assert relative("/m", cwd, paths) == expected
 
 
@@ -488,9 +472,7 @@ def test_malicious_without_a_terminal_needs_yes(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("answer", "code"), [("y\n", 0), ("n\n", Exit.NOT_ALLOWED), ("\n", Exit.NOT_ALLOWED), ("", 130)]
 )
-def test_malicious_asks_on_a_terminal(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
-) -> None:
+def test_malicious_asks_on_a_terminal(stage: Stage, monkeypatch: pytest.MonkeyPatch, answer: str, code: int) -> None:
     monkeypatch.setattr(output, "can_ask", lambda: True)
     with stage.daemon():
         result = isoctl("malicious", "4001", "--json", input=answer)
@@ -575,9 +557,7 @@ def test_mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_mount_says_that_it_repaired(service: Service) -> None:
     service.repaired = True
     result = isoctl("mount", "/over")
-    assert result.stdout == (
-        "took away the mount of a dead daemon at /over\nmounted /over (store /over/.isofs)\n"
-    )
+    assert result.stdout == ("took away the mount of a dead daemon at /over\nmounted /over (store /over/.isofs)\n")
 
 
 def test_mount_as_json_and_in_the_foreground(service: Service) -> None:
@@ -622,9 +602,7 @@ def ending(running: subprocess.Popen[bytes]) -> Handler:
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_umount_waits_for_the_daemon_to_end(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, options: list[str]
-) -> None:
+def test_umount_waits_for_the_daemon_to_end(stage: Stage, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
     monkeypatch.chdir(stage.mount)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as running:
         with stage.daemon(status=changed("status", pid=running.pid), umount=ending(running)):
@@ -651,21 +629,17 @@ def test_umount_does_not_wait_for_ever(stage: Stage, monkeypatch: pytest.MonkeyP
 
 
 def test_umount_says_who_holds_the_mount(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The daemon itself holds what lies underneath, and isn't named.
-    monkeypatch.chdir("/")
+    # Neither the daemon, which holds what lies underneath, nor the command itself is named.
+    monkeypatch.chdir(stage.mount)
     with process(stage.mount) as daemon, process(stage.mount) as holder:
         busy = BY_CODE["busy"]("the mount is in use")
         with stage.daemon(status=changed("status", pid=daemon.pid), umount=busy):
-            result = isoctl("umount", stage.mount)
+            result = isoctl("umount", ".")
     assert result.exit_code == Exit.BUSY
-    assert result.stderr == (
-        f"isoctl: the mount is in use: held by cat ({holder.pid}) of root, cwd {stage.mount}\n"
-    )
+    assert result.stderr == (f"isoctl: the mount is in use: held by cat ({holder.pid}) of root, cwd {stage.mount}\n")
 
 
-def test_umount_of_what_nobody_holds_any_more(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_umount_of_what_nobody_holds_any_more(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     busy = BY_CODE["busy"]("the mount is in use")
     with stage.daemon(status=changed("status", pid=os.getpid()), umount=busy):
@@ -680,9 +654,7 @@ def test_umount_of_what_is_not_mounted(stage: Stage) -> None:
 
 @pytest.mark.mount
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_umount_takes_a_dead_mount_away(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, options: list[str]
-) -> None:
+def test_umount_takes_a_dead_mount_away(stage: Stage, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
     monkeypatch.chdir("/")
     with dead_mount.dead(stage.mount):
         result = isoctl("umount", stage.mount, *options)
@@ -702,9 +674,7 @@ async def slow(args: Mapping[str, object], progress: Progress) -> Mapping[str, o
     return ANSWERS["innocent"]
 
 
-def test_progress_is_shown_on_a_terminal_only(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_shown_on_a_terminal_only(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     with stage.daemon(innocent=slow):
         assert isoctl("innocent", "4001").stderr == ""
         # The runner's own streams are of this class, which a terminal's would be too.
@@ -768,8 +738,7 @@ def test_quoted_text_is_visible_and_tells_names_apart(text: str) -> None:
         shown.encode(),
     )
     expected = b"".join(
-        c.encode("utf-8", "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass")
-        for c in text
+        c.encode("utf-8", "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass") for c in text
     )
     assert plain == expected
 

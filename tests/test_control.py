@@ -249,9 +249,7 @@ def test_half_a_line_is_dropped(echoing: str) -> None:
         assert said(connection) == []
 
 
-fuzz = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 pieces = st.lists(
     st.binary(max_size=60)
     | st.sampled_from(

@@ -64,9 +64,7 @@ def test_a_holder_is_found(held: Path, preparation: str, what: str, name: str) -
 def test_a_program_that_lies_there_holds_it(held: Path) -> None:
     program = shutil.copy(shutil.which("cat") or "", held / "a cat")
     with subprocess.Popen([program], stdin=subprocess.PIPE) as running:
-        assert holders(str(held)) == [
-            Holder(running.pid, os.getuid(), "a cat", "exe", f"{held}/a cat")
-        ]
+        assert holders(str(held)) == [Holder(running.pid, os.getuid(), "a cat", "exe", f"{held}/a cat")]
         running.communicate()
 
 

@@ -92,9 +92,7 @@ def test_a_path_is_real_without_its_links(tmp_path: Path, monkeypatch: pytest.Mo
         mounts.real("../../loop")
 
 
-def test_here_is_known_though_it_is_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_here_is_known_though_it_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

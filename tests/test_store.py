@@ -140,9 +140,7 @@ def a_damaged_row(path: Path) -> None:
         a_link,
     ],
 )
-def test_what_is_no_store_of_ours_is_refused_and_left_alone(
-    prepare: Callable[[Path], None], tmp_path: Path
-) -> None:
+def test_what_is_no_store_of_ours_is_refused_and_left_alone(prepare: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "store"
     prepare(path)
     before = state(tmp_path)
@@ -189,9 +187,7 @@ def test_a_store_is_opened_by_one_process_at_a_time(tmp_path: Path) -> None:
     before = state(path)
     with pytest.raises(Busy):
         open_store(str(path))
-    other = subprocess.run(
-        [sys.executable, "-c", _OPEN, str(path)], env=_environment(), capture_output=True, text=True
-    )
+    other = subprocess.run([sys.executable, "-c", _OPEN, str(path)], env=_environment(), capture_output=True, text=True)
     assert other.stdout == "Busy\n"
     assert state(path) == before
     first.close()
@@ -301,9 +297,7 @@ def _killed(statement: str, path: Path) -> str:
         f"{statement}\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=_environment(), capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=_environment(), capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     return done.stdout
 
@@ -330,9 +324,7 @@ def with_orphans(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "store"))
 
 
-def test_contents_that_no_row_knows_are_removed_when_the_store_is_opened(
-    with_orphans: Store, tmp_path: Path
-) -> None:
+def test_contents_that_no_row_knows_are_removed_when_the_store_is_opened(with_orphans: Store, tmp_path: Path) -> None:
     fs = recovery.open_filesystem(with_orphans, str(tmp_path / "main"))
     left = {
         name: content

@@ -73,9 +73,7 @@ def test_a_vector_dominates_itself(one: Vector) -> None:
 
 
 @given(whole_vectors, whole_vectors)
-def test_two_vectors_that_dominate_each_other_are_equal_when_padded(
-    one: Vector, other: Vector
-) -> None:
+def test_two_vectors_that_dominate_each_other_are_equal_when_padded(one: Vector, other: Vector) -> None:
     both = dominates(one, other) and dominates(other, one)
     assert both == (one.padded(other) == other.padded(one))
 
@@ -93,9 +91,7 @@ def test_compatible_is_symmetric_and_is_domination_one_way(one: Vector, other: V
 
 
 @given(whole_vectors, whole_vectors)
-def test_padding_inserts_what_is_missing_as_0_and_changes_nothing_else(
-    one: Vector, other: Vector
-) -> None:
+def test_padding_inserts_what_is_missing_as_0_and_changes_nothing_else(one: Vector, other: Vector) -> None:
     padded = one.padded(other)
     assert set(padded) == set(one) | set(other)
     assert all(padded[d] == one.get(d, 0) for d in padded)

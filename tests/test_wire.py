@@ -13,11 +13,7 @@ from isofs.errors import UsageError
 
 text = st.text(st.characters(exclude_categories=()), max_size=20)
 json_value = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | text,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=8,
 )
@@ -104,9 +100,7 @@ def test_a_request_may_be_as_long_as_the_limit_and_no_longer() -> None:
         wire.parse_request(longest + b" ")
 
 
-@pytest.mark.parametrize(
-    ("kind", "value"), [(int, True), (int, 1.0), (int, "1"), (str, 1), (bool, 1), (int, None)]
-)
+@pytest.mark.parametrize(("kind", "value"), [(int, True), (int, 1.0), (int, "1"), (str, 1), (bool, 1), (int, None)])
 def test_an_argument_is_of_its_kind_exactly(kind: type, value: object) -> None:
     with pytest.raises(UsageError, match="'it'"):
         wire.argument({"it": value}, "it", kind)

@@ -24,7 +24,6 @@ from isofs.store.folder import RESERVED
 LONG = 3600.0
 
 _ACL = b"system.posix_acl_"
-_CHANNELS = (stat.S_IFIFO, stat.S_IFSOCK)
 
 
 class Entry(NamedTuple):
@@ -74,7 +73,7 @@ def entry(
         return Entry(node, attributes, LONG, LONG)
     if fs.diverged(obj):
         return Entry(node, attributes, 0, 0)
-    shared = obj.kind not in _CHANNELS and not fs.name_diverged(parent.obj, name)
+    shared = obj.kind not in views.CHANNELS and not fs.name_diverged(parent.obj, name)
     return Entry(node, attributes, LONG if shared else 0, _attr_timeout(fs, node))
 
 

@@ -153,9 +153,7 @@ def i7_nodes(fs: Filesystem) -> Iterator[Problem]:
     for handle in list(fs.handles.values()):
         node = handle.node
         if node.sid in fs.views and handle.sid != node.sid:
-            yield Problem(
-                "I7", node.sid, None, f"handle {handle.id} of {handle.sid} is open on a suspect's node"
-            )
+            yield Problem("I7", node.sid, None, f"handle {handle.id} of {handle.sid} is open on a suspect's node")
         if handle.sid in fs.views and node.sid == MAIN and not handle.before:
             yield Problem("I7", handle.sid, None, f"handle {handle.id} of a suspect is open on main's node")
 

@@ -109,9 +109,7 @@ def _open_without_path(fs: Filesystem, caller: Caller, view: View, node: Node, f
     raise CallError(errno.ESTALE)
 
 
-def create(
-    fs: Filesystem, caller: Caller, parent: Node, name: bytes, mode: int, flags: int
-) -> tuple[Entry, Handle]:
+def create(fs: Filesystem, caller: Caller, parent: Node, name: bytes, mode: int, flags: int) -> tuple[Entry, Handle]:
     """Make a regular file and open it; one that is there already is opened, unless O_EXCL is asked for."""
     calls._check_new_name(fs, parent, name)
     sid = calls.sid_of(fs, caller, parent)

@@ -381,9 +381,7 @@ def _lives_on(fs: Filesystem, view: View, obj: Obj, target: Obj) -> bool:
     )
 
 
-def _replace_content(
-    fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, obj: Obj, target: Obj
-) -> None:
+def _replace_content(fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, obj: Obj, target: Obj) -> None:
     """`obj` is renamed over `target`, both with one name: target stays the object, modified to obj's content."""
     copy_up(fs, view, obj)
     version = view.versions[obj.op]

@@ -68,9 +68,7 @@ def make(
     return _given(fs, directory, name, to, caller)
 
 
-def create(
-    fs: Filesystem, directory: Obj, name: bytes, mode: int, flags: int, caller: Caller
-) -> tuple[Obj, int]:
+def create(fs: Filesystem, directory: Obj, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Obj, int]:
     """Make a regular file and open it: the object and a descriptor. EEXIST if there is one."""
     to = at(fs, directory, name)
     os.umask(caller.umask)
@@ -210,10 +208,7 @@ def rename(
 def _same_single(obj: Obj, found: os.stat_result, replaced: Obj, at_target: os.stat_result) -> bool:
     """Whether `replaced`, if renamed over, keeps its origin point; matters only for one that has any."""
     return (
-        bool(replaced.op)
-        and not obj.is_dir
-        and obj.kind == replaced.kind
-        and found.st_nlink == at_target.st_nlink == 1
+        bool(replaced.op) and not obj.is_dir and obj.kind == replaced.kind and found.st_nlink == at_target.st_nlink == 1
     )
 
 

@@ -39,7 +39,7 @@ def load(store: Store, directory: str) -> Filesystem:
         raise NoMount(f"{directory} cannot be opened: {error.strerror}") from error
     at = os.fstat(descriptor)
     root = Obj(stat.S_IFDIR, at.st_ino)
-    fs = Filesystem(store, root, at.st_dev)
+    fs = Filesystem(store, root, at.st_dev, inodes.exists(Place(descriptor, RESERVED)))
     fs.objects[root.ino] = root
     fs.descriptors[root] = descriptor
     for record in store.read():
@@ -132,8 +132,7 @@ def _counted_again(fs: Filesystem, origin: Origin) -> Vector | None:
     seen = [
         count
         for view in (*fs.views.values(), *fs.waiting.values())
-        if (version := view.version(origin.op)) is not None
-        and isinstance(count := version.vector.get(G, 0), int)
+        if (version := view.version(origin.op)) is not None and isinstance(count := version.vector.get(G, 0), int)
     ]
     return vector.replace(G, max(seen, default=0) + 1)
 
@@ -199,9 +198,7 @@ def _search(fs: Filesystem, inos: set[int]) -> dict[int, tuple[int, bytes, int]]
     return found
 
 
-def _moved_or_replaced(
-    fs: Filesystem, origin: Origin, found: tuple[int, bytes, int] | None, batch: Batch
-) -> None:
+def _moved_or_replaced(fs: Filesystem, origin: Origin, found: tuple[int, bytes, int] | None, batch: Batch) -> None:
     obj = fs.by_op[origin.op]
     if found is not None and found[2] == origin.kind:
         parent = _directory_by_inode(fs, found[0])

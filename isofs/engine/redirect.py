@@ -38,9 +38,7 @@ def claim_names(fs: Filesystem, caller: Caller, view: View, *names: tuple[Node, 
     Else the kernel would unlink, move or mark as dead what main's node hangs on.
     """
     missing = [
-        (parent, name, obj)
-        for parent, name, obj in names
-        if obj is not None and not _is_own(fs, view, parent, name)
+        (parent, name, obj) for parent, name, obj in names if obj is not None and not _is_own(fs, view, parent, name)
     ]
     if missing:
         key = ("names", *((parent.id, name) for parent, name, _ in missing))

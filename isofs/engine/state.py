@@ -183,7 +183,8 @@ class View:
 
 @dataclass(eq=False, slots=True)
 class Filesystem:
-    """Everything. `views` are the active suspects', `waiting` those whose merge left conflicts.
+    """Everything. `views` are the active suspects', `waiting` those whose merge left conflicts; `store_inside` is
+    whether the store's folder lies in the root.
 
     `retries`, `handed` and `claims` serve `redirect`: by thread, what it was told to look up again; by parent node
     and name, the suspect's own node that was answered last; by suspect, the directories that the next lookup
@@ -193,6 +194,7 @@ class Filesystem:
     store: Store
     root: Obj
     device: int
+    store_inside: bool = False
     kernel: Kernel = field(default_factory=NoKernel)
     objects: WeakValueDictionary[int, Obj] = field(default_factory=WeakValueDictionary)
     by_op: dict[Op, Obj] = field(default_factory=dict)
@@ -230,9 +232,7 @@ class Filesystem:
 
     def name_diverged(self, directory: Obj, name: bytes) -> bool:
         """Whether some active suspect has a binding of this name."""
-        return bool(directory.op) and any(
-            view.binding(directory.op, name) is not None for view in self.views.values()
-        )
+        return bool(directory.op) and any(view.binding(directory.op, name) is not None for view in self.views.values())
 
     def view_of(self, sid: SubjectId) -> View | None:
         return self.views.get(sid) or self.waiting.get(sid)

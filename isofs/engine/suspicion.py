@@ -20,9 +20,7 @@ def suspect(fs: Filesystem, uid: int, name: str, reason: str, since: str) -> Sub
         raise NotAllowed("root cannot be isolated: root can reach main and the store without the mount")
     for subject in fs.subjects.values():
         if subject.uid == uid and subject.state is SubjectState.CONFLICTS:
-            raise Already(
-                f"{name} has conflicts from an earlier merge; settle them first: isoctl conflicts {name}"
-            )
+            raise Already(f"{name} has conflicts from an earlier merge; settle them first: isoctl conflicts {name}")
         if subject.uid == uid and subject.state is not SubjectState.ENDED:
             raise Already(f"{name} is a suspect already, since {subject.since}")
     sid = max(fs.subjects, default=MAIN) + 1

@@ -125,9 +125,7 @@ def _rehint(fs: Filesystem, obj: Obj, batch: Batch, *, without: tuple[Obj, bytes
             return
 
 
-def _keep_name(
-    fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, last: bool
-) -> None:
+def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, last: bool) -> None:
     """Keep a suspect's view whole when main takes a name away."""
     binding = view.binding(directory.op, name) if directory.op else None
     version = view.version(obj.op)
@@ -196,9 +194,7 @@ def _follow_or_keep(
         batch.put(Binding(view.sid, batch.op_of(to), to_name, None, op, kept=True))
 
 
-def will_replace_content(
-    fs: Filesystem, obj: Obj, ino: int, batch: Batch, merged: Vector | None = None
-) -> None:
+def will_replace_content(fs: Filesystem, obj: Obj, ino: int, batch: Batch, merged: Vector | None = None) -> None:
     """Another inode is about to take an object's place by a rename: the object lives on, modified.
 
     `merged` is the vector that a merge gives it instead of a counted modification.

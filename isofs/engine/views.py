@@ -17,7 +17,7 @@ from isofs.model.records import MAIN, Binding, Op, SubjectId
 from isofs.store.inodes import lstat
 
 #: Types whose node carries data from one process to another: never shared between views.
-_CHANNELS = (stat.S_IFIFO, stat.S_IFSOCK)
+CHANNELS = (stat.S_IFIFO, stat.S_IFSOCK)
 
 
 class Attributes(NamedTuple):
@@ -106,6 +106,8 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
         at = tree.status(fs, node)
     obj, nlink = node.obj, at.st_nlink
     view = fs.views.get(sid)
+    if obj is fs.root and fs.store_inside and nlink > 2:
+        nlink -= 1  # the store's folder does not exist through the mount
     if view is not None and obj is fs.root:
         own = tree.content(fs, sid, obj)  # the root has one node; only its times can differ in a view
         at = at if own is None else lstat(own)
@@ -217,7 +219,7 @@ def handed_node(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj) -> Node:
     view = fs.views.get(sid)
     if view is None:
         return node_for(fs, MAIN, obj)
-    own = obj.kind in _CHANNELS or obj in fs.claims.get(sid, ())
+    own = obj.kind in CHANNELS or obj in fs.claims.get(sid, ())
     own = own or (sid in obj.nodes and not obj.is_dir)
     if obj.op and not own and obj is not fs.root:
         own = obj.op in view.versions or (obj.is_dir and obj.op in view.placed) or not obj.ino

@@ -37,9 +37,7 @@ def _decide(sid: SubjectId, state: ObjectState) -> Decided:
     elif state.changed_unseen and not main.deleted:
         main = trusted_modification(main)
     decision = reconcile(main, state.version.vector, sid)
-    return Decided(
-        sid, state.version.op, decision.outcome.value, decision.merged, decision.reason, decision.review
-    )
+    return Decided(sid, state.version.op, decision.outcome.value, decision.merged, decision.reason, decision.review)
 
 
 def is_conflict(decided: Decided) -> bool:

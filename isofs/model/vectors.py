@@ -53,7 +53,7 @@ class Vector(Mapping[Dimension, Value]):
 
     def padded(self, other: Vector) -> Vector:
         """With every dimension that `other` has and this lacks inserted as 0 (last rule of Protocol 2)."""
-        return Vector.of({**{dimension: 0 for dimension in other}, **dict(self.items_)})
+        return Vector.of({**dict.fromkeys(other, 0), **dict(self.items_)})
 
     @property
     def deleted(self) -> bool:

@@ -173,7 +173,7 @@ def _open_root(path: str, create: bool) -> int:
         os.close(root)
         raise StoreUnusable(f"{path} is open to others; a store must be root's, with mode 0700")
     if create and os.listdir(root) and not os.path.exists(os.path.join(path, "isofs.db")):
-        names = set(os.fsencode(n) for n in os.listdir(root)) - {*_FOLDERS, b"lock"}
+        names = {os.fsencode(n) for n in os.listdir(root)} - {*_FOLDERS, b"lock"}
         if names:
             os.close(root)
             raise StoreUnusable(f"{path} is not empty and not a store; give another --store")

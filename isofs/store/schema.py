@@ -26,14 +26,14 @@ APPLICATION_ID = 0x69736F66
 metadata = MetaData()
 
 
-def _op(name: str, **options: bool) -> Column[int]:
+def _op(name: str, *, primary_key: bool = False) -> Column[int]:
     reference = ForeignKey("origins.op", deferrable=True, initially="DEFERRED")
-    return Column(name, Integer, reference, **options)
+    return Column(name, Integer, reference, primary_key=primary_key)
 
 
-def _sid(name: str, **options: bool) -> Column[int]:
+def _sid(name: str, *, primary_key: bool = False) -> Column[int]:
     reference = ForeignKey("subjects.sid", deferrable=True, initially="DEFERRED")
-    return Column(name, Integer, reference, **options)
+    return Column(name, Integer, reference, primary_key=primary_key)
 
 
 # Facts about the store itself, one a row: 'created' (time), 'next_op' (every origin point below it may be in

@@ -1,0 +1,184 @@
+"""What a suspect changed: one line per object and name, and the content on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from isofs.engine import tree, views
+from isofs.engine.state import Filesystem, Obj, View
+from isofs.errors import CallError
+from isofs.model.records import MAIN, Op
+from isofs.model.vectors import G
+from isofs.store import inodes
+from isofs.store.inodes import Place
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+
+
+def kind_word(kind: int) -> str:
+    """What a user calls a type of object."""
+    return _KINDS.get(kind, "device")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLine:
+    """One change: what (added, modified, deleted, renamed, attributes) of which object under which name.
+
+    `before` is the name before a renaming. `size` is the new size of a file, None for what is deleted.
+    """
+
+    change: str
+    kind: str
+    path: bytes
+    op: Op
+    before: bytes | None = None
+    size: int | None = None
+
+
+def changes(fs: Filesystem, view: View) -> list[ChangeLine]:
+    """Everything that a suspect changed, by path."""
+    ops = set(view.versions)
+    for b in view.all_bindings():
+        if not b.kept:
+            ops |= {op for op in (b.op, b.replaced) if op is not None}
+    lines = [line for op in ops for line in _of_object(fs, view, op)]
+    return sorted(lines, key=lambda line: (line.path, line.change))
+
+
+def _of_object(fs: Filesystem, view: View, op: Op) -> Iterator[ChangeLine]:
+    obj, version = fs.by_op[op], view.version(op)
+    kind = kind_word(obj.kind)
+    removed = _removed_names(fs, view, op)
+    if version is not None and version.state == "d":
+        for path in removed or [views.path(fs, MAIN, obj) or fs.origins[op].name]:
+            yield ChangeLine("deleted", kind, path, op)
+        return
+    size = _size(fs, view, obj)
+    given = _given_names(fs, view, op)
+    if version is not None and fs.origins[op].born == view.sid:
+        for path in given:
+            yield ChangeLine("added", kind, path, op, None, size)
+        return
+    if version is not None:
+        path = views.path(fs, view.sid, obj)
+        if path is not None:
+            yield ChangeLine("attributes" if version.attributes else "modified", kind, path, op, None, size)
+    for path in given:
+        before = removed.pop(0) if removed else None
+        yield ChangeLine("added" if before is None else "renamed", kind, path, op, before, size)
+    for path in removed:
+        yield ChangeLine("deleted", kind, path, op)
+
+
+def _removed_names(fs: Filesystem, view: View, op: Op) -> list[bytes]:
+    """The names of main's that the suspect took from an object."""
+    found: list[bytes] = []
+    for directory_op, name in sorted(view.hiding.get(op, ())):
+        binding = view.binding(directory_op, name)
+        if binding is None or binding.kept or binding.op == op:
+            continue
+        directory = fs.by_op[directory_op]
+        above = views.path(fs, view.sid, directory)
+        if above is None:
+            above = views.path(fs, MAIN, directory) or b"?"
+        found.append(above + b"/" + name if above else name)
+    return found
+
+
+def _given_names(fs: Filesystem, view: View, op: Op) -> list[bytes]:
+    found = []
+    for directory_op, name in sorted(view.placed.get(op, ())):
+        binding = view.binding(directory_op, name)
+        above = views.path(fs, view.sid, fs.by_op[directory_op])
+        if binding is not None and not binding.kept and above is not None:
+            found.append(above + b"/" + name if above else name)
+    return found
+
+
+def _size(fs: Filesystem, view: View, obj: Obj) -> int | None:
+    if obj.kind != stat.S_IFREG:
+        return None
+    try:
+        place = tree.content(fs, view.sid, obj) or tree.place(fs, obj)
+        return inodes.lstat(place).st_size
+    except (OSError, CallError):
+        return None
+
+
+def bytes_kept(fs: Filesystem, view: View) -> int:
+    """How much disk space a suspect's versions take."""
+    total = 0
+    for version in view.versions.values():
+        if version.content is not None:
+            try:
+                total += inodes.lstat(fs.store.content(view.sid, version.content)).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The files on both sides of a change, None where there is none."""
+
+    old: Place | None
+    new: Place | None
+
+
+def sides(fs: Filesystem, view: View, line: ChangeLine) -> Sides:
+    """What the suspect started from (the base copy, else main's) and what the suspect has."""
+    obj, version = fs.by_op[line.op], view.version(line.op)
+    old: Place | None = None
+    if fs.origins[line.op].born != view.sid:
+        count = version.vector.get(G) if version is not None else None
+        base = fs.bases.get((line.op, count)) if isinstance(count, int) else None
+        if base is not None:
+            old = fs.store.base(base.content)
+        elif obj.ino:
+            try:
+                old = tree.place(fs, obj)
+            except CallError:
+                old = None
+    new = None
+    if line.change != "deleted":
+        new = tree.content(fs, view.sid, obj) or old
+    return Sides(old, new)
+
+
+def digest(place: Place) -> tuple[int, str]:
+    """Size and SHA-256 of a regular file, or of what a symlink says."""
+    at = inodes.lstat(place)
+    if stat.S_ISLNK(at.st_mode):
+        target = os.readlink(place.name, dir_fd=place.directory)
+        return len(target), hashlib.sha256(target).hexdigest()
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
+    with open(os.open(place.name, flags, dir_fd=place.directory), "rb") as file:
+        return at.st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_of(place: Place | None, limit: int) -> list[str] | None:
+    """The lines of a text file of at most `limit` bytes; no lines for no file; None if it is no text."""
+    if place is None:
+        return []
+    at = inodes.lstat(place)
+    if not stat.S_ISREG(at.st_mode) or at.st_size > limit:
+        return None
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
+    with open(os.open(place.name, flags, dir_fd=place.directory), "rb") as file:
+        data = file.read()
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode().splitlines(keepends=True)
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,143 @@
+"""Mounting: the daemon in a mount namespace of its own, the mount in everybody's.
+
+The daemon must never enter its own mount. So it leaves the machine's mount namespace before the mount is made: in
+its own the directory stays what it was, whatever path is followed. The mount itself is made, and later undone, by
+a thread or child that works in the machine's namespace. Other file systems that are unmounted there are unmounted
+here as well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from isofs.errors import Busy, IsofsError, NoFuse, NoMount, NotAllowed
+
+_CLONE_NEWNS = 0x00020000
+_CLONE_FS = 0x00000200
+_MS_REC = 0x4000
+_MS_PRIVATE = 1 << 18
+_MS_SLAVE = 1 << 19
+_MS_POSIXACL = 1 << 16
+_MNT_DETACH = 2
+
+#: Mount flags of the directory's file system that the mount takes over (read-only, nosuid, nodev, noexec).
+_INHERITED = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+
+FILE_SYSTEM_TYPE = "fuse.isofs"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+
+
+def _checked(result: int) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
+    _checked(_libc.mount(source, target, kind, flags, data))
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A mount in the making: the FUSE device, the directory, and the machine's mount namespace."""
+
+    device: int
+    directory: str
+    namespace: int
+
+    @property
+    def mount_point(self) -> str:
+        """What libfuse is given as mount point: a device that is mounted by us."""
+        return f"/dev/fd/{self.device}"
+
+
+def prepare(directory: str) -> Session:
+    """Open the device and leave the machine's mount namespace. Call it before any thread is started."""
+    try:
+        device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise NoFuse(f"/dev/fuse cannot be used: {error.strerror}; load the kernel module fuse") from error
+    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.unshare(_CLONE_NEWNS))
+        _mount(None, b"/", None, _MS_REC | _MS_SLAVE, None)
+        _mount(None, os.fsencode(_mount_of(directory)), None, _MS_PRIVATE, None)
+    except OSError as error:
+        raise NotAllowed(f"a mount namespace cannot be made: {error.strerror}; isofs needs CAP_SYS_ADMIN") from error
+    return Session(device, directory, namespace)
+
+
+def _mount_of(directory: str) -> str:
+    """The mount point of the file system that a directory lies in."""
+    path = directory
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def mount(session: Session) -> None:
+    """Mount over the directory, for everybody on the machine."""
+    options = (
+        f"fd={session.device},rootmode={stat.S_IFDIR:o},user_id=0,group_id=0,"
+        "default_permissions,allow_other,max_read=1048576"
+    )
+    # MS_POSIXACL: the umask comes to us with the call instead of being applied, as default ACLs demand.
+    flags = (os.statvfs(session.directory).f_flag & _INHERITED) | _MS_POSIXACL
+    target = os.fsencode(session.directory)
+
+    def do() -> None:
+        _mount(b"isofs", target, FILE_SYSTEM_TYPE.encode(), flags, options.encode())
+
+    try:
+        _in_namespace(session.namespace, do)
+    except OSError as error:
+        raise NoMount(f"{session.directory} cannot be mounted over: {error.strerror}") from error
+
+
+def unmount(session: Session, *, lazily: bool = False) -> None:
+    """Undo the mount. Raises Busy while somebody uses it, unless `lazily`: then it goes when the last one leaves."""
+    target = os.fsencode(session.directory)
+
+    def do() -> None:
+        _checked(_libc.umount2(target, _MNT_DETACH if lazily else 0))
+
+    try:
+        _in_namespace(session.namespace, do)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Busy(f"{session.directory} is in use") from error
+        if error.errno != errno.EINVAL:  # not mounted any more
+            raise IsofsError(f"{session.directory} cannot be unmounted: {error.strerror}") from error
+
+
+def _in_namespace(namespace: int, do: Callable[[], None]) -> None:
+    """Run something in the machine's mount namespace: in a thread of its own, which ends with it."""
+    failure: list[OSError] = []
+
+    def run() -> None:
+        try:
+            _checked(_libc.unshare(_CLONE_FS))
+            _checked(_libc.setns(namespace, _CLONE_NEWNS))
+            do()
+        except OSError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="mount")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]

@@ -1,0 +1,335 @@
+"""What the control socket offers: each call of `isoctl` on a running file system."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+
+import trio
+
+from isofs.control import results, wire
+from isofs.engine import changes as changed
+from isofs.engine import checks, suspicion, views
+from isofs.engine.changes import ChangeLine
+from isofs.engine.state import Filesystem, Obj, View
+from isofs.errors import HandlesOpen, IsofsError, NoSubject, UsageError
+from isofs.fuse.adapter import Adapter
+from isofs.fuse.cache import KernelCache
+from isofs.merge import apply
+from isofs.merge.report import Report
+from isofs.model.records import MAIN, Subject, SubjectState
+from isofs.model.vectors import named
+from isofs.service import processes
+
+log = logging.getLogger(__name__)
+
+Args = Mapping[str, object]
+Progress = Callable[[int, int], None]
+Result = dict[str, object]
+
+#: Larger files are not shown line by line.
+TEXT_LIMIT = 1 << 20
+
+#: Seconds that killed processes may take to let go of their files.
+KILL_PATIENCE = 10.0
+
+_CHANGES = ("added", "modified", "deleted", "renamed", "attributes")
+
+
+def version() -> str:
+    try:
+        return importlib.metadata.version("isofs")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+class Commands:
+    """The calls on one mounted file system. Each is one method, named as the call."""
+
+    def __init__(
+        self, fs: Filesystem, adapter: Adapter, cache: KernelCache, mount: str, unmount: Callable[[], None]
+    ) -> None:
+        self._fs, self._adapter, self._cache = fs, adapter, cache
+        self._mount, self._unmount = mount, unmount
+        self._since = wire.moment(datetime.now(UTC).timestamp())
+        self._verdict = trio.Lock()
+
+    def handlers(self) -> dict[str, Callable[[Args, Progress], object]]:
+        names = ("status", "suspect", "changes", "diff", "innocent", "malicious", "conflicts", "check", "umount")
+        return {name: getattr(self, name) for name in names}
+
+    def _subject(self, args: Args) -> Subject:
+        """The subject with work to decide about that a call names by uid."""
+        uid = wire.argument(args, "uid", int)
+        for subject in self._fs.subjects.values():
+            if subject.uid == uid and subject.state is not SubjectState.ENDED:
+                return subject
+        raise NoSubject(f"user {uid} is not a suspect; isoctl status shows who is")
+
+    def _view(self, subject: Subject) -> View:
+        view = self._fs.view_of(subject.sid)
+        assert view is not None
+        return view
+
+    async def status(self, args: Args, progress: Progress) -> Result:
+        """The mount, its store, and every subject that is not settled."""
+        return {
+            "mount": self._mount,
+            "store": self._fs.store.path,
+            "pid": os.getpid(),
+            "version": version(),
+            "since": self._since,
+            "subjects": [self._described(s) for s in self._fs.subjects.values() if s.state is not SubjectState.ENDED],
+        }
+
+    def _described(self, subject: Subject) -> Result:
+        view = self._view(subject)
+        counts = Counter(line.change for line in changed.changes(self._fs, view))
+        waiting = len(view.versions) if subject.state is SubjectState.CONFLICTS else 0
+        return {
+            "user": subject.name,
+            "uid": subject.uid,
+            "state": subject.state.value,
+            "since": subject.since,
+            "reason": subject.reason,
+            "changed": {change: counts[change] for change in _CHANGES},
+            "bytes": changed.bytes_kept(self._fs, view),
+            "conflicts": waiting,
+        }
+
+    async def suspect(self, args: Args, progress: Progress) -> Result:
+        """Isolate a user from now on, and deal with the files that the user has open for reading and writing."""
+        uid, name = wire.argument(args, "uid", int), wire.argument(args, "user", str)
+        reason = wire.optional(args, "reason", str) or ""
+        policy = wire.optional(args, "handles", str) or "kill"
+        if policy not in ("kill", "refuse", "leave"):
+            raise UsageError(f"handles is kill, refuse or leave, not {policy!r}")
+        writers = suspicion.shared_writers(self._fs, uid)
+        if writers and policy == "refuse":
+            open_files = sorted({self._path_of(h.node.obj) for h in writers})
+            raise HandlesOpen(
+                f"{name} has files open for reading and writing, which cannot be isolated: "
+                + ", ".join(open_files[:5])
+                + "; nothing was changed"
+            )
+        since = wire.moment(datetime.now(UTC).timestamp())
+        subject = suspicion.suspect(self._fs, uid, name, reason, since)
+        log.warning("%s (uid %d) is isolated: %s", name, uid, reason or "no reason given")
+        for node in list(self._fs.nodes.values()):
+            if node.sid == MAIN and node.obj.kind in views.CHANNELS:
+                for directory, entry in node.obj.links:
+                    for parent in directory.nodes.values():
+                        self._cache.forget_entry(parent.id, entry)
+        found = await self._holders(uid) if writers else []
+        if policy == "kill" and writers:
+            await self._kill(uid, found)
+        await self._cache.drained()
+        listed = [{"pid": h.pid, "program": h.program, "path": h.path} for h in found]
+        killed = policy == "kill"
+        return {
+            "user": subject.name,
+            "uid": uid,
+            "since": since,
+            "killed": listed if killed else [],
+            "left": [] if killed else listed,
+        }
+
+    def _path_of(self, obj: Obj) -> str:
+        return wire.path_text(views.path(self._fs, MAIN, obj) or b"(deleted)")
+
+    async def _holders(self, uid: int) -> list[processes.Holder]:
+        inos = {h.node.id: self._path_of(h.node.obj) for h in suspicion.shared_writers(self._fs, uid)}
+        return await trio.to_thread.run_sync(processes.holders_of, self._mount, inos)
+
+    async def _kill(self, uid: int, found: list[processes.Holder]) -> None:
+        """Kill who holds the user's files open for reading and writing, until nobody does."""
+        with trio.move_on_after(KILL_PATIENCE) as scope:
+            while suspicion.shared_writers(self._fs, uid):
+                processes.kill({h.pid for h in found})
+                await trio.sleep(0.02)
+                more = await self._holders(uid)
+                found.extend(h for h in more if h not in found)
+        if scope.cancelled_caught:
+            raise IsofsError(
+                f"user {uid} is isolated, but some of the files open for reading and writing could not be "
+                "closed: what is written through them still reaches main"
+            )
+
+    async def changes(self, args: Args, progress: Progress) -> Result:
+        subject = self._subject(args)
+        lines = changed.changes(self._fs, self._view(subject))
+        return {"user": subject.name, "changes": [_change(line) for line in lines]}
+
+    async def diff(self, args: Args, progress: Progress) -> Result:
+        subject = self._subject(args)
+        view = self._view(subject)
+        wanted = [wire.path_bytes(p) for p in wire.texts(args, "paths")]
+        lines = [line for line in changed.changes(self._fs, view) if _selected(line, wanted)]
+        entries = []
+        for number, line in enumerate(lines):
+            entries.append(self._difference(view, line))
+            progress(number + 1, len(lines))
+            await trio.lowlevel.checkpoint()
+        return {"user": subject.name, "entries": entries}
+
+    def _difference(self, view: View, line: ChangeLine) -> Result:
+        result: Result = {
+            "path": wire.path_text(line.path),
+            "change": line.change,
+            "kind": line.kind,
+            "text": None,
+            "old": None,
+            "new": None,
+        }
+        if line.kind not in ("file", "symlink"):
+            return result
+        sides = changed.sides(self._fs, view, line)
+        for key, place in (("old", sides.old), ("new", sides.new)):
+            if place is not None:
+                size, digest = changed.digest(place)
+                result[key] = {"size": size, "sha256": digest}
+        old, new = changed.text_of(sides.old, TEXT_LIMIT), changed.text_of(sides.new, TEXT_LIMIT)
+        if line.kind == "file" and old is not None and new is not None:
+            result["text"] = _unified(line, old, new, sides.old is None, sides.new is None)
+        return result
+
+    async def innocent(self, args: Args, progress: Progress) -> Result:
+        """Merge, object by object; whoever is not the subject is served in between."""
+        async with self._verdict:
+            subject = self._subject(args)
+            report = Report()
+            await self._carry_out(subject, apply.merge_steps(self._fs, subject.sid, report), progress)
+        log.warning("%s is innocent: %s", subject.name, report.counts)
+        return {
+            "user": subject.name,
+            "counts": report.counts,
+            "items": [
+                {
+                    "path": wire.path_text(item.path),
+                    "action": item.action,
+                    "reason": item.reason,
+                    "review": item.review,
+                    "as": None if item.aside is None else wire.path_text(item.aside),
+                }
+                for item in report.items
+            ],
+            "conflicts": report.conflicts,
+        }
+
+    async def malicious(self, args: Args, progress: Progress) -> Result:
+        async with self._verdict:
+            subject = self._subject(args)
+            counts = Counter(line.change for line in changed.changes(self._fs, self._view(subject)))
+            report = Report()
+            await self._carry_out(subject, apply.discard_steps(self._fs, subject.sid, report), progress)
+        log.warning("%s is malicious: discarded %s, evidence in %s", subject.name, dict(counts), report.evidence)
+        return {"user": subject.name, "counts": dict(counts), "evidence": report.evidence}
+
+    async def _carry_out(self, subject: Subject, steps: Iterator[tuple[int, int]], progress: Progress) -> None:
+        for node in list(self._fs.nodes.values()):
+            if node.sid == subject.sid and node.handles:
+                await self._cache.forget_data(node.id)
+        try:
+            last = trio.current_time()
+            for done, total in steps:
+                progress(done, total)
+                if trio.current_time() - last > 0.005:
+                    await trio.lowlevel.checkpoint()
+                    last = trio.current_time()
+        finally:
+            self._adapter.verdict_ended()
+        await self._cache.drained()
+        for node in list(self._fs.nodes.values()):
+            if node.sid == subject.sid and node.handles:
+                await self._cache.forget_data(node.id)
+
+    async def conflicts(self, args: Args, progress: Progress) -> Result:
+        uid = wire.optional(args, "uid", int)
+        found = []
+        for sid, view in self._fs.waiting.items():
+            subject = self._fs.subjects[sid]
+            if uid is not None and subject.uid != uid:
+                continue
+            for obj, version, decided in apply.needs_attention(self._fs, view):
+                path = views.path(self._fs, MAIN, obj) or self._fs.origins[obj.op].name
+                main = self._fs.vector(obj)
+                content = version.content
+                found.append(
+                    {
+                        "user": subject.name,
+                        "uid": subject.uid,
+                        "path": wire.path_text(path),
+                        "kind": changed.kind_word(obj.kind),
+                        "reason": decided.reason if decided is not None else "",
+                        "main": None if main is None else dict(named(main)),
+                        "suspect": dict(named(version.vector)),
+                        "version": None
+                        if content is None
+                        else os.path.join(self._fs.store.path, "versions", str(sid), content),
+                    }
+                )
+        return {"conflicts": found}
+
+    async def check(self, args: Args, progress: Progress) -> Result:
+        return dict(checked(self._fs))
+
+    async def umount(self, args: Args, progress: Progress) -> Result:
+        await trio.to_thread.run_sync(self._unmount)
+        return {"pid": os.getpid()}
+
+
+def checked(fs: Filesystem) -> results.Checked:
+    """The result of `check` for a file system, live or at rest."""
+    problems = checks.check(fs)
+    every = (*fs.views.values(), *fs.waiting.values())
+
+    def who(sid: int) -> str | None:
+        return fs.subjects[sid].name if sid in fs.subjects else None
+
+    return {
+        "ok": not problems,
+        "checked": {
+            "invariants": len(checks.CHECKS),
+            "objects": len(fs.origins),
+            "versions": sum(len(v.versions) for v in every),
+            "bindings": sum(len(list(v.all_bindings())) for v in every),
+        },
+        "problems": [
+            {
+                "invariant": p.invariant,
+                "subject": who(p.sid),
+                "path": None if p.path is None else wire.path_text(p.path),
+                "problem": p.text,
+            }
+            for p in problems
+        ],
+    }
+
+
+def _change(line: ChangeLine) -> Result:
+    return {
+        "change": line.change,
+        "kind": line.kind,
+        "path": wire.path_text(line.path),
+        "from": None if line.before is None else wire.path_text(line.before),
+        "size": line.size,
+    }
+
+
+def _selected(line: ChangeLine, wanted: list[bytes]) -> bool:
+    return not wanted or any(not path or line.path == path or line.path.startswith(path + b"/") for path in wanted)
+
+
+def _unified(line: ChangeLine, old: list[str], new: list[str], absent: bool, gone: bool) -> str:
+    """A unified diff; lines without a newline at the end are marked the way `diff` marks them."""
+    path = wire.path_text(line.path)
+    before = wire.path_text(line.before) if line.before is not None else path
+    text = difflib.unified_diff(
+        old, new, "/dev/null" if absent else "a/" + before, "/dev/null" if gone else "b/" + path
+    )
+    return "".join(one if one.endswith("\n") else one + "\n\\ No newline at end of file\n" for one in text)

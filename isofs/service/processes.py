@@ -1,0 +1,91 @@
+"""Which processes have a file of the mount open for writing, or mapped; without touching the mount."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+_MAP_LINE = re.compile(rb"[0-9a-f]+-[0-9a-f]+ (\S+) [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process and a file that it has open or mapped for writing."""
+
+    pid: int
+    program: str
+    path: str
+
+
+def holders_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
+    """Who has one of these inodes of a mount open for reading and writing, or mapped shared and writable.
+
+    `inodes` maps inode numbers to paths, which are given back. Reads /proc only: nothing enters the mount.
+    """
+    device, mount_ids = _identity(mount)
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                held = _open_by(name, mount_ids) | _mapped_by(name, device)
+                program = _read(f"/proc/{name}/comm").decode(errors="replace").strip()
+                found += [Holder(int(name), program, inodes[i]) for i in sorted(held & inodes.keys())]
+    return found
+
+
+def _identity(mount: str) -> tuple[tuple[int, int], set[int]]:
+    """The device number of a mount and the ids that it has in the namespaces of processes."""
+    device, ids = (0, 0), set()
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            for line in _read(f"/proc/{name}/mountinfo").splitlines():
+                fields = line.split()
+                if b"fuse.isofs" in fields and _unescaped(fields[4]) == os.fsencode(mount):
+                    major, minor = fields[2].split(b":")
+                    device = (int(major), int(minor))
+                    ids.add(int(fields[0]))
+    return device, ids
+
+
+def _unescaped(field: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), field)
+
+
+def _open_by(pid: str, mount_ids: set[int]) -> set[int]:
+    found = set()
+    for number in os.listdir(f"/proc/{pid}/fdinfo"):
+        with contextlib.suppress(OSError):
+            info = dict(
+                line.split(b":", 1) for line in _read(f"/proc/{pid}/fdinfo/{number}").splitlines() if b":" in line
+            )
+            writable = int(info[b"flags"], 8) & os.O_ACCMODE == os.O_RDWR
+            if writable and int(info.get(b"mnt_id", b"-1")) in mount_ids and b"ino" in info:
+                found.add(int(info[b"ino"]))
+    return found
+
+
+def _mapped_by(pid: str, device: tuple[int, int]) -> set[int]:
+    found = set()
+    for line in _read(f"/proc/{pid}/maps").splitlines():
+        match = _MAP_LINE.match(line)
+        if match and (int(match[2], 16), int(match[3], 16)) == device and match[1].endswith(b"s"):
+            found.add(int(match[4]))
+    return found
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def kill(pids: Iterable[int]) -> None:
+    """SIGKILL these processes; those that are gone are fine."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
