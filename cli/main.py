@@ -97,3 +97,7 @@ for _command in (
     check,
 ):
     main.add_command(_command)
+
+
+if __name__ == "__main__":
+    main()

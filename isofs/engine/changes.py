@@ -73,11 +73,11 @@ def _of_object(fs: Filesystem, view: View, op: Op) -> Iterator[ChangeLine]:
         path = views.path(fs, view.sid, obj)
         if path is not None:
             yield ChangeLine("attributes" if version.attributes else "modified", kind, path, op, None, size)
-    for path in given:
+    for name in given:
         before = removed.pop(0) if removed else None
-        yield ChangeLine("added" if before is None else "renamed", kind, path, op, before, size)
-    for path in removed:
-        yield ChangeLine("deleted", kind, path, op)
+        yield ChangeLine("added" if before is None else "renamed", kind, name, op, before, size)
+    for name in removed:
+        yield ChangeLine("deleted", kind, name, op)
 
 
 def _removed_names(fs: Filesystem, view: View, op: Op) -> list[bytes]:

@@ -112,6 +112,10 @@ class EngineCalls:
         with _errnos():
             return plain(calls.getattr(self.fs, self.caller, at)[0])
 
+    def identity(self, at: Node) -> int:
+        with _errnos():
+            return calls.getattr(self.fs, self.caller, at)[0].ino
+
     def entries(self, at: Node) -> dict[bytes, int]:
         with _errnos():
             found = list(calls.readdir(self.fs, self.caller, at))

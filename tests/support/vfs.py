@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
 NOREPLACE = 1
@@ -57,6 +57,7 @@ class Backend(Protocol[H]):
     def kind(self, at: H) -> int: ...
     def readlink(self, at: H) -> bytes: ...
     def stat(self, at: H) -> Stat: ...
+    def identity(self, at: H) -> Hashable: ...
     def entries(self, at: H) -> dict[bytes, int]: ...
     def make(self, parent: H, name: bytes, mode: int, target: bytes | None) -> None: ...
     def create(self, parent: H, name: bytes, mode: int, flags: int) -> Opened: ...
@@ -95,6 +96,10 @@ class Vfs(Generic[H]):
 
     def stat(self, path: bytes) -> Stat:
         return self._call(lambda: self.backend.stat(self._existing(path)))
+
+    def identity(self, path: bytes) -> Hashable:
+        """Equal for names of one object (the inode number, for a program)."""
+        return self._call(lambda: self.backend.identity(self._existing(path)))
 
     def listdir(self, path: bytes) -> dict[bytes, int]:
         """The names in a directory with their types."""
