@@ -67,6 +67,8 @@ class Names:
     def _place(self, binding: Binding) -> bool:
         """Try to give one name; whether something was done."""
         fs, view = self.fs, self.view
+        if view.binding(binding.directory, binding.name) != binding:
+            return False  # what was done before moved it
         directory = fs.by_op[binding.directory]
         assert binding.op is not None
         obj = fs.by_op[binding.op]
@@ -204,6 +206,8 @@ class Names:
         if decided is not None:
             batch.drop(decided)
         batch.commit()
+        if version is not None and version.content is not None:
+            inodes.remove(fs.store.content(view.sid, version.content))
         node = obj.nodes.pop(view.sid, None)
         if node is not None:  # who works in the suspect's directory goes on in the common one
             node.obj = there
@@ -270,7 +274,7 @@ class Names:
             reason = "main has something else under this name: put beside it"
             self.report.items.append(Item(wanted, "renamed", reason, True, aside))
         elif action == "renamed" and before is not None:
-            self.report.items.append(Item(before, action, reason, review, wanted))
+            self.report.items.append(Item(wanted, action, f"{reason}, it was {os.fsdecode(before)}", review))
         else:
             self.report.items.append(Item(wanted, action, reason, review))
 

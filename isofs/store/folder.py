@@ -142,16 +142,18 @@ def open_store(path: str, *, create: bool = True) -> Store:
     except BaseException:
         os.close(root)
         raise
+    opened = [lock, root]
     try:
-        folders = {name: _open_folder(root, name) for name in _FOLDERS}
         database = open_database(os.path.join(path, "isofs.db"))
-    except OSError as error:
-        os.close(lock)
-        os.close(root)
-        raise StoreUnusable(f"the store {path} cannot be opened: {error.strerror}") from error
-    except BaseException:
-        os.close(lock)
-        os.close(root)
+        folders = {}
+        for name in _FOLDERS:
+            folders[name] = _open_folder(root, name)
+            opened.append(folders[name])
+    except BaseException as error:
+        for descriptor in opened:
+            os.close(descriptor)
+        if isinstance(error, OSError):
+            raise StoreUnusable(f"the store {path} cannot be opened: {error.strerror}") from error
         raise
     for name in os.listdir(folders[b"staging"]):
         inodes.remove(Place(folders[b"staging"], os.fsencode(name)))

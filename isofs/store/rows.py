@@ -200,7 +200,7 @@ class Database:
 
     def write(self, changes: Sequence[Change]) -> None:
         """Make the changes, all or none, durable against the death of this process."""
-        with _translated(self._path), self._connection.begin():
+        with _translated(self._path), self._transaction():
             for change in changes:
                 kind = type(change.record)
                 row = _MAPPINGS[kind].write(change.record)
@@ -209,6 +209,18 @@ class Database:
                 else:
                     keys = {f"key_{c.name}": row[c.name] for c in _MAPPINGS[kind].table.primary_key}
                     self._connection.execute(_DROP[kind], keys)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """A transaction, rolled back also when its commit is refused (SQLite leaves it open then)."""
+        try:
+            with self._connection.begin():
+                yield
+        except BaseException:
+            raw = self._connection.connection.driver_connection
+            if raw is not None and raw.in_transaction:
+                raw.rollback()
+            raise
 
     def new_op(self) -> Op:
         """An origin point that was never used before."""
@@ -261,7 +273,12 @@ def open_database(path: str) -> Database:
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     with _translated(path):
         connection = engine.connect()
-        _check_version(connection, path)
+        try:
+            _check_version(connection, path)
+        except BaseException:
+            connection.close()
+            engine.dispose()
+            raise
         return Database(connection, path)
 
 
