@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
+import select
+import stat
 import subprocess
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 #: Users of the tests. They need not exist in the password file.
 ALICE, BOB, CAROL, DAVE = 61001, 61002, 61003, 61004
@@ -85,8 +90,6 @@ def _is_child(pid: int) -> bool:
 
 
 def _wait_gone(descriptor: int) -> None:
-    import select
-
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     assert poll.poll(30_000), "the daemon did not end"
@@ -155,3 +158,222 @@ def sh(uid: int, script: str, cwd: Path | str = "/") -> Result:
         umask=0o022,
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def trees_base() -> Path:
+    """A new directory that every user can reach, for trees to mount over. Whoever asks for it removes it."""
+    path = Path(tempfile.mkdtemp(prefix="isofs-test-", dir="/var/tmp"))
+    path.chmod(0o755)
+    return path
+
+
+def mounts_below(path: Path) -> list[str]:
+    """The mount points at or below a directory, the latest first."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = line.split()[4]
+        if point == str(path) or point.startswith(f"{path}/"):
+            found.append(point)
+    return found[::-1]
+
+
+def daemons_below(path: Path) -> list[int]:
+    """The daemons that serve a directory at or below this one."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+            if b"isofs.service.daemon" in words and any(w.startswith(os.fsencode(path) + b"/") for w in words):
+                found.append(int(entry))
+    return found
+
+
+class Worker:
+    """A process under a uid that makes one call after another and keeps open what it opened.
+
+    `worker(function, *args)` returns what the function returns there, and raises OSError with its errno.
+    """
+
+    def __init__(self, uid: int, *, gid: int | None = None, groups: tuple[int, ...] = (), cwd: Path | str = "/") -> None:
+        self.uid = uid
+        mine, theirs = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _work(theirs[0], mine[1], uid, uid if gid is None else gid, groups, cwd)
+        os.close(theirs[0])
+        os.close(mine[1])
+        self._answers, self._orders = os.fdopen(mine[0], "rb"), os.fdopen(theirs[1], "wb")
+        self._process = os.pidfd_open(self.pid)
+        self._answer()
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+        self.begin(function, *args, **keywords)
+        return self._answer()
+
+    def begin(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> None:
+        """Start a call; `end` waits for its end and returns what it returned."""
+        pickle.dump((function, args, keywords), self._orders)
+        self._orders.flush()
+
+    def end(self) -> Any:
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            kind, value = pickle.load(self._answers)
+        except EOFError:
+            raise AssertionError(f"process {self.pid} of user {self.uid} ended") from None
+        if kind == "errno":
+            raise OSError(value, os.strerror(value))
+        assert kind == "value", value
+        return value
+
+    @property
+    def alive(self) -> bool:
+        poll = select.poll()
+        poll.register(self._process, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        """End the process; it closes what it has open."""
+        with contextlib.suppress(OSError):
+            self._orders.close()
+        poll = select.poll()
+        poll.register(self._process, select.POLLIN)
+        if not poll.poll(10_000):
+            os.kill(self.pid, 9)
+        os.waitid(os.P_PIDFD, self._process, os.WEXITED)
+        os.close(self._process)
+        self._answers.close()
+
+
+def _work(orders: int, answers: int, uid: int, gid: int, groups: tuple[int, ...], cwd: Path | str) -> NoReturn:
+    try:
+        low, high = sorted((orders, answers))
+        os.closerange(3, low)
+        os.closerange(low + 1, high)
+        os.closerange(high + 1, os.sysconf("SC_OPEN_MAX"))
+        os.umask(0o022)
+        os.setgroups(list(groups))
+        os.setgid(gid)
+        os.setuid(uid)
+        with os.fdopen(orders, "rb") as reader, os.fdopen(answers, "wb") as writer:
+            function, args, keywords = os.chdir, (cwd,), {}
+            while True:
+                pickle.dump(_outcome(function, args, keywords), writer)
+                writer.flush()
+                function, args, keywords = pickle.load(reader)
+    finally:
+        os._exit(0)
+
+
+def _outcome(function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[str, Any]:
+    try:
+        return "value", function(*args, **keywords)
+    except OSError as error:
+        return "errno", error.errno
+    except BaseException:
+        return "failure", traceback.format_exc()
+
+
+def _write(path: str, data: bytes, flags: int) -> None:
+    opened = os.open(path, os.O_WRONLY | flags, 0o666)
+    try:
+        os.write(opened, data)
+    finally:
+        os.close(opened)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _status(path: str) -> tuple[int, ...]:
+    at = os.lstat(path)
+    return (at.st_mode, at.st_uid, at.st_gid, at.st_nlink, at.st_size, at.st_mtime_ns)
+
+
+def _names(path: str) -> list[str]:
+    return sorted(os.listdir(path))
+
+
+def _tree(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in _names(path):
+        kind = stat.S_IFMT(os.lstat(f"{path}/{name}").st_mode)
+        if kind == stat.S_IFDIR:
+            found[name] = _tree(f"{path}/{name}")
+        elif kind == stat.S_IFLNK:
+            found[name] = "-> " + os.readlink(f"{path}/{name}")
+        elif kind == stat.S_IFREG:
+            found[name] = _read(f"{path}/{name}").decode()
+        else:
+            found[name] = kind
+    return found
+
+
+class Person(Worker):
+    """A user at work in one directory: paths are relative to it, contents are text."""
+
+    def __init__(self, uid: int, root: Path, *, groups: tuple[int, ...] = ()) -> None:
+        super().__init__(uid, groups=groups)
+        self.root = root
+
+    def path(self, name: str) -> str:
+        return str(self.root / name)
+
+    def write(self, name: str, text: str) -> None:
+        """As `>` in a shell."""
+        self(_write, self.path(name), text.encode(), os.O_CREAT | os.O_TRUNC)
+
+    def append(self, name: str, text: str) -> None:
+        """As `>>` in a shell."""
+        self(_write, self.path(name), text.encode(), os.O_CREAT | os.O_APPEND)
+
+    def save(self, name: str, text: str) -> None:
+        """As an editor: write another file and rename it over the old one."""
+        self.write(name + "~", text)
+        self.rename(name + "~", name)
+
+    def read(self, name: str) -> str:
+        return str(self(_read, self.path(name)).decode())
+
+    def names(self, name: str = "") -> list[str]:
+        return list(self(_names, self.path(name)))
+
+    def tree(self, name: str = "") -> dict[str, Any]:
+        """Everything in a directory: contents, link targets, and dictionaries for directories."""
+        return dict(self(_tree, self.path(name)))
+
+    def status(self, name: str) -> tuple[int, ...]:
+        """Mode, owner, group, link count, size and modification time."""
+        return tuple(self(_status, self.path(name)))
+
+    def exists(self, name: str) -> bool:
+        return bool(self(os.path.lexists, self.path(name)))
+
+    def mkdir(self, name: str, mode: int = 0o777) -> None:
+        self(os.mkdir, self.path(name))
+        self(os.chmod, self.path(name), mode)
+
+    def rmdir(self, name: str) -> None:
+        self(os.rmdir, self.path(name))
+
+    def remove(self, name: str) -> None:
+        self(os.unlink, self.path(name))
+
+    def rename(self, old: str, new: str) -> None:
+        self(os.rename, self.path(old), self.path(new))
+
+    def link(self, old: str, new: str) -> None:
+        self(os.link, self.path(old), self.path(new))
+
+    def symlink(self, target: str, name: str) -> None:
+        self(os.symlink, target, self.path(name))
+
+    def chmod(self, name: str, mode: int) -> None:
+        self(os.chmod, self.path(name), mode)
+
+    def utime(self, name: str, mtime_ns: int) -> None:
+        self(os.utime, self.path(name), ns=(mtime_ns, mtime_ns))

@@ -1,0 +1,601 @@
+"""A model of main and the suspects' views: plain values, one rule of the design after the other.
+
+A `Thing` is an object (one origin point), an `Inode` a state of one: main's, or a version's. Main has names; a view
+has bindings over main's names and versions over main's inodes. Nothing here knows how isofs does it.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, replace
+
+from support.vfs import EXCHANGE, Change, Stat, Vfs, fail
+
+#: The dimension of main in a version vector; suspects' are their numbers.
+G = 0
+
+Vector = dict[int, int | str]
+
+
+@dataclass(eq=False)
+class Inode:
+    """A state of a thing. `sid` is whose version it is, 0 for main's. `mtime` is None if it is the clock's."""
+
+    mode: int
+    uid: int
+    gid: int
+    data: bytes = b""
+    xattrs: dict[str, bytes] = field(default_factory=dict)
+    mtime: int | None = None
+    sid: int = 0
+
+    def copy(self, sid: int) -> Inode:
+        return replace(self, sid=sid, xattrs=dict(self.xattrs))
+
+
+@dataclass(eq=False)
+class Thing:
+    """An object, whatever its names and versions. `inode` and `vector` are main's, None if main has none."""
+
+    kind: int
+    inode: Inode | None = None
+    vector: Vector | None = None
+
+    @property
+    def is_dir(self) -> bool:
+        return self.kind == stat.S_IFDIR
+
+
+@dataclass(eq=False)
+class Version:
+    """A suspect's state of a thing: `inode` is None for a deleted one."""
+
+    inode: Inode | None
+    vector: Vector
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A suspect's entry of a directory: it leads to `thing`, or hides `replaced` if that is None.
+
+    `kept` marks what the suspect did not do: it keeps the view whole.
+    """
+
+    thing: Thing | None
+    replaced: Thing | None
+    kept: bool = False
+
+
+Name = tuple[Thing, bytes]
+
+
+@dataclass(eq=False)
+class View:
+    """A suspect's changes of a world."""
+
+    world: World
+    sid: int
+    uid: int
+    user: str
+    versions: dict[Thing, Version] = field(default_factory=dict)
+    bindings: dict[Name, Binding] = field(default_factory=dict)
+    touched: set[Thing] = field(default_factory=set)
+
+    def deleted(self, thing: Thing) -> bool:
+        version = self.versions.get(thing)
+        return version is not None and version.inode is None
+
+    def placed(self, thing: Thing) -> list[Name]:
+        """The names that the suspect's bindings give a thing."""
+        return [name for name, b in self.bindings.items() if b.thing is thing]
+
+    def child(self, directory: Thing, name: bytes) -> Thing | None:
+        binding = self.bindings.get((directory, name))
+        if binding is not None and binding.thing is not None:
+            return binding.thing
+        there = self.world.child(directory, name)
+        if there is None or (binding is not None and binding.replaced is there):
+            return None
+        if self.deleted(there) or (there.is_dir and self.placed(there)):
+            return None
+        return there
+
+    def entries(self, directory: Thing) -> dict[bytes, Thing]:
+        names = set(self.world.names.get(directory, {}))
+        names |= {name for at, name in self.bindings if at is directory}
+        found = {name: self.child(directory, name) for name in names}
+        return {name: thing for name, thing in found.items() if thing is not None}
+
+    def names(self) -> dict[Name, Thing]:
+        """Every name that can be reached in the view."""
+        found: dict[Name, Thing] = {}
+        ahead = [self.world.root]
+        while ahead:
+            directory = ahead.pop()
+            for name, thing in self.entries(directory).items():
+                found[directory, name] = thing
+                if thing.is_dir:
+                    ahead.append(thing)
+        return found
+
+    def links(self, thing: Thing) -> int:
+        return sum(there is thing for there in self.names().values())
+
+    def inode(self, thing: Thing) -> Inode:
+        version = self.versions.get(thing)
+        inode = thing.inode if version is None else version.inode
+        assert inode is not None, "the view shows a thing that has no state"
+        return inode
+
+    def version(self, thing: Thing) -> Version:
+        """The suspect's version of a thing, made from main's if there is none (Protocol 2)."""
+        if thing not in self.versions:
+            vector = self._isolated(thing, "m")
+            assert thing.inode is not None
+            self.versions[thing] = version = Version(thing.inode.copy(self.sid), vector)
+            for file in self.world.files:
+                if file.sid == self.sid and not file.before and file.inode is thing.inode:
+                    assert version.inode is not None
+                    file.inode = version.inode
+        return self.versions[thing]
+
+    def modified(self, thing: Thing) -> Inode:
+        """The suspect modifies a thing: its own inode of it."""
+        inode = self.version(thing).inode
+        assert inode is not None, "a deleted version cannot be modified"
+        return inode
+
+    def _isolated(self, thing: Thing, state: str) -> Vector:
+        main = {G: 0} if thing.vector is None else thing.vector
+        thing.vector = {**main, self.sid: 0}
+        self.world.diverged(thing)
+        return {**thing.vector, self.sid: state}
+
+    def bind(self, directory: Thing, name: bytes, thing: Thing) -> None:
+        self.bindings[directory, name] = Binding(thing, self.world.child(directory, name))
+        self.touched.add(directory)
+
+    def unbind(self, directory: Thing, name: bytes) -> None:
+        """The name leads to nothing: what main has there now is hidden."""
+        there = self.world.child(directory, name)
+        self.bindings.pop((directory, name), None)
+        if there is not None:
+            self.bindings[directory, name] = Binding(None, there)
+        self.touched.add(directory)
+
+    def remove(self, directory: Thing, name: bytes, thing: Thing) -> None:
+        """The suspect removes a name; with the last one the thing is deleted (Protocol 2)."""
+        if thing.is_dir or self.links(thing) == 1:
+            self.delete(thing)
+        self.unbind(directory, name)
+        self.world.diverged(thing)
+
+    def delete(self, thing: Thing) -> None:
+        version = self.versions.get(thing)
+        if version is None:
+            self.versions[thing] = Version(None, self._isolated(thing, "d"))
+        elif thing.vector is None:
+            del self.versions[thing]  # nobody else has ever seen it
+        else:
+            self.versions[thing] = Version(None, {**version.vector, self.sid: "d"})
+
+    def rename(self, old: Name, new: Name, thing: Thing, target: Thing | None) -> None:
+        if target is not None:
+            if self._lives_on(thing, target):
+                self._replace_content(thing, target)
+                self.unbind(*old)
+                self.touched.add(new[0])
+                return
+            self.remove(*new, target)
+        self.unbind(*old)
+        self.bind(*new, thing)
+        self.world.diverged(thing)
+
+    def _lives_on(self, thing: Thing, target: Thing) -> bool:
+        same = thing.kind == target.kind and not thing.is_dir
+        return same and target.inode is not None and self.links(thing) == self.links(target) == 1
+
+    def _replace_content(self, thing: Thing, target: Thing) -> None:
+        """Save-by-rename: the target keeps its origin point and takes the other's content."""
+        inode = self.modified(thing)
+        replaced = self.versions.get(target)
+        vector = self._isolated(target, "m") if replaced is None else replaced.vector
+        self.versions[target] = Version(inode, vector)
+        self.delete(thing)
+        self.world.diverged(thing)
+        self.world.diverged(target)
+        for file in self.world.files:
+            if file.inode is inode:
+                file.thing = target
+
+    # What main's changes mean for the view.
+
+    def changed(self, thing: Thing) -> bool:
+        """Whether the suspect changed a thing: its state, or as a directory the names in it."""
+        own_entries = any(
+            at is thing and b.thing is not None for (at, _), b in self.bindings.items()
+        )
+        return thing in self.versions or (thing.is_dir and own_entries)
+
+    def _shows_mains(self, directory: Thing, name: bytes, thing: Thing) -> bool:
+        """Whether the view shows the thing under this name because main has it there."""
+        binding = self.bindings.get((directory, name))
+        own = binding is not None and binding.thing is not None
+        return not own and self.child(directory, name) is thing
+
+    def main_loses(self, directory: Thing, name: bytes, thing: Thing, *, last: bool) -> None:
+        """Main is about to lose a name. What the suspect changed stays, under the name it had."""
+        if self.deleted(thing):
+            return
+        if self._shows_mains(directory, name, thing):
+            if self.changed(thing):
+                self.version(thing)
+                self.bindings[directory, name] = Binding(thing, thing, kept=True)
+        elif last and self.placed(thing):
+            self.version(thing)
+
+    def main_moves(self, moves: list[tuple[Name, Name, Thing]]) -> None:
+        """Main is about to rename; all at once for an exchange."""
+        kept: dict[Name, Binding] = {}
+        hidden: dict[Name, Binding] = {}
+        for old, new, thing in moves:
+            binding = self.bindings.get(old)
+            if self.deleted(thing):
+                continue
+            if self._shows_mains(*old, thing):
+                if thing not in self.versions:
+                    continue
+                kept[old] = Binding(thing, thing, kept=True)
+            elif binding is None or thing not in (binding.thing, binding.replaced):
+                continue
+            hidden[new] = Binding(None, thing, kept=True)
+        for name, binding in hidden.items():
+            if name not in self.bindings or self.bindings[name].thing is None:
+                self.bindings[name] = binding
+        self.bindings |= kept
+
+
+@dataclass(eq=False)
+class ModelFile:
+    """An open file. `sid` is whose view its writes go to; `before` if it was opened before the suspicion."""
+
+    world: World
+    thing: Thing
+    inode: Inode
+    flags: int
+    uid: int
+    sid: int = 0
+    before: bool = False
+    counted: bool = False
+
+    def read(self) -> bytes:
+        if self.flags & os.O_ACCMODE == os.O_WRONLY:
+            fail(errno.EBADF)
+        return self.inode.data
+
+    def write(self, offset: int, data: bytes) -> int:
+        if self.flags & os.O_ACCMODE == os.O_RDONLY:
+            fail(errno.EBADF)
+        if self.sid:
+            self._isolate()
+        elif self.inode is self.thing.inode and not self.counted:
+            self.world.count(self.thing)
+            self.counted = True
+        old = self.inode.data
+        if self.flags & os.O_APPEND:
+            offset = len(old)
+        self.inode.data = old[:offset].ljust(offset, b"\0") + data + old[offset + len(data) :]
+        self.inode.mtime = None
+        return len(data)
+
+    def _isolate(self) -> None:
+        """A suspect's write goes to the version, or to a copy without a name if the file was deleted."""
+        view = self.world.views[self.sid]
+        version = view.versions.get(self.thing)
+        own = version.inode if version is not None else None
+        if self.inode is own:
+            return
+        if version is None and self.inode is self.thing.inode:
+            self.inode = view.modified(self.thing)
+        elif self.before and own is not None:
+            self.inode = own
+        elif self.inode.sid != self.sid:
+            self.inode = self.inode.copy(self.sid)
+
+    def close(self) -> None:
+        self.world.files.remove(self)
+
+
+class World:
+    """Main, every view, and the files that are open."""
+
+    def __init__(self) -> None:
+        self.root = Thing(stat.S_IFDIR, Inode(0o755, 0, 0))
+        self.names: dict[Thing, dict[bytes, Thing]] = {self.root: {}}
+        self.views: dict[int, View] = {}
+        self.waiting: dict[int, View] = {}
+        self.files: list[ModelFile] = []
+        self._sids = itertools.count(1)
+
+    def suspect(self, uid: int, user: str) -> View:
+        """Isolate a user. Files open for reading and writing are closed (the holder is killed)."""
+        view = View(self, next(self._sids), uid, user)
+        self.views[view.sid] = view
+        for file in self.files:
+            if file.uid == uid:
+                assert file.flags & os.O_ACCMODE != os.O_RDWR, "cannot be isolated"
+                file.sid, file.before = view.sid, True
+        return view
+
+    def view_of(self, uid: int) -> View | None:
+        return next((view for view in self.views.values() if view.uid == uid), None)
+
+    def child(self, directory: Thing, name: bytes) -> Thing | None:
+        return self.names.get(directory, {}).get(name)
+
+    def main_names(self) -> Iterator[tuple[Name, Thing]]:
+        for directory, names in self.names.items():
+            for name, thing in names.items():
+                yield (directory, name), thing
+
+    def links(self, thing: Thing) -> int:
+        return sum(there is thing for _, there in self.main_names())
+
+    def diverged(self, thing: Thing) -> None:
+        """A suspect changed the thing: whoever has main's open counts as modifying anew."""
+        for file in self.files:
+            if file.inode is thing.inode:
+                file.counted = False
+
+    def count(self, thing: Thing) -> None:
+        """A trusted modification."""
+        if thing.vector is not None:
+            count = thing.vector[G]
+            assert isinstance(count, int), "main has it, so it is not deleted"
+            thing.vector = {**thing.vector, G: count + 1}
+
+    def add(self, directory: Thing, name: bytes, thing: Thing) -> None:
+        self.names[directory][name] = thing
+        if thing.is_dir:
+            self.names.setdefault(thing, {})
+        self.touch(directory)
+
+    def touch(self, directory: Thing) -> None:
+        assert directory.inode is not None
+        directory.inode.mtime = None
+
+    def unlink(self, directory: Thing, name: bytes) -> None:
+        """A trusted user removes a name."""
+        thing = self.names[directory][name]
+        last = thing.is_dir or self.links(thing) == 1
+        for view in self.views.values():
+            view.main_loses(directory, name, thing, last=last)
+        if not last:
+            self.count(thing)
+        elif thing.vector is not None:
+            thing.vector = {**thing.vector, G: "d"}
+        self.lose(directory, name)
+
+    def lose(self, directory: Thing, name: bytes) -> None:
+        """Main has the name no more, and with the last one the thing."""
+        thing = self.names[directory].pop(name)
+        if not self.links(thing):
+            thing.inode = None
+            self.names.pop(thing, None)
+        self.touch(directory)
+
+    def rename(self, old: Name, new: Name) -> None:
+        """A trusted user renames; a file replaced by another of its type lives on."""
+        thing, target = self.names[old[0]][old[1]], self.child(*new)
+        if target is not None:
+            same = thing.kind == target.kind and not thing.is_dir
+            if same and self.links(thing) == self.links(target) == 1:
+                self._replace_content(old, thing, target)
+                self.touch(new[0])
+                return
+            self.unlink(*new)
+        for view in self.views.values():
+            view.main_moves([(old, new, thing)])
+        self.count(thing)
+        del self.names[old[0]][old[1]]
+        self.touch(old[0])
+        self.add(*new, thing)
+
+    def _replace_content(self, old: Name, thing: Thing, target: Thing) -> None:
+        inode = thing.inode
+        self.unlink(*old)
+        self.count(target)
+        target.inode = inode
+        for file in self.files:
+            if file.inode is inode:
+                file.thing = target
+
+    def exchange(self, one: Name, other: Name) -> None:
+        thing, there = self.names[one[0]][one[1]], self.names[other[0]][other[1]]
+        for view in self.views.values():
+            view.main_moves([(one, other, thing), (other, one, there)])
+        self.count(thing)
+        self.count(there)
+        self.add(*one, there)
+        self.add(*other, thing)
+
+    def reset_vectors(self) -> None:
+        """A vector that no version needs any more is removed (paper, section 6.2)."""
+        views = (*self.views.values(), *self.waiting.values())
+        needed = {thing for view in views for thing in view.versions}
+        for _, thing in self.main_names():
+            if thing not in needed:
+                thing.vector = None
+
+    def user(self, uid: int, gid: int, umask: int) -> ModelUser:
+        return ModelUser(self, uid, gid, umask)
+
+
+@dataclass(eq=False)
+class ModelCalls:
+    """The world as the backend of a `Vfs`, for one user: main's or the view's side of every call."""
+
+    world: World
+    uid: int
+    gid: int
+    umask: int
+
+    @property
+    def view(self) -> View | None:
+        return self.world.view_of(self.uid)
+
+    def root(self) -> Thing:
+        return self.world.root
+
+    def lookup(self, parent: Thing, name: bytes) -> Thing | None:
+        return (self.view or self.world).child(parent, name)
+
+    def kind(self, at: Thing) -> int:
+        return at.kind
+
+    def _inode(self, at: Thing) -> Inode:
+        if self.view is not None:
+            return self.view.inode(at)
+        assert at.inode is not None
+        return at.inode
+
+    def readlink(self, at: Thing) -> bytes:
+        return self._inode(at).data
+
+    def stat(self, at: Thing) -> Stat:
+        inode, mtime = self._inode(at), self._inode(at).mtime
+        if at.is_dir:
+            nlink = 2 + sum(kind == stat.S_IFDIR for kind in self.entries(at).values())
+        else:
+            nlink = (self.view or self.world).links(at)
+        if self.view is not None and at in self.view.touched:
+            mtime = None
+        return Stat(at.kind, inode.mode, inode.uid, inode.gid, nlink, len(inode.data), mtime)
+
+    def identity(self, at: Thing) -> Hashable:
+        return at
+
+    def entries(self, at: Thing) -> dict[bytes, int]:
+        view = self.view
+        entries = self.world.names[at] if view is None else view.entries(at)
+        return {name: thing.kind for name, thing in entries.items()}
+
+    def make(self, parent: Thing, name: bytes, mode: int, target: bytes | None) -> Thing:
+        above, thing = self._inode(parent), Thing(stat.S_IFMT(mode))
+        permissions = 0o777 if target is not None else stat.S_IMODE(mode) & ~self.umask
+        gid = self.gid
+        if above.mode & stat.S_ISGID:
+            gid = above.gid
+            permissions |= stat.S_ISGID if thing.is_dir else 0
+        inode = Inode(permissions, self.uid, gid, target or b"")
+        view = self.view
+        if view is None:
+            thing.inode = inode
+            self.world.add(parent, name, thing)
+        else:
+            inode.sid = view.sid
+            view.versions[thing] = Version(inode, {G: 0, view.sid: "m"})
+            view.bind(parent, name, thing)
+        return thing
+
+    def create(self, parent: Thing, name: bytes, mode: int, flags: int) -> ModelFile:
+        return self.open(self.make(parent, name, stat.S_IFREG | mode, None), flags & ~os.O_TRUNC)
+
+    def open(self, at: Thing, flags: int) -> ModelFile:
+        view = self.view
+        if flags & os.O_TRUNC:
+            self.change(at, Change(size=0))
+        sid = 0 if view is None else view.sid
+        file = ModelFile(self.world, at, self._inode(at), flags, self.uid, sid)
+        file.counted = bool(flags & os.O_TRUNC)
+        self.world.files.append(file)
+        return file
+
+    def unlink(self, parent: Thing, name: bytes) -> None:
+        view = self.view
+        if view is None:
+            self.world.unlink(parent, name)
+        else:
+            thing = view.child(parent, name)
+            assert thing is not None
+            view.remove(parent, name, thing)
+
+    def rmdir(self, parent: Thing, name: bytes) -> None:
+        thing = self.lookup(parent, name)
+        assert thing is not None
+        if self.entries(thing):
+            fail(errno.ENOTEMPTY)
+        self.unlink(parent, name)
+
+    def rename(self, parent: Thing, name: bytes, to: Thing, to_name: bytes, flags: int) -> None:
+        old, new, view = (parent, name), (to, to_name), self.view
+        thing, target = self.lookup(*old), self.lookup(*new)
+        assert thing is not None
+        if flags & EXCHANGE:
+            assert target is not None
+            if view is None:
+                self.world.exchange(old, new)
+                return
+            view.bind(*old, target)
+            view.bind(*new, thing)
+            self.world.diverged(thing)
+            self.world.diverged(target)
+            return
+        if target is not None and target.is_dir and self.entries(target):
+            fail(errno.ENOTEMPTY)
+        if view is None:
+            self.world.rename(old, new)
+        else:
+            view.rename(old, new, thing, target)
+
+    def link(self, at: Thing, parent: Thing, name: bytes) -> None:
+        view = self.view
+        if view is None:
+            self.world.count(at)
+            self.world.add(parent, name, at)
+        else:
+            view.bind(parent, name, at)
+            self.world.diverged(at)
+
+    def _changing(self, at: Thing) -> Inode:
+        if self.view is not None:
+            return self.view.modified(at)
+        self.world.count(at)
+        assert at.inode is not None
+        return at.inode
+
+    def change(self, at: Thing, change: Change) -> None:
+        inode = self._changing(at)
+        if change.size is not None:
+            inode.data = inode.data[: change.size].ljust(change.size, b"\0")
+            inode.mtime = None
+        if change.mode is not None:
+            inode.mode = change.mode
+        if change.uid is not None and change.gid is not None:
+            inode.uid, inode.gid = change.uid, change.gid
+        if change.mtime is not None:
+            inode.mtime = change.mtime
+            if self.view is not None:
+                self.view.touched.discard(at)
+
+    def xattrs(self, at: Thing) -> dict[str, bytes]:
+        return dict(self._inode(at).xattrs)
+
+    def set_xattr(self, at: Thing, name: str, value: bytes) -> None:
+        self._changing(at).xattrs[name] = value
+
+    def remove_xattr(self, at: Thing, name: str) -> None:
+        if name not in self._inode(at).xattrs:
+            fail(errno.ENODATA)
+        del self._changing(at).xattrs[name]
+
+
+class ModelUser(Vfs[Thing]):
+    """A user of the model."""
+
+    def __init__(self, world: World, uid: int, gid: int, umask: int) -> None:
+        super().__init__(ModelCalls(world, uid, gid, umask))

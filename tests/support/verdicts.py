@@ -1,0 +1,253 @@
+"""What a verdict makes of a model's world: Protocol 3 object by object, then names, as the design says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from support.model import G, Inode, Name, Thing, Vector, View, World
+
+
+def dominates(one: Vector, other: Vector) -> bool:
+    """Of padded vectors: in every dimension the same, the larger number, 'm' over 0, or anything over 'd'."""
+    for dimension in one.keys() | other.keys():
+        a, b = one.get(dimension, 0), other.get(dimension, 0)
+        larger = isinstance(a, int) and isinstance(b, int) and a > b
+        if not (a == b or b == "d" or larger or (a, b) == ("m", 0)):
+            return False
+    return True
+
+
+def protocol3(main: Vector, own: Vector, sid: int) -> tuple[str, Vector]:
+    """What becomes of an object, and main's merged vector. The paper's Protocol 3, in its order."""
+    if main[G] == "d" and own[sid] == "d":
+        return "nothing", {**main, sid: "d"}
+    if main[G] == "d":
+        if own[sid] == "m":
+            return "take", {**main, G: own[G], sid: "m"}
+        return "keep", main
+    if own[sid] == "d":
+        modified = main[G] > own[G]  # type: ignore[operator]  # both are numbers here
+        merged = any(main[d] == "m" and own.get(d, 0) == 0 for d in main if d != G)
+        if modified or merged:
+            return "keep", {**main, sid: "d"}
+        return "delete", {**main, G: "d", sid: "d"}
+    if dominates(main, own):
+        return "keep", main
+    if dominates(own, main):
+        return "take", {**dict.fromkeys(main, 0), **own}
+    return "conflict", main
+
+
+@dataclass(eq=False)
+class Merge:
+    """An innocent verdict. `clean` is whether nothing had to be decided between main and the suspect."""
+
+    world: World
+    view: View
+    outcomes: dict[Thing, tuple[str, Vector]] = field(default_factory=dict)
+    united: dict[Thing, Thing] = field(default_factory=dict)
+    clean: bool = True
+
+    def outcome(self, thing: Thing) -> str:
+        return self.outcomes[thing][0] if thing in self.outcomes else ""
+
+    @property
+    def contested(self) -> set[Thing]:
+        return {thing for thing in self.outcomes if self.outcome(thing) == "conflict"}
+
+    def run(self) -> None:
+        world, view = self.world, self.view
+        for thing, version in view.versions.items():
+            if thing.vector is not None:
+                self.outcomes[thing] = protocol3(thing.vector, version.vector, view.sid)
+                missing = version.inode is None
+                lost = self.outcome(thing) == "keep" and missing
+                self.clean &= not lost and self.outcome(thing) != "conflict"
+        self.clean &= not any(b.kept for b in view.bindings.values())
+        self._merge_names()
+        for thing in list(view.versions):
+            self._merge_state(thing)
+        contested = {thing: view.versions[thing] for thing in self.contested}
+        del world.views[view.sid]
+        _to_main(view)
+        if contested:
+            view.versions, view.bindings, view.touched = contested, {}, set()
+            world.waiting[view.sid] = view
+        world.reset_vectors()
+
+    # Names.
+
+    def _merge_names(self) -> None:
+        removed = self._removals()
+        added = self._additions()
+        for thing in {t for t in added.values() if t.inode is not None}:
+            self._settle_renames(thing, removed, added)
+        self._cancel_full_directories(removed)
+        self._tell_others(removed, added)
+        for name in removed:
+            self.world.names[name[0]].pop(name[1])
+            self.world.touch(name[0])
+        for name, thing in self._from_the_top(added):
+            self._place(name, thing)
+        for thing in set(removed.values()):
+            if not self.world.links(thing):
+                thing.inode = None
+                self.world.names.pop(thing, None)
+
+    def _removals(self) -> dict[Name, Thing]:
+        """Main's names that the suspect took away, if that stands."""
+        found: dict[Name, Thing] = {}
+        for name, binding in self.view.bindings.items():
+            thing = binding.replaced
+            if thing is None or binding.kept or binding.thing is thing:
+                continue
+            if self.world.child(*name) is not thing or self.outcome(thing) == "conflict":
+                continue
+            if not self.view.deleted(thing) or self.outcome(thing) == "delete":
+                found[name] = thing
+        return found
+
+    def _additions(self) -> dict[Name, Thing]:
+        """The suspect's names of things that main has or that come into it."""
+        found: dict[Name, Thing] = {}
+        for name, binding in self.view.bindings.items():
+            thing = binding.thing
+            if thing is None or thing in self.contested or self.world.child(*name) is thing:
+                continue
+            returns = thing.inode is None and self.outcome(thing) == "take"
+            born = thing.inode is None and thing not in self.outcomes
+            if returns or (not binding.kept and (born or thing.inode is not None)):
+                found[name] = thing
+                self.clean &= not returns
+        return found
+
+    def _settle_renames(
+        self, thing: Thing, removed: dict[Name, Thing], added: dict[Name, Thing]
+    ) -> None:
+        """What both sides renamed keeps main's name."""
+        taken = [name for name, there in removed.items() if there is thing]
+        took_any = any(
+            b.replaced is thing and b.thing is not thing for b in self.view.bindings.values()
+        )
+        if not taken and (thing.is_dir or took_any):
+            for name in [name for name, there in added.items() if there is thing]:
+                del added[name]
+            self.clean = False
+
+    def _cancel_full_directories(self, removed: dict[Name, Thing]) -> None:
+        """A directory that the suspect deleted stays if something stays in it."""
+        doomed = [
+            (name, thing)
+            for name, thing in removed.items()
+            if thing.is_dir and self.view.deleted(thing)
+        ]
+        for name, thing in sorted(doomed, key=lambda entry: -self._depth(entry[1])):
+            if any((thing, inner) not in removed for inner in self.world.names[thing]):
+                del removed[name]
+                self.clean = False
+
+    def _depth(self, thing: Thing) -> int:
+        depth = 0
+        while thing is not self.world.root:
+            thing = next(name[0] for name, there in self.world.main_names() if there is thing)
+            depth += 1
+        return depth
+
+    def _tell_others(self, removed: dict[Name, Thing], added: dict[Name, Thing]) -> None:
+        """Other suspects' views stay whole, as if a trusted user had made the changes."""
+        others = [view for view in self.world.views.values() if view is not self.view]
+        for thing in dict.fromkeys(removed.values()):
+            olds = [name for name, there in removed.items() if there is thing]
+            news = [name for name, there in added.items() if there is thing]
+            last = len(olds) == self.world.links(thing) and not news
+            for view in others:
+                for old, new in zip(olds, news, strict=False):
+                    view.main_moves([(old, new, thing)])
+                for old in olds[len(news) :]:
+                    view.main_loses(*old, thing, last=last)
+
+    def _from_the_top(self, added: dict[Name, Thing]) -> list[tuple[Name, Thing]]:
+        """Directories before what comes into them."""
+        ahead, ordered = dict(added), []
+        while ahead:
+            ready = [name for name in ahead if name[0] not in ahead.values()]
+            if not ready:  # a circle of directories moved into each other on both sides
+                self.clean = False
+                break
+            ordered += [(name, ahead.pop(name)) for name in ready]
+        return ordered
+
+    def _place(self, name: Name, thing: Thing) -> None:
+        world, version = self.world, self.view.versions.get(thing)
+        directory = self.united.get(name[0], name[0])
+        there = world.child(directory, name[1])
+        if there is not None and there.is_dir and thing.is_dir and thing.inode is None:
+            self.united[thing] = there
+            self.clean = False
+            return
+        own_name = name[1] if there is None else self._beside(directory, name[1])
+        if thing.inode is None:
+            assert version is not None
+            assert version.inode is not None
+            thing.inode = version.inode
+            thing.inode.sid = 0
+            if thing in self.outcomes:
+                thing.vector = self.outcomes[thing][1]
+        world.add(directory, own_name, thing)
+
+    def _beside(self, directory: Thing, name: bytes) -> bytes:
+        self.clean = False
+        aside = name + b".isofs-" + self.view.user.encode()
+        count = 1
+        while self.world.child(directory, aside) is not None:
+            count += 1
+            aside = name + b".isofs-%b-%d" % (self.view.user.encode(), count)
+        return aside
+
+    # States.
+
+    def _merge_state(self, thing: Thing) -> None:
+        inode = self.view.versions[thing].inode
+        if thing not in self.outcomes or self.outcome(thing) == "conflict":
+            return
+        outcome, thing.vector = self.outcomes[thing]
+        if outcome == "take" and thing.inode is not None and inode is not None:
+            if thing.inode is inode:
+                return
+            if thing.is_dir or self.world.links(thing) > 1:
+                _overwrite(thing.inode, inode)
+            else:
+                thing.inode = inode
+                inode.sid = 0
+
+
+def _overwrite(inode: Inode, by: Inode) -> None:
+    inode.mode, inode.uid, inode.gid = by.mode, by.uid, by.gid
+    inode.data, inode.xattrs, inode.mtime = by.data, dict(by.xattrs), by.mtime
+
+
+def _to_main(view: View) -> None:
+    """Files of a former suspect go on working on main, or on what they had if main has that no more."""
+    for file in view.world.files:
+        if file.sid != view.sid:
+            continue
+        version = view.versions.get(file.thing)
+        if version is not None and version.inode is file.inode and file.thing.inode is not None:
+            file.inode = file.thing.inode
+        if file.inode is not file.thing.inode and file.inode.sid == view.sid:
+            file.inode.sid = 0
+        file.sid, file.before, file.counted = 0, False, False
+
+
+def innocent(world: World, sid: int) -> Merge:
+    """Merge a suspect's view into main."""
+    merge = Merge(world, world.views[sid])
+    merge.run()
+    return merge
+
+
+def malicious(world: World, sid: int) -> None:
+    """Discard a suspect's view."""
+    view = world.views.pop(sid)
+    _to_main(view)
+    world.reset_vectors()
