@@ -60,14 +60,14 @@ def _of_object(fs: Filesystem, view: View, op: Op) -> Iterator[ChangeLine]:
     kind = kind_word(obj.kind)
     removed = _removed_names(fs, view, op)
     if version is not None and version.state == "d":
-        for path in removed or [views.path(fs, MAIN, obj) or fs.origins[op].name]:
-            yield ChangeLine("deleted", kind, path, op)
+        for name in removed or [views.path(fs, MAIN, obj) or fs.origins[op].name]:
+            yield ChangeLine("deleted", kind, name, op)
         return
     size = _size(fs, view, obj)
     given = _given_names(fs, view, op)
     if version is not None and fs.origins[op].born == view.sid:
-        for path in given:
-            yield ChangeLine("added", kind, path, op, None, size)
+        for name in given:
+            yield ChangeLine("added", kind, name, op, None, size)
         return
     if version is not None:
         path = views.path(fs, view.sid, obj)

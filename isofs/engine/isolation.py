@@ -76,6 +76,10 @@ def copy_up(
     mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
     batch.set_vector(op, main)
     batch.put(Version(view.sid, op, "m", own, str(op), mark, attributes))
+    touched = view.touches.get(op)
+    if touched is not None:
+        _set_mtime(to, max(touched, at.st_mtime_ns))
+        batch.drop(Touch(view.sid, op, touched))
     batch.commit()
     _diverged(fs, obj)
     move_handles(fs, view, obj)
@@ -151,9 +155,18 @@ def _bind(fs: Filesystem, view: View, directory: Obj, name: bytes, op: Op, batch
     batch.put(Binding(view.sid, batch.op_of(directory), name, op, replaced))
 
 
-def touch(view: View, directory: Obj, batch: Batch) -> None:
-    """The names in a directory changed in the view: its time stamps there are now."""
-    batch.put(Touch(view.sid, batch.op_of(directory), time.time_ns()))
+def touch(fs: Filesystem, view: View, directory: Obj, batch: Batch) -> None:
+    """The names in a directory changed in the view: its modification time there is now."""
+    now, content = time.time_ns(), tree.content(fs, view.sid, directory)
+    if content is None:
+        batch.put(Touch(view.sid, batch.op_of(directory), now))
+    else:
+        _set_mtime(content, now)
+
+
+def _set_mtime(content: Place, at_ns: int) -> None:
+    with tree.reached_place(content) as path:
+        os.utime(path, ns=(os.stat(path).st_atime_ns, at_ns))
 
 
 def create(
@@ -178,7 +191,7 @@ def create(
     _make(fs, view, directory, to, mode, caller, rdev, target)
     batch.put(Version(view.sid, op, "m", Vector.of({G: 0, view.sid: "m"}), str(op), None))
     _bind(fs, view, directory, name, op, batch)
-    touch(view, directory, batch)
+    touch(fs, view, directory, batch)
     batch.commit()
     return obj
 
@@ -257,7 +270,7 @@ def _existing(fs: Filesystem, view: View, directory: Obj, name: bytes) -> Obj:
 def _remove(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj) -> None:
     batch = Batch(fs)
     content = _remove_in(fs, view, directory, name, obj, batch)
-    touch(view, directory, batch)
+    touch(fs, view, directory, batch)
     batch.commit()
     finish_removal(fs, obj, content)
 
@@ -316,7 +329,7 @@ def link(fs: Filesystem, view: View, obj: Obj, directory: Obj, name: bytes) -> N
         raise CallError(errno.ENOENT)
     batch = Batch(fs)
     _bind(fs, view, directory, name, batch.op_of(obj), batch)
-    touch(view, directory, batch)
+    touch(fs, view, directory, batch)
     batch.commit()
     _diverged(fs, obj)
 
@@ -352,8 +365,8 @@ def rename(
         content = _remove_in(fs, view, to, to_name, target, batch)
     _unname(fs, view, directory, name, batch)
     _bind(fs, view, to, to_name, op, batch)
-    touch(view, directory, batch)
-    touch(view, to, batch)
+    touch(fs, view, directory, batch)
+    touch(fs, view, to, batch)
     batch.commit()
     _claim_moved(fs, view, obj)
     if target is not None:
@@ -405,8 +418,8 @@ def _replace_content(fs: Filesystem, view: View, directory: Obj, name: bytes, to
         gone = delete_isolated(version.vector, view.sid)
         batch.put(replace(version, state="d", vector=gone, content=None))
     _unname(fs, view, directory, name, batch)
-    touch(view, directory, batch)
-    touch(view, to, batch)
+    touch(fs, view, directory, batch)
+    touch(fs, view, to, batch)
     batch.commit()
     _exchange_nodes(fs, view, obj, target)
     finish_removal(fs, obj, obsolete)
@@ -442,8 +455,8 @@ def exchange(fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, t
     one_op, other_op = batch.op_of(one), batch.op_of(other)
     _bind(fs, view, directory, name, other_op, batch)
     _bind(fs, view, to, to_name, one_op, batch)
-    touch(view, directory, batch)
-    touch(view, to, batch)
+    touch(fs, view, directory, batch)
+    touch(fs, view, to, batch)
     batch.commit()
     for obj in (one, other):
         _claim_moved(fs, view, obj)

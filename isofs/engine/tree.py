@@ -167,7 +167,14 @@ def reached(fs: Filesystem, node: Node) -> Iterator[bytes]:
     if node.pinned >= 0:
         yield b"/proc/self/fd/%d" % node.pinned
         return
-    opened = open_place(backing(fs, node))
+    with reached_place(backing(fs, node)) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def reached_place(at: Place) -> Iterator[bytes]:
+    """A path that leads to the inode at a place, to a link itself if it is one, for as long as it is used."""
+    opened = open_place(at)
     try:
         yield b"/proc/self/fd/%d" % opened
     finally:

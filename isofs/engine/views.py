@@ -115,7 +115,7 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
     if view is not None and obj.op and node.pinned < 0:
         if obj.is_dir:
             nlink = _directory_links(fs, view, obj, at)
-            touched = view.touches.get(obj.op, 0)
+            touched = _touched(fs, view, obj)
             mtime_ns, ctime_ns = max(mtime_ns, touched), max(ctime_ns, touched)
         elif view.concerns(obj.op):
             nlink = link_count(fs, view, obj)
@@ -136,6 +136,24 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
         mtime_ns,
         ctime_ns,
     )
+
+
+def _touched(fs: Filesystem, view: View, directory: Obj) -> int:
+    """When names in a directory last changed that its own inode does not know of.
+
+    For one of main's: by the suspect. For a suspect's version: by trusted users, since the version was made.
+    """
+    version = view.version(directory.op)
+    if version is None:
+        return view.touches.get(directory.op, 0)
+    mark = version.fingerprint
+    if mark is None or not directory.ino:
+        return 0
+    try:
+        at = tree.located(fs, directory)[1]
+    except (OSError, CallError):
+        return 0
+    return at.st_mtime_ns if at.st_ctime_ns > mark.ctime_ns else 0
 
 
 def link_count(fs: Filesystem, view: View, obj: Obj) -> int:

@@ -181,7 +181,7 @@ class Names:
         fs.objects[obj.ino] = obj
         obj.links = {(directory, name): None}
         if obj.is_dir:
-            self._born.append((obj, max(found.st_mtime_ns, view.touches.get(obj.op, 0))))
+            self._born.append((obj, found.st_mtime_ns))
         settle.promote(fs, view, obj)
         settle.expire(fs, directory, name)
         action = "restored" if decided is not None else "took"

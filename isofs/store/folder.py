@@ -155,8 +155,8 @@ def open_store(path: str, *, create: bool = True) -> Store:
         if isinstance(error, OSError):
             raise StoreUnusable(f"the store {path} cannot be opened: {error.strerror}") from error
         raise
-    for name in os.listdir(folders[b"staging"]):
-        inodes.remove(Place(folders[b"staging"], os.fsencode(name)))
+    for leftover in os.listdir(folders[b"staging"]):
+        inodes.remove(Place(folders[b"staging"], os.fsencode(leftover)))
     return Store(path, database, lock, root, folders)
 
 
