@@ -98,6 +98,9 @@ def lookup(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Entry |
     """What a name leads to, counted as a look-up; None if nothing."""
     sid = sid_of(fs, caller, parent)
     if sid:
+        told = fs.retries.get(caller.pid)
+        if told is not None:
+            told.looked_up = True
         obj = views.child(fs, sid, parent.obj, name)
         if obj is None:
             return None

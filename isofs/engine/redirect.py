@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import errno
 
-from isofs.engine.state import Caller, Filesystem, Node, Obj, View, node_for
+from isofs.engine.state import Caller, Filesystem, Node, Obj, Retry, View, node_for
 from isofs.errors import CallError
 
 #: Names remembered as answered with a suspect's own node; beyond it all are forgotten, which costs look-ups only.
 _HANDED_LIMIT = 200_000
 
+#: What begins the key of a call that removes or moves names.
+NAMES = "names"
+
 
 def redirect(fs: Filesystem, caller: Caller, view: View, *objects: Obj, key: tuple[object, ...]) -> None:
     """Make the caller's thread look up again; the next look-ups answer the suspect's own nodes for `objects`.
 
-    Returns if the thread has just been told so for the same `key`; raises ESTALE otherwise.
+    Returns if the thread has just been told so for the same `key`; raises ESTALE otherwise. What concerns names
+    comes again only after a look-up: without one it is another call.
     """
-    if fs.retries.pop(caller.pid, None) == key:
+    told = fs.retries.pop(caller.pid, None)
+    if told is not None and told.key == key and (told.looked_up or key[0] != NAMES):
         return
-    fs.retries[caller.pid] = key
+    fs.retries[caller.pid] = Retry(key)
     fs.claims[view.sid] = tuple(o for o in objects if o.is_dir)
     for obj in objects:
         if not obj.is_dir:
@@ -41,7 +46,7 @@ def claim_names(fs: Filesystem, caller: Caller, view: View, *names: tuple[Node, 
         (parent, name, obj) for parent, name, obj in names if obj is not None and not _is_own(fs, view, parent, name)
     ]
     if missing:
-        key = ("names", *((parent.id, name) for parent, name, _ in missing))
+        key = (NAMES, *((parent.id, name) for parent, name, _ in missing))
         redirect(fs, caller, view, *(obj for _, _, obj in missing), key=key)
     fs.claims.pop(view.sid, None)
 

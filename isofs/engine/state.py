@@ -113,6 +113,14 @@ class Handle:
         return self.flags & os.O_ACCMODE != os.O_RDONLY
 
 
+@dataclass(slots=True)
+class Retry:
+    """What a thread was answered ESTALE for, and whether it has looked a name up since."""
+
+    key: tuple[object, ...]
+    looked_up: bool = False
+
+
 class Kernel(Protocol):
     """What the engine asks of whoever caches its answers. Neither call waits for the kernel's locks."""
 
@@ -135,13 +143,18 @@ class NoKernel:
 
 @dataclass(eq=False, slots=True)
 class View:
-    """A suspect's changes: versions by object, bindings by directory and name, and the way back."""
+    """A suspect's changes: versions by object, bindings by directory and name, and the way back.
+
+    `placed` and `hiding` are the names that lead to an object and those that hide it; `subdirectories` the names, by
+    directory, that lead to a directory or hide one.
+    """
 
     sid: SubjectId
     versions: dict[Op, Version] = field(default_factory=dict)
     bindings: dict[Op, dict[bytes, Binding]] = field(default_factory=lambda: defaultdict(dict))
     placed: dict[Op, set[tuple[Op, bytes]]] = field(default_factory=lambda: defaultdict(set))
     hiding: dict[Op, set[tuple[Op, bytes]]] = field(default_factory=lambda: defaultdict(set))
+    subdirectories: dict[Op, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     touches: dict[Op, int] = field(default_factory=dict)
     decisions: dict[Op, Decided] = field(default_factory=dict)
 
@@ -160,9 +173,12 @@ class View:
         """Whether the object has a version, or a name of the suspect's or one that the suspect removed."""
         return op in self.versions or op in self.placed or op in self.hiding
 
-    def put_binding(self, b: Binding) -> None:
+    def put_binding(self, b: Binding, *, of_directory: bool) -> None:
+        """Add a binding; `of_directory` is whether it leads to a directory or replaced one."""
         self.drop_binding(b)
         self.bindings[b.directory][b.name] = b
+        if of_directory:
+            self.subdirectories[b.directory].add(b.name)
         if b.op is not None:
             self.placed[b.op].add((b.directory, b.name))
         if b.replaced is not None:
@@ -172,8 +188,10 @@ class View:
         old = self.bindings.get(key.directory, {}).pop(key.name, None)
         if old is None:
             return
+        self.subdirectories[old.directory].discard(old.name)
         if not self.bindings[old.directory]:
             del self.bindings[old.directory]
+            del self.subdirectories[old.directory]
         for index, op in ((self.placed, old.op), (self.hiding, old.replaced)):
             if op is not None:
                 index[op].discard((old.directory, old.name))
@@ -207,7 +225,7 @@ class Filesystem:
     nodes: dict[int, Node] = field(default_factory=dict)
     handles: dict[int, Handle] = field(default_factory=dict)
     descriptors: OrderedDict[Obj, int] = field(default_factory=OrderedDict)
-    retries: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    retries: dict[int, Retry] = field(default_factory=dict)
     handed: dict[tuple[int, bytes], Node] = field(default_factory=dict)
     claims: dict[SubjectId, tuple[Obj, ...]] = field(default_factory=dict)
     next_node: int = FIRST_COUNTED_NODE
@@ -329,7 +347,7 @@ def apply(fs: Filesystem, change: Change) -> None:
     else:
         view = fs.view_of(record.sid)
         if view is not None:
-            _apply_to_view(view, record, put)
+            _apply_to_view(fs, view, record, put)
 
 
 def _apply_subject(fs: Filesystem, subject: Subject, put: bool) -> None:
@@ -348,7 +366,7 @@ def _apply_subject(fs: Filesystem, subject: Subject, put: bool) -> None:
         fs.waiting[subject.sid] = view
 
 
-def _apply_to_view(view: View, record: Version | Binding | Touch | Decided, put: bool) -> None:
+def _apply_to_view(fs: Filesystem, view: View, record: Version | Binding | Touch | Decided, put: bool) -> None:
     if isinstance(record, Version):
         if put:
             view.versions[record.op] = record
@@ -356,7 +374,9 @@ def _apply_to_view(view: View, record: Version | Binding | Touch | Decided, put:
             view.versions.pop(record.op, None)
     elif isinstance(record, Binding):
         if put:
-            view.put_binding(record)
+            ops = [op for op in (record.op, record.replaced) if op is not None]
+            of_directory = any(fs.origins[op].kind == stat.S_IFDIR for op in ops)
+            view.put_binding(record, of_directory=of_directory)
         else:
             view.drop_binding(record)
     elif isinstance(record, Touch):

@@ -181,7 +181,8 @@ def _directory_links(fs: Filesystem, view: View, obj: Obj, at: os.stat_result) -
             return count
     else:
         count = 2
-    for name, binding in view.bindings.get(obj.op, {}).items():
+    for name in view.subdirectories.get(obj.op, ()):
+        binding = view.bindings[obj.op][name]
         if binding.op is not None and fs.by_op[binding.op].is_dir:
             count += 1
         hidden = fs.by_op.get(binding.replaced) if binding.replaced else None

@@ -114,6 +114,8 @@ class Adapter(pyfuse3.Operations):
         return Caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
 
     async def _wait_for_verdict(self, sid: int) -> None:
+        if not self._in_verdict(sid):
+            return
         with trio.move_on_after(VERDICT_PATIENCE) as scope:
             while self._in_verdict(sid):
                 await self.settled.wait()
