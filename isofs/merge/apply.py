@@ -219,14 +219,16 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
         batch.commit()
 
 
-def discard_steps(fs: Filesystem, sid: SubjectId, report: Report) -> Iterator[tuple[int, int]]:
-    """`malicious` step by step: yields (done, total)."""
+def discard_steps(
+    fs: Filesystem, sid: SubjectId, report: Report, mapped: frozenset[int] = frozenset()
+) -> Iterator[tuple[int, int]]:
+    """`malicious` step by step: yields (done, total). Handles on the nodes `mapped` never get at main's objects."""
     subject = fs.subjects[sid]
     view = _begin(fs, sid, SubjectState.DISCARDING)
     name = f"{sid}-{subject.name}-{subject.since.replace(':', '')}".replace("/", "_")
     fs.store.write_evidence(name + ".json", _manifest(fs, view))
     yield 0, 2
-    settle.detach_handles(fs, view)
+    settle.detach_handles(fs, view, mapped)
     report.evidence = fs.store.keep_as_evidence(sid, name)
     yield 1, 2
     settle.finish(fs, view, conflicts=False)

@@ -92,10 +92,17 @@ def _make_anonymous(fs: Filesystem, handle: Handle) -> None:
             inodes.remove(scratch)
 
 
-def detach_handles(fs: Filesystem, view: View) -> None:
-    """All of a subject's handles leave its contents, which are about to become evidence."""
+def detach_handles(fs: Filesystem, view: View, mapped: frozenset[int]) -> None:
+    """All of a subject's handles leave its contents, which are about to become evidence.
+
+    What is open on the nodes `mapped` goes on as a copy without a name: the kernel may still write pages of it.
+    """
     for handle in _handles(fs, view):
-        to_main(fs, handle)
+        if handle.node.id in mapped and handle.node.sid == view.sid:
+            handle.sid, handle.before = MAIN, False
+            _make_anonymous(fs, handle)
+        else:
+            to_main(fs, handle)
 
 
 def finish(fs: Filesystem, view: View, *, conflicts: bool) -> None:

@@ -226,9 +226,20 @@ class Commands:
             subject = self._subject(args)
             counts = Counter(line.change for line in changed.changes(self._fs, self._view(subject)))
             report = Report()
-            await self._carry_out(subject, apply.discard_steps(self._fs, subject.sid, report), progress)
+            mapped = await self._mapped(subject)
+            steps = apply.discard_steps(self._fs, subject.sid, report, mapped)
+            await self._carry_out(subject, steps, progress)
         log.warning("%s is malicious: discarded %s, evidence in %s", subject.name, dict(counts), report.evidence)
         return {"user": subject.name, "counts": dict(counts), "evidence": report.evidence}
+
+    async def _mapped(self, subject: Subject) -> frozenset[int]:
+        """The subject's nodes that processes have mapped writable: what is in their pages may not reach main."""
+        nodes = [n for n in self._fs.nodes.values() if n.sid == subject.sid and n.handles]
+        if not nodes:
+            return frozenset()
+        inos = {number for n in nodes for number in (n.id, n.obj.ino)}
+        found = await trio.to_thread.run_sync(processes.mapped, self._mount, inos)
+        return frozenset(n.id for n in nodes if n.id in found or n.obj.ino in found)
 
     async def _carry_out(self, subject: Subject, steps: Iterator[tuple[int, int]], progress: Progress) -> None:
         for node in list(self._fs.nodes.values()):

@@ -37,6 +37,17 @@ def holders_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
     return found
 
 
+def mapped(mount: str, inodes: Iterable[int]) -> set[int]:
+    """Which of these inodes of a mount some process has mapped shared and writable."""
+    device, _ = _identity(mount)
+    found: set[int] = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                found |= _mapped_by(name, device)
+    return found & set(inodes)
+
+
 def _identity(mount: str) -> tuple[tuple[int, int], set[int]]:
     """The device number of a mount and the ids that it has in the namespaces of processes."""
     device, ids = (0, 0), set()
