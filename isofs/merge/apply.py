@@ -49,8 +49,13 @@ def resume(fs: Filesystem, sid: SubjectId) -> Report:
     return innocent(fs, sid)
 
 
-def merge_steps(fs: Filesystem, sid: SubjectId, report: Report) -> Iterator[tuple[int, int]]:
-    """`innocent` step by step: yields (done, total) after each object, when others may be served."""
+def merge_steps(
+    fs: Filesystem, sid: SubjectId, report: Report, mapped: frozenset[int] = frozenset()
+) -> Iterator[tuple[int, int]]:
+    """`innocent` step by step: yields (done, total) after each object, when others may be served.
+
+    Handles on the nodes `mapped` get at main's objects only where the suspect's version became main's.
+    """
     view = _begin(fs, sid, SubjectState.MERGING)
     total = len(view.versions) + sum(len(names) for names in view.bindings.values())
     done = 0
@@ -66,7 +71,8 @@ def merge_steps(fs: Filesystem, sid: SubjectId, report: Report) -> Iterator[tupl
         yield done, total
     _delete_all(fs, view, report)
     names.restore_times()
-    settle.finish(fs, view, conflicts=any(map(is_conflict, view.decisions.values())))
+    conflicts = any(map(is_conflict, view.decisions.values()))
+    settle.finish(fs, view, conflicts=conflicts, mapped=mapped)
     yield total, total
 
 

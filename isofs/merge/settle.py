@@ -93,7 +93,7 @@ def _make_anonymous(fs: Filesystem, handle: Handle) -> None:
 
 
 def detach_handles(fs: Filesystem, view: View, mapped: frozenset[int]) -> None:
-    """All of a subject's handles leave its contents, which are about to become evidence.
+    """All of a subject's handles leave its contents.
 
     What is open on the nodes `mapped` goes on as a copy without a name: the kernel may still write pages of it.
     """
@@ -105,13 +105,16 @@ def detach_handles(fs: Filesystem, view: View, mapped: frozenset[int]) -> None:
             to_main(fs, handle)
 
 
-def finish(fs: Filesystem, view: View, *, conflicts: bool) -> None:
-    """End the suspicion: no rows but those of contested versions, no folder unless there are some."""
-    for handle in _handles(fs, view):
-        to_main(fs, handle)
+def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int] = frozenset()) -> None:
+    """End the suspicion: no rows but those of contested versions, no folder unless there are some.
+
+    `mapped` as for `detach_handles`; it concerns contested objects only, what was merged is main's.
+    """
+    contested = {op for op in view.versions if conflicts}
+    apart = {n.id for op in contested for n in fs.by_op[op].nodes.values()}
+    detach_handles(fs, view, mapped & apart)
     subject = fs.subjects[view.sid]
     batch = Batch(fs)
-    contested = {op for op in view.versions if conflicts}
     for version in list(view.versions.values()):
         if version.op not in contested:
             batch.drop(version)

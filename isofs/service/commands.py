@@ -203,7 +203,9 @@ class Commands:
         async with self._verdict:
             subject = self._subject(args)
             report = Report()
-            await self._carry_out(subject, apply.merge_steps(self._fs, subject.sid, report), progress)
+            mapped = await self._mapped(subject)
+            steps = apply.merge_steps(self._fs, subject.sid, report, mapped)
+            await self._carry_out(subject, steps, progress)
         log.warning("%s is innocent: %s", subject.name, report.counts)
         return {
             "user": subject.name,
