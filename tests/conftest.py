@@ -1,7 +1,8 @@
-"""Fixtures of the tests that mount: trees that every user can reach, and nothing left behind at the end."""
+"""For all tests: hypothesis profiles, chosen by HYPOTHESIS_PROFILE (`ci` if it is not set), and real mounts."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -10,8 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.mount import Mounted, Person, daemons_below, mounted, mounts_below, trees_base
+
+_SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=_SLOW_IS_FINE, print_blob=True)
+settings.register_profile(
+    "deep",
+    deadline=None,
+    max_examples=5000,
+    stateful_step_count=60,
+    suppress_health_check=_SLOW_IS_FINE,
+    print_blob=True,
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session")
@@ -47,36 +62,67 @@ def _place(base: Path, name: str) -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+class Kept:
+    """A mount that is used again by the tests of a module, for as long as it is clean."""
+
+    def __init__(self, place: Path) -> None:
+        self._place, self._number = place, 0
+        self._stack = contextlib.ExitStack()
+        self._mount: Mounted | None = None
+
+    def mount(self) -> Mounted:
+        if self._mount is None:
+            self._number += 1
+            tree = self._place / f"tree-{self._number}"
+            tree.mkdir()
+            tree.chmod(0o777)
+            self._mount = self._stack.enter_context(mounted(tree))
+        return self._mount
+
+    def drop(self) -> None:
+        """Unmount; the next test gets another mount."""
+        self._mount = None
+        self._stack.pop_all().close()
+
+
 @pytest.fixture(scope="module")
-def common(base: Path, request: pytest.FixtureRequest) -> Iterator[Mounted]:
-    """One mount for all tests of a module; `mount` is how a test gets it clean."""
+def kept(base: Path, request: pytest.FixtureRequest) -> Iterator[Kept]:
+    """What `mount` gets its mount from."""
     assert os.geteuid() == 0, "these tests need root"
     for place in _place(base, request.module.__name__):
-        tree = place / "tree"
-        tree.mkdir()
-        tree.chmod(0o777)
-        with mounted(tree) as mount:
-            yield mount
+        mounts = Kept(place)
+        yield mounts
+        mounts.drop()
 
 
 @pytest.fixture
-def mount(common: Mounted) -> Iterator[Mounted]:
+def mount(kept: Kept) -> Iterator[Mounted]:
     """A mounted directory that is empty, writable for all, and where nobody is isolated.
 
     After the test everything must be sound; then all verdicts are given and everything is removed.
     """
-    yield common
-    common.check()
-    for subject in common.facts("status")["subjects"]:
-        common.facts("malicious", str(subject["uid"]), "--yes")
-    for name in os.listdir(common.path):
-        inner = common.path / name
+    found = kept.mount()
+    yield found
+    try:
+        found.check()
+        _clean(found)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            kept.drop()
+        raise
+
+
+def _clean(mount: Mounted) -> None:
+    for subject in mount.facts("status")["subjects"]:
+        mount.facts("malicious", str(subject["uid"]), "--yes")
+    for name in os.listdir(mount.path):
+        inner = mount.path / name
         if inner.is_dir() and not inner.is_symlink():
             shutil.rmtree(inner)
         else:
             inner.unlink()
-    left = common.facts("check")
-    assert left["checked"]["objects"] == left["checked"]["versions"] == left["checked"]["bindings"] == 0, left
+    left = mount.facts("check")["checked"]
+    assert left["objects"] == left["versions"] == left["bindings"] == 0, left
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from isofs.engine import isolation, main, tree, trusted, views
-from isofs.engine.redirect import claim_names, redirect, remember
-from isofs.engine.state import Caller, Filesystem, Node, Obj, View, node_for
+from isofs.engine.redirect import arrived, claim_names, redirect, remember
+from isofs.engine.state import Caller, Filesystem, Node, Obj, View, drop_if_unused, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
@@ -120,17 +120,6 @@ def forget(fs: Filesystem, node: Node, count: int) -> None:
     drop_if_unused(fs, node)
 
 
-def drop_if_unused(fs: Filesystem, node: Node) -> None:
-    if node.lookups > 0 or node.handles or node.obj is fs.root:
-        return
-    fs.nodes.pop(node.id, None)
-    if node.obj.nodes.get(node.sid) is node:
-        del node.obj.nodes[node.sid]
-    if node.pinned >= 0:
-        os.close(node.pinned)
-        node.pinned = -1
-
-
 def getattr(fs: Filesystem, caller: Caller, node: Node) -> tuple[Attributes, float]:
     """A node's attributes and how long they may be kept."""
     sid = sid_of(fs, caller, node)
@@ -151,12 +140,10 @@ def _has_before(node: Node, sid: SubjectId) -> bool:
 
 def own_node(fs: Filesystem, caller: Caller, view: View, node: Node, what: str) -> Node:
     """The node on which a suspect's change of an object is made; ESTALE first if it came by path to main's."""
-    if node.sid:
-        return node
-    if node.obj is not fs.root and not _has_before(node, view.sid):
+    if not node.sid and node.obj is not fs.root and not _has_before(node, view.sid):
         redirect(fs, caller, view, node.obj, key=(what, node.id))
-        fs.claims.pop(view.sid, None)
-    return node_for(fs, view.sid, node.obj)
+    arrived(fs, caller, view)
+    return node if node.sid else node_for(fs, view.sid, node.obj)
 
 
 def setattr(
@@ -364,6 +351,8 @@ def setxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes, value: byt
 
 
 def removexattr(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> None:
+    with tree.reached(fs, _read_from(fs, caller, node, name)) as path:
+        os.getxattr(path, name)  # without one there is no change to make: no version, no count
     with _changing_xattr(fs, caller, node, name) as path:
         os.removexattr(path, name)
 

@@ -8,8 +8,8 @@ import stat
 
 from isofs.engine import calls, isolation, main, tree, trusted, views
 from isofs.engine.calls import Entry
-from isofs.engine.redirect import redirect
-from isofs.engine.state import Caller, Filesystem, Handle, Node, View, node_for
+from isofs.engine.redirect import arrived, redirect
+from isofs.engine.state import Caller, Filesystem, Handle, Node, View, drop_if_unused, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
 from isofs.store import inodes
@@ -42,6 +42,7 @@ def open(fs: Filesystem, caller: Caller, node: Node, flags: int) -> Handle:
     if view is None:
         return _open_main(fs, caller, node, flags)
     if node.sid:
+        arrived(fs, caller, view)
         return _open_own(fs, caller, view, node, flags)
     redirect(fs, caller, view, node.obj, key=("open", node.id))
     return _open_without_path(fs, caller, view, node, flags)
@@ -144,7 +145,8 @@ def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
     A handle that a suspect opened for reading and writing before the suspicion, and that the operator left, goes on
     writing main.
     """
-    if handle.sid in fs.views and not (handle.before and handle.ready):
+    left = handle.before and handle.flags & os.O_ACCMODE == os.O_RDWR
+    if handle.sid in fs.views and not left:
         prepare_write(fs, handle)
     elif handle.node.pinned < 0:
         trusted.wrote(fs, handle)
@@ -159,7 +161,7 @@ def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
 def prepare_write(fs: Filesystem, handle: Handle) -> None:
     """Before a suspect's write: its version is made and the handle leads to it."""
     view, obj = fs.views[handle.sid], handle.node.obj
-    if handle.node.sid and handle.node.pinned >= 0:
+    if handle.node.pinned >= 0:
         if not handle.ready:
             _detach(fs, handle)
         return
@@ -194,4 +196,4 @@ def release(fs: Filesystem, handle: Handle) -> None:
         os.close(handle.descriptor)
     del fs.handles[handle.id]
     handle.node.handles.discard(handle)
-    calls.drop_if_unused(fs, handle.node)
+    drop_if_unused(fs, handle.node)

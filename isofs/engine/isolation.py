@@ -82,7 +82,18 @@ def copy_up(
         batch.drop(Touch(view.sid, op, touched))
     batch.commit()
     _diverged(fs, obj)
+    _expire_names(fs, view, obj)
     move_handles(fs, view, obj)
+
+
+def _expire_names(fs: Filesystem, view: View, obj: Obj) -> None:
+    """A change through a handle from before looked no name up: those that the kernel keeps still lead to main's."""
+    node = obj.nodes.get(MAIN)
+    if node is None or not any(h.before and h.sid == view.sid for h in node.handles):
+        return
+    for directory, name in obj.links:
+        for parent in directory.nodes.values():
+            fs.kernel.forget_entry(parent.id, name)
 
 
 def _diverged(fs: Filesystem, obj: Obj) -> None:

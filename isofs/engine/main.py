@@ -118,12 +118,12 @@ def rmdir(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN) 
 
 def _remove(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, by: SubjectId) -> None:
     where = at(fs, directory, name)
-    if last:
-        trusted.pin_nodes(fs, obj)
     batch = Batch(fs)
     with trusted.announced(fs, obj):
         trusted.will_unlink(fs, directory, name, obj, batch, last=last, by=by)
         batch.commit()
+        if last:
+            trusted.pin_nodes(fs, obj)
         remove = os.rmdir if obj.is_dir else os.unlink
         remove(where.name, dir_fd=where.directory)
     lost_name(fs, directory, name, obj, last=last)
@@ -136,6 +136,7 @@ def lost_name(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bo
         batch = Batch(fs)
         trusted.is_gone(fs, obj, batch)
         batch.commit()
+        trusted.orphan_nodes(fs, obj)
         tree.close_descriptor(fs, obj)
         fs.objects.pop(obj.ino, None)
         obj.links.clear()
@@ -190,8 +191,6 @@ def rename(
     if replaced.is_dir != obj.is_dir:
         raise CallError(errno.EISDIR if replaced.is_dir else errno.ENOTDIR)
     last = replaced.is_dir or at_target.st_nlink == 1
-    if last:
-        trusted.pin_nodes(fs, replaced)
     if lives_on and _same_single(obj, found, replaced, at_target):
         _replace_content(fs, directory, name, obj, replaced, source, target)
         return
@@ -200,16 +199,17 @@ def rename(
         trusted.will_unlink(fs, to, to_name, replaced, batch, last=last, by=by)
         trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
         batch.commit()
+        if last:
+            trusted.pin_nodes(fs, replaced)
         renameat2(source, target, 0)
     lost_name(fs, to, to_name, replaced, last=last)
     _moved(obj, directory, name, to, to_name)
 
 
 def _same_single(obj: Obj, found: os.stat_result, replaced: Obj, at_target: os.stat_result) -> bool:
-    """Whether `replaced`, if renamed over, keeps its origin point; matters only for one that has any."""
-    return (
-        bool(replaced.op) and not obj.is_dir and obj.kind == replaced.kind and found.st_nlink == at_target.st_nlink == 1
-    )
+    """Whether `replaced`, if renamed over, keeps its origin point; matters only if either has any."""
+    same = not obj.is_dir and obj.kind == replaced.kind and found.st_nlink == at_target.st_nlink == 1
+    return same and bool(replaced.op or obj.op)
 
 
 def _move(
@@ -244,13 +244,16 @@ def _replace_content(
     source: Place,
     target: Place,
 ) -> None:
-    """`obj` replaces `replaced`, which some suspect has to do with: replaced's origin point takes obj's inode."""
+    """`obj` replaces `replaced`, and some suspect has to do with one: replaced's origin point takes obj's inode."""
     batch = Batch(fs)
+    batch.op_of(replaced)
+    batch.commit()
     ino = obj.ino
     with trusted.announced(fs, obj, replaced):
         trusted.will_unlink(fs, directory, name, obj, batch, last=True)
         trusted.will_replace_content(fs, replaced, ino, batch)
         batch.commit()
+        trusted.pin_nodes(fs, replaced)
         renameat2(source, target, 0)
     obj.links.clear()
     gone = Batch(fs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 
-from isofs.engine.state import Caller, Filesystem, Node, Obj, Retry, View, node_for
+from isofs.engine.state import Caller, Filesystem, Node, Obj, Retry, View, hold, node_for
 from isofs.errors import CallError
 
 #: Names remembered as answered with a suspect's own node; beyond it all are forgotten, which costs look-ups only.
@@ -30,10 +30,10 @@ def redirect(fs: Filesystem, caller: Caller, view: View, *objects: Obj, key: tup
     if told is not None and told.key == key and (told.looked_up or key[0] != NAMES):
         return
     fs.retries[caller.pid] = Retry(key)
-    fs.claims[view.sid] = tuple(o for o in objects if o.is_dir)
+    fs.claims[view.sid][caller.pid] = tuple(o for o in objects if o.is_dir)
     for obj in objects:
         if not obj.is_dir:
-            node_for(fs, view.sid, obj)
+            hold(fs, node_for(fs, view.sid, obj))
     raise CallError(errno.ESTALE)
 
 
@@ -48,7 +48,13 @@ def claim_names(fs: Filesystem, caller: Caller, view: View, *names: tuple[Node, 
     if missing:
         key = (NAMES, *((parent.id, name) for parent, name, _ in missing))
         redirect(fs, caller, view, *(obj for _, _, obj in missing), key=key)
-    fs.claims.pop(view.sid, None)
+    arrived(fs, caller, view)
+
+
+def arrived(fs: Filesystem, caller: Caller, view: View) -> None:
+    """The caller's thread has come to a node of its own: it was told nothing that still counts."""
+    fs.retries.pop(caller.pid, None)
+    fs.claims[view.sid].pop(caller.pid, None)
 
 
 def _is_own(fs: Filesystem, view: View, parent: Node, name: bytes) -> bool:

@@ -43,6 +43,9 @@ ROOT_NODE = 1
 #: Directory descriptors kept open for reuse, at most.
 DIRECTORY_DESCRIPTORS = 512
 
+#: Nodes kept for look-ups that are about to come, at most; more than there are threads at one call.
+HELD_NODES = 1024
+
 
 class Caller(NamedTuple):
     """Who makes a call: the ids of the process, its thread, and its umask."""
@@ -204,9 +207,9 @@ class Filesystem:
     """Everything. `views` are the active suspects', `waiting` those whose merge left conflicts; `store_inside` is
     whether the store's folder lies in the root.
 
-    `retries`, `handed` and `claims` serve `redirect`: by thread, what it was told to look up again; by parent node
-    and name, the suspect's own node that was answered last; by suspect, the directories that the next lookup
-    answers with nodes of its own.
+    `retries`, `handed`, `claims` and `held` serve `redirect`: by thread, what it was told to look up again; by parent
+    node and name, the suspect's own node that was answered last; by suspect and thread, the directories that the next
+    lookups answer with nodes of its own; the nodes of files that it answers, which are not forgotten before.
     """
 
     store: Store
@@ -227,7 +230,8 @@ class Filesystem:
     descriptors: OrderedDict[Obj, int] = field(default_factory=OrderedDict)
     retries: dict[int, Retry] = field(default_factory=dict)
     handed: dict[tuple[int, bytes], Node] = field(default_factory=dict)
-    claims: dict[SubjectId, tuple[Obj, ...]] = field(default_factory=dict)
+    claims: dict[SubjectId, dict[int, tuple[Obj, ...]]] = field(default_factory=lambda: defaultdict(dict))
+    held: OrderedDict[Node, None] = field(default_factory=OrderedDict)
     next_node: int = FIRST_COUNTED_NODE
     next_handle: int = 1
 
@@ -261,11 +265,37 @@ def node_for(fs: Filesystem, sid: SubjectId, obj: Obj) -> Node:
     node = obj.nodes.get(sid)
     if node is None:
         number = obj.ino if sid == MAIN and ROOT_NODE < obj.ino < FIRST_COUNTED_NODE else 0
+        if obj is fs.root and sid == MAIN:
+            number = ROOT_NODE
         if not number or number in fs.nodes:
             number = fs.next_node
             fs.next_node += 1
         node = obj.nodes[sid] = fs.nodes[number] = Node(number, sid, obj)
     return node
+
+
+def drop_if_unused(fs: Filesystem, node: Node) -> None:
+    """Forget a node that the kernel does not know and that nothing needs."""
+    if node.lookups > 0 or node.handles or node.obj is fs.root or (node in fs.held and node.pinned < 0):
+        return
+    fs.held.pop(node, None)
+    fs.nodes.pop(node.id, None)
+    if node.obj.nodes.get(node.sid) is node:
+        del node.obj.nodes[node.sid]
+    if node.pinned >= 0:
+        os.close(node.pinned)
+        node.pinned = -1
+
+
+def hold(fs: Filesystem, node: Node) -> None:
+    """Keep a node for the look-up that is about to come, though nobody has looked it up yet.
+
+    Revalidating a name, the kernel looks it up, gives the node back at once, and looks it up again.
+    """
+    fs.held[node] = None
+    fs.held.move_to_end(node)
+    if len(fs.held) > HELD_NODES:
+        drop_if_unused(fs, fs.held.popitem(last=False)[0])
 
 
 class Batch:

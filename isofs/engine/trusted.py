@@ -212,31 +212,49 @@ def content_replaced(fs: Filesystem, obj: Obj, by: Obj | None, ino: int) -> None
     batch = Batch(fs)
     batch.put(replace(batch.origin(obj.op), ino=ino, next_ino=None))
     batch.commit()
-    orphan = Obj(obj.kind, obj.ino)
-    old = obj.nodes.pop(MAIN, None)
-    if old is not None:
-        old.obj = orphan
-        orphan.nodes[MAIN] = old
-    _orphan_suspects(fs, obj, orphan)
-    if by is not None:
-        new = by.nodes.pop(MAIN, None)
-        if new is not None:
-            new.obj = obj
-            obj.nodes[MAIN] = new
-        by.ino = 0
+    orphan_nodes(fs, obj)
     if fs.objects.get(obj.ino) is obj:
         del fs.objects[obj.ino]
     obj.ino = ino
     fs.objects[ino] = obj
+    if by is not None:
+        by.ino = 0
+        _hand_over_nodes(fs, by, obj)
 
 
-def _orphan_suspects(fs: Filesystem, obj: Obj, orphan: Obj) -> None:
-    """Suspects' nodes that were reading main's inode keep it; those with a version keep the object."""
+def orphan_nodes(fs: Filesystem, obj: Obj) -> None:
+    """Main's inode is the object's no more: the nodes that lead to it (pinned before) are of no object of the tree.
+
+    Suspects' nodes that lead to a version stay, and what a suspect opened before the suspicion goes on to its version.
+    """
+    orphan = Obj(obj.kind, obj.ino)
     for sid, node in list(obj.nodes.items()):
-        view = fs.views.get(sid)
-        if view is None or view.version(obj.op) is None:
-            orphan.nodes[sid] = obj.nodes.pop(sid)
-            node.obj = orphan
+        if sid != MAIN and tree.content(fs, sid, obj) is not None:
+            continue
+        for handle in list(node.handles):
+            if handle.before and not handle.ready:
+                isolation.reopen(fs, handle, tree.content(fs, handle.sid, obj))
+        del obj.nodes[sid]
+        orphan.nodes[sid] = node
+        node.obj = orphan
+
+
+def _hand_over_nodes(fs: Filesystem, by: Obj, obj: Obj) -> None:
+    """The inode that was `by`'s is `obj`'s now, and so are the nodes that lead to it.
+
+    Those of a suspect that has a version of `obj` lead to what is no object in that view any more.
+    """
+    for sid, node in list(by.nodes.items()):
+        if sid != MAIN and tree.content(fs, sid, by) is not None:
+            continue
+        del by.nodes[sid]
+        if sid in obj.nodes or (sid in fs.views and fs.views[sid].version(obj.op) is not None):
+            node.pinned = tree.open_place(tree.place(fs, obj)) if node.pinned < 0 else node.pinned
+            node.obj = Obj(obj.kind, obj.ino)
+            node.obj.nodes[sid] = node
+        else:
+            node.obj = obj
+            obj.nodes[sid] = node
 
 
 def pin_nodes(fs: Filesystem, obj: Obj) -> None:

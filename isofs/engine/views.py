@@ -121,7 +121,7 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
             nlink = link_count(fs, view, obj)
     elif node.pinned >= 0 and view is not None:
         nlink = 0
-    ino = node.id if node.sid == MAIN or not obj.ino else obj.ino
+    ino = node.id if (node.sid == MAIN and obj is not fs.root) or not obj.ino else obj.ino
     return Attributes(
         ino,
         at.st_mode,
@@ -238,11 +238,16 @@ def handed_node(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj) -> Node:
     view = fs.views.get(sid)
     if view is None:
         return node_for(fs, MAIN, obj)
-    own = obj.kind in CHANNELS or obj in fs.claims.get(sid, ())
+    own = obj.kind in CHANNELS or _claimed(fs, sid, obj)
     own = own or (sid in obj.nodes and not obj.is_dir)
     if obj.op and not own and obj is not fs.root:
         own = obj.op in view.versions or (obj.is_dir and obj.op in view.placed) or not obj.ino
     return node_for(fs, sid if own else MAIN, obj)
+
+
+def _claimed(fs: Filesystem, sid: SubjectId, obj: Obj) -> bool:
+    """Whether a thread of the suspect's was told to look the directory up again."""
+    return obj.is_dir and any(obj in objects for objects in fs.claims[sid].values())
 
 
 def placed_paths(fs: Filesystem, view: View, op: Op) -> list[bytes]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import struct
 from collections import deque
 
 import pyfuse3
@@ -11,15 +13,22 @@ import trio
 
 log = logging.getLogger(__name__)
 
+#: fuse_out_header of a notification (length, code, 0) and fuse_notify_inval_entry_out (parent, name length, flags).
+_NOTIFICATION = struct.Struct("=IiQ")
+_INVALIDATE_ENTRY = struct.Struct("=QII")
+_NOTIFY_INVALIDATE_ENTRY = 3
+_EXPIRE_ONLY = 1
+
 
 class KernelCache:
     """The kernel's caches of one mount (`isofs.engine.state.Kernel`).
 
     Attributes are forgotten at once. Forgetting an entry takes locks that a call in progress may hold, so entries
-    go through a queue and a thread; `drained` waits for those asked for so far.
+    go through a queue and a thread; `drained` waits for those asked for so far. `device` is the FUSE device.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: int) -> None:
+        self._device = device
         self._entries: deque[tuple[int, bytes]] = deque()
         self._more = trio.Event()
         self._done = trio.Condition()
@@ -45,7 +54,7 @@ class KernelCache:
             self._more = trio.Event()
             while self._entries:
                 parent, name = self._entries.popleft()
-                await trio.to_thread.run_sync(_invalidate_entry, parent, name)
+                await trio.to_thread.run_sync(_expire_entry, self._device, parent, name)
                 self._finished += 1
                 async with self._done:
                     self._done.notify_all()
@@ -58,9 +67,15 @@ class KernelCache:
                 await self._done.wait()
 
 
-def _invalidate_entry(parent: int, name: bytes) -> None:
-    with contextlib.suppress(OSError):
-        pyfuse3.invalidate_entry(pyfuse3.InodeT(parent), pyfuse3.FileNameT(name))
+def _expire_entry(device: int, parent: int, name: bytes) -> None:
+    """Let the kernel look a name up again before it next uses it.
+
+    pyfuse3 can only invalidate: that also drops the entry, and who works in the directory that it leads to gets no
+    answer from `getcwd` until somebody looks it up. Kernels before 6.2 do not know the flag, and invalidate.
+    """
+    body = _INVALIDATE_ENTRY.pack(parent, len(name), _EXPIRE_ONLY) + name + b"\0"
+    with contextlib.suppress(OSError):  # the kernel has no such entry: nothing to forget
+        os.write(device, _NOTIFICATION.pack(_NOTIFICATION.size + len(body), _NOTIFY_INVALIDATE_ENTRY, 0) + body)
 
 
 def _invalidate_data(node: int) -> None:

@@ -171,9 +171,11 @@ def _take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decid
     trusted.pin_nodes(fs, obj)
     trusted.will_replace_content(fs, obj, ino, batch, decided.merged)
     batch.commit()
+    before = settle.open_before(fs, view, obj, content)
     main.renameat2(content, place, 0)
     trusted.content_replaced(fs, obj, None, ino)
     settle.promote(fs, view, obj)
+    settle.lead_on(fs, obj, before)
     for directory, name in obj.links:
         settle.expire(fs, directory, name)
 

@@ -221,7 +221,10 @@ class Names:
         if not op or binding.replaced != op or self._contested(op):
             return False
         decided = self.view.decisions.get(op)
-        return op in self.view.placed or (decided is not None and decided.outcome == Outcome.DELETE.value)
+        if op in self.view.placed or (decided is not None and decided.outcome == Outcome.DELETE.value):
+            return True
+        # Only this name of it: main's object lives on under another.
+        return not there.is_dir and not self._stays_as_it_is(op) and tree.located(self.fs, there)[1].st_nlink > 1
 
     def _name_for(self, binding: Binding, directory: Obj, there: Obj | None, obj: Obj) -> bytes | None:
         """The name to use: the suspect's, one beside it if main's stays there, or None: not yet."""

@@ -8,7 +8,7 @@ import stat
 from dataclasses import replace
 
 from isofs.engine import isolation, tree
-from isofs.engine.state import Batch, Filesystem, Handle, Obj, View
+from isofs.engine.state import Batch, Filesystem, Handle, Obj, View, drop_if_unused, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Op, Origin, SubjectState, Touch
 from isofs.store import inodes
@@ -43,6 +43,29 @@ def promote(fs: Filesystem, view: View, obj: Obj) -> None:
     obj.nodes[MAIN] = node
     for handle in node.handles:
         handle.sid, handle.before, handle.counted = MAIN, False, False
+        if handle.descriptor >= 0:
+            at = os.fstat(handle.descriptor)
+            if (at.st_dev, at.st_ino) != (fs.device, obj.ino):  # the store is elsewhere: main has a copy
+                isolation.reopen(fs, handle, tree.place(fs, obj))
+
+
+def open_before(fs: Filesystem, view: View, obj: Obj, content: Place) -> list[Handle]:
+    """What the suspect has opened for writing only before the suspicion, now open on what is about to be main's."""
+    node = obj.nodes.get(MAIN)
+    found = [] if node is None else [h for h in node.handles if h.sid == view.sid and h.before]
+    found = [h for h in found if h.flags & os.O_ACCMODE == os.O_WRONLY]
+    for handle in found:
+        isolation.reopen(fs, handle, content)
+    return found
+
+
+def lead_on(fs: Filesystem, obj: Obj, handles: list[Handle]) -> None:
+    """Handles that have been opened on what is main's now belong to its node (the kernel has them on another)."""
+    node = node_for(fs, MAIN, obj)
+    for handle in handles:
+        handle.node.handles.discard(handle)
+        node.handles.add(handle)
+        handle.node, handle.sid, handle.counted = node, MAIN, False
 
 
 def remove_content(fs: Filesystem, view: View, obj: Obj, name: str) -> None:
@@ -60,9 +83,9 @@ def _handles(fs: Filesystem, view: View) -> list[Handle]:
 def to_main(fs: Filesystem, handle: Handle) -> None:
     """A handle of a former suspect goes on working on main's object; without one, on what it had."""
     handle.sid, handle.counted = MAIN, False
-    was_before, handle.before = handle.before, False
+    handle.before = False
     obj = handle.node.obj
-    if handle.node.pinned >= 0 or (was_before and handle.ready and handle.node.sid == MAIN):
+    if handle.node.pinned >= 0:
         return
     with contextlib.suppress(OSError, CallError):
         if obj.ino:
@@ -74,20 +97,24 @@ def to_main(fs: Filesystem, handle: Handle) -> None:
 
 
 def _make_anonymous(fs: Filesystem, handle: Handle) -> None:
-    """What a handle has open lives on as a copy without a name: the original is evidence, or gone."""
-    if handle.descriptor < 0:
+    """What a handle has open lives on as a copy without a name: the original is evidence, or gone.
+
+    It is one copy for all handles of the node.
+    """
+    if handle.descriptor < 0 or handle.node.pinned >= 0:
         return
     with contextlib.suppress(OSError):
-        scratch = fs.store.staged()
+        scratch, ino = fs.store.staged(), os.fstat(handle.descriptor).st_ino
         reader = os.open(b"/proc/self/fd/%d" % handle.descriptor, os.O_RDONLY | os.O_CLOEXEC)
         try:
             inodes.copy_content(reader, scratch, 0o600)
         finally:
             os.close(reader)
         try:
-            isolation.reopen(fs, handle, scratch)
-            if handle.node.pinned < 0:
-                handle.node.pinned = tree.open_place(scratch)
+            for other in handle.node.handles:
+                if other.descriptor >= 0 and os.fstat(other.descriptor).st_ino == ino:
+                    isolation.reopen(fs, other, scratch)
+            handle.node.pinned = tree.open_place(scratch)
         finally:
             inodes.remove(scratch)
 
@@ -130,6 +157,9 @@ def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int
     batch.commit()
     fs.claims.pop(view.sid, None)
     fs.handed = {key: node for key, node in fs.handed.items() if node.sid != view.sid}
+    for node in [node for node in fs.held if node.sid == view.sid]:
+        del fs.held[node]
+        drop_if_unused(fs, node)
     forget_unneeded(fs)
     if not contested and view.sid in fs.store.known_folders():
         fs.store.drop_folder(view.sid)

@@ -120,7 +120,7 @@ def _raise_descriptor_limit() -> None:
 
 
 async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], None]) -> None:
-    adapter, cache = Adapter(fs), KernelCache()
+    adapter, cache = Adapter(fs), KernelCache(session.device)
     fs.kernel = cache
     mounting.mount(session)
     unmounted = False

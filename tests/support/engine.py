@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections import Counter
@@ -15,7 +16,7 @@ from isofs.engine.state import Caller, Filesystem, Handle, Node, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import CallError
 from isofs.model.records import MAIN
-from support.vfs import Change, Stat, Vfs
+from support.vfs import Change, Stat, Vfs, fail
 
 #: A modification time from this on is the clock's; whoever sets one explicitly sets an earlier one.
 CLOCK = 1_500_000_000_000_000_000
@@ -66,10 +67,14 @@ class OpenFile:
     handle: Handle
 
     def read(self) -> bytes:
+        if self.handle.flags & os.O_ACCMODE == os.O_WRONLY:
+            fail(errno.EBADF)
         with _errnos():
             return files.read(self.kernel.fs, self.handle, 0, 1 << 20)
 
     def write(self, offset: int, data: bytes) -> int:
+        if not self.handle.writes:
+            fail(errno.EBADF)
         with _errnos():
             return files.write(self.kernel.fs, self.handle, offset, data)
 

@@ -84,6 +84,7 @@ class View:
     versions: dict[Thing, Version] = field(default_factory=dict)
     bindings: dict[Name, Binding] = field(default_factory=dict)
     touched: set[Thing] = field(default_factory=set)
+    stirred: set[Thing] = field(default_factory=set)  # directories of its own in which main changed names
 
     def deleted(self, thing: Thing) -> bool:
         version = self.versions.get(thing)
@@ -367,6 +368,9 @@ class World:
     def touch(self, directory: Thing) -> None:
         assert directory.inode is not None
         directory.inode.mtime = None
+        for view in self.views.values():
+            if directory in view.versions:
+                view.stirred.add(directory)
 
     def unlink(self, directory: Thing, name: bytes) -> None:
         """A trusted user removes a name."""
@@ -472,7 +476,7 @@ class ModelCalls:
             nlink = 2 + sum(kind == stat.S_IFDIR for kind in self.entries(at).values())
         else:
             nlink = (self.view or self.world).links(at)
-        if self.view is not None and at in self.view.touched:
+        if self.view is not None and at in self.view.touched | self.view.stirred:
             mtime = None
         return Stat(at.kind, inode.mode, inode.uid, inode.gid, nlink, len(inode.data), mtime)
 

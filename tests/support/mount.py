@@ -20,6 +20,9 @@ from typing import Any, NoReturn
 #: Users of the tests. They need not exist in the password file.
 ALICE, BOB, CAROL, DAVE = 61001, 61002, 61003, 61004
 
+#: Seconds after which a call is taken to hang.
+PATIENCE = 60
+
 
 @dataclass(frozen=True)
 class Result:
@@ -194,12 +197,20 @@ class Worker:
     `worker(function, *args)` returns what the function returns there, and raises OSError with its errno.
     """
 
-    def __init__(self, uid: int, *, gid: int | None = None, groups: tuple[int, ...] = (), cwd: Path | str = "/") -> None:
+    def __init__(
+        self,
+        uid: int,
+        *,
+        gid: int | None = None,
+        groups: tuple[int, ...] = (),
+        cwd: Path | str = "/",
+        umask: int = 0o022,
+    ) -> None:
         self.uid = uid
         mine, theirs = os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _work(theirs[0], mine[1], uid, uid if gid is None else gid, groups, cwd)
+            _work(theirs[0], mine[1], uid, uid if gid is None else gid, groups, cwd, umask)
         os.close(theirs[0])
         os.close(mine[1])
         self._answers, self._orders = os.fdopen(mine[0], "rb"), os.fdopen(theirs[1], "wb")
@@ -219,6 +230,9 @@ class Worker:
         return self._answer()
 
     def _answer(self) -> Any:
+        poll = select.poll()
+        poll.register(self._answers, select.POLLIN)
+        assert poll.poll(PATIENCE * 1000), f"a call of user {self.uid} hangs"
         try:
             kind, value = pickle.load(self._answers)
         except EOFError:
@@ -247,13 +261,15 @@ class Worker:
         self._answers.close()
 
 
-def _work(orders: int, answers: int, uid: int, gid: int, groups: tuple[int, ...], cwd: Path | str) -> NoReturn:
+def _work(
+    orders: int, answers: int, uid: int, gid: int, groups: tuple[int, ...], cwd: Path | str, umask: int
+) -> NoReturn:
     try:
         low, high = sorted((orders, answers))
         os.closerange(3, low)
         os.closerange(low + 1, high)
         os.closerange(high + 1, os.sysconf("SC_OPEN_MAX"))
-        os.umask(0o022)
+        os.umask(umask)
         os.setgroups(list(groups))
         os.setgid(gid)
         os.setuid(uid)
@@ -314,10 +330,10 @@ def _tree(path: str) -> dict[str, Any]:
 
 
 class Person(Worker):
-    """A user at work in one directory: paths are relative to it, contents are text."""
+    """A user at work in one directory: paths are relative to it, contents are text, new files are for everybody."""
 
     def __init__(self, uid: int, root: Path, *, groups: tuple[int, ...] = ()) -> None:
-        super().__init__(uid, groups=groups)
+        super().__init__(uid, groups=groups, umask=0)
         self.root = root
 
     def path(self, name: str) -> str:
