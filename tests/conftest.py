@@ -113,15 +113,15 @@ def mount(kept: Kept) -> Iterator[Mounted]:
 
 
 def _clean(mount: Mounted) -> None:
-    for subject in mount.facts("status")["subjects"]:
-        mount.facts("malicious", str(subject["uid"]), "--yes")
+    for subject in mount.ask("status")["subjects"]:
+        mount.ask("malicious", uid=subject["uid"])
     for name in os.listdir(mount.path):
         inner = mount.path / name
         if inner.is_dir() and not inner.is_symlink():
             shutil.rmtree(inner)
         else:
             inner.unlink()
-    left = mount.facts("check")["checked"]
+    left = mount.ask("check")["checked"]
     assert left["objects"] == left["versions"] == left["bindings"] == 0, left
 
 

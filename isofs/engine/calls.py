@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from isofs.engine import isolation, main, tree, trusted, views
 from isofs.engine.redirect import arrived, claim_names, redirect, remember
-from isofs.engine.state import Caller, Filesystem, Node, Obj, View, drop_if_unused, node_for
+from isofs.engine.state import Caller, Filesystem, Node, Obj, View, drop_if_unused, hold, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
@@ -98,10 +98,12 @@ def lookup(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Entry |
     """What a name leads to, counted as a look-up; None if nothing."""
     sid = sid_of(fs, caller, parent)
     if sid:
+        obj = views.child(fs, sid, parent.obj, name)
         told = fs.retries.get(caller.pid)
         if told is not None:
             told.looked_up = True
-        obj = views.child(fs, sid, parent.obj, name)
+            if obj is not None and not obj.is_dir:  # may be another than before: main may just have replaced it
+                hold(fs, node_for(fs, sid, obj))
         if obj is None:
             return None
         found = entry(fs, sid, parent, name, obj)

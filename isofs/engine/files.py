@@ -160,6 +160,8 @@ def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
 
 def prepare_write(fs: Filesystem, handle: Handle) -> None:
     """Before a suspect's write: its version is made and the handle leads to it."""
+    if handle.before and handle.ready:
+        return
     view, obj = fs.views[handle.sid], handle.node.obj
     if handle.node.pinned >= 0:
         if not handle.ready:

@@ -148,22 +148,30 @@ def delete_version(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> Place 
 
 
 def _unname(fs: Filesystem, view: View, directory: Obj, name: bytes, batch: Batch) -> None:
-    """Make a name lead to nothing in the view; whatever main has there now is hidden."""
+    """Make a name lead to nothing in the view; whatever main has there now is hidden.
+
+    That is no change of the suspect's (`kept`) if the suspect had something else there all the time.
+    """
     op = batch.op_of(directory)
     there = tree.child(fs, directory, name)
+    old = view.binding(op, name)
     if there is not None:
-        batch.put(Binding(view.sid, op, name, None, batch.op_of(there[0])))
+        replaced = batch.op_of(there[0])
+        kept = old is not None and old.op is not None and old.replaced != replaced
+        batch.put(Binding(view.sid, op, name, None, replaced, kept))
     else:
-        old = view.binding(op, name)
         if old is not None:
             batch.drop(old)
 
 
 def _bind(fs: Filesystem, view: View, directory: Obj, name: bytes, op: Op, batch: Batch) -> None:
     """Make a name lead to an object in the view."""
-    there = tree.child(fs, directory, name)
+    at, there = batch.op_of(directory), tree.child(fs, directory, name)
     replaced = None if there is None else batch.op_of(there[0])
-    batch.put(Binding(view.sid, batch.op_of(directory), name, op, replaced))
+    old = view.binding(at, name)
+    if old is not None and (old.replaced != replaced if old.op is not None else old.kept and old.replaced == replaced):
+        replaced = None  # the suspect does not see what main has there, and so replaces nothing
+    batch.put(Binding(view.sid, at, name, op, replaced))
 
 
 def touch(fs: Filesystem, view: View, directory: Obj, batch: Batch) -> None:
@@ -300,9 +308,15 @@ def _remove_in(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
 
 
 def _names_left(fs: Filesystem, view: View, obj: Obj) -> int:
-    if not obj.op:
-        return tree.located(fs, obj)[1].st_nlink
-    return views.link_count(fs, view, obj)
+    """How many names the suspect sees of an object."""
+    count = views.link_count(fs, view, obj) if obj.op else tree.located(fs, obj)[1].st_nlink
+    if count <= 1:
+        return count
+    for b in view.all_bindings():  # a name of main's may lie behind one of the suspect's
+        if b.op is not None and (not obj.op or b.replaced != obj.op):
+            found = tree.child(fs, fs.by_op[b.directory], b.name)
+            count -= found is not None and found[0] is obj
+    return count
 
 
 def finish_removal(fs: Filesystem, obj: Obj, content: Place | None) -> None:

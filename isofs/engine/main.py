@@ -143,10 +143,11 @@ def lost_name(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bo
         obj.ino = 0
 
 
-def link(fs: Filesystem, obj: Obj, directory: Obj, name: bytes) -> None:
+def link(fs: Filesystem, obj: Obj, directory: Obj, name: bytes, *, by: SubjectId = MAIN) -> None:
     """Give an object of main one more name."""
     source, to = tree.place(fs, obj), at(fs, directory, name)
-    trusted.modified(fs, obj)
+    if by == MAIN:
+        trusted.modified(fs, obj)
     os.link(
         source.name,
         to.name,
@@ -281,8 +282,7 @@ def _exchange(
         return
     batch = Batch(fs)
     with trusted.announced(fs, obj, other):
-        trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
-        trusted.will_move(fs, to, to_name, directory, name, other, batch, by=by)
+        trusted.will_exchange(fs, directory, name, to, to_name, obj, other, batch, by=by)
         batch.commit()
         renameat2(at(fs, directory, name), at(fs, to, to_name), RENAME_EXCHANGE)
     _moved(obj, directory, name, to, to_name)

@@ -25,8 +25,8 @@ from isofs.store.inodes import Place
 def open_filesystem(store: Store, directory: str) -> Filesystem:
     """The file system of a store over a directory, recovered."""
     fs = load(store, directory)
-    _remove_unknown_contents(fs)
     _finish_announced(fs)
+    _remove_unknown_contents(fs)
     _find_moved(fs)
     return fs
 
@@ -114,6 +114,8 @@ def _finish_announced(fs: Filesystem) -> None:
             assert there is not None
             assert origin.parent is not None
             batch.put(replace(origin, next_ino=None, ino=there, born=None))
+            if origin.ino is None:
+                _drop_merged(fs, origin.op, batch)
             fs.objects.pop(obj.ino, None)
             obj.ino = there
             fs.objects[there] = obj
@@ -122,6 +124,16 @@ def _finish_announced(fs: Filesystem) -> None:
             parent = None if origin.ino is None else origin.parent
             batch.put(replace(origin, next_ino=None, parent=parent))
     batch.commit()
+
+
+def _drop_merged(fs: Filesystem, op: Op, batch: Batch) -> None:
+    """A merge had just brought the object into main: the version is main's now."""
+    for view in fs.views.values():
+        version, decided = view.version(op), view.decisions.get(op)
+        if version is not None and fs.subjects[view.sid].state is SubjectState.MERGING:
+            batch.drop(version)
+            if decided is not None:
+                batch.drop(decided)
 
 
 def _counted_again(fs: Filesystem, origin: Origin) -> Vector | None:

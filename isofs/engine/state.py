@@ -324,6 +324,14 @@ class Batch:
     def vector(self, op: Op) -> Vector | None:
         return self.origin(op).vector
 
+    def binding(self, view: View, directory: Op, name: bytes) -> Binding | None:
+        """A suspect's entry of a directory, as this batch will leave it."""
+        for change in reversed(self.changes):
+            b = change.record
+            if isinstance(b, Binding) and (b.sid, b.directory, b.name) == (view.sid, directory, name):
+                return b if isinstance(change, Put) else None
+        return view.binding(directory, name)
+
     def set_vector(self, op: Op, vector: Vector | None) -> None:
         self.put(replace(self.origin(op), vector=vector))
 

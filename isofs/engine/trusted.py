@@ -127,8 +127,7 @@ def _rehint(fs: Filesystem, obj: Obj, batch: Batch, *, without: tuple[Obj, bytes
 
 def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, last: bool) -> None:
     """Keep a suspect's view whole when main takes a name away."""
-    binding = view.binding(directory.op, name) if directory.op else None
-    version = view.version(obj.op)
+    binding, version = _entry(view, directory, name, obj), view.version(obj.op)
     if version is not None and version.state == "d":
         return
     if binding is None:
@@ -160,14 +159,48 @@ def will_move(
     if not fs.isolating:
         return
     for view in _others(fs, by):
-        _follow_or_keep(view, directory, name, to, to_name, obj, batch)
+        _follow_or_keep(fs, view, directory, name, to, to_name, obj, batch)
+    _count_move(fs, to, to_name, obj, batch, by)
+
+
+def will_exchange(
+    fs: Filesystem,
+    directory: Obj,
+    name: bytes,
+    to: Obj,
+    to_name: bytes,
+    obj: Obj,
+    other: Obj,
+    batch: Batch,
+    *,
+    by: SubjectId = MAIN,
+) -> None:
+    """Main is about to rename two objects to each other's names."""
+    if not fs.isolating:
+        return
+    for view in _others(fs, by):
+        for _ in range(2):  # whether one can follow depends on whether the other does
+            _follow_or_keep(fs, view, directory, name, to, to_name, obj, batch)
+            _follow_or_keep(fs, view, to, to_name, directory, name, other, batch)
+    _count_move(fs, to, to_name, obj, batch, by)
+    _count_move(fs, directory, name, other, batch, by)
+
+
+def _count_move(fs: Filesystem, to: Obj, to_name: bytes, obj: Obj, batch: Batch, by: SubjectId) -> None:
     if obj.op:
         if by == MAIN:
             count_modification(fs, obj, batch)
         batch.put(replace(batch.origin(obj.op), parent=batch.op_of(to), name=to_name))
 
 
+def _entry(view: View, directory: Obj, name: bytes, obj: Obj) -> Binding | None:
+    """A suspect's binding of a name, if it decides whether the view shows `obj`, which main has there."""
+    binding = view.binding(directory.op, name) if directory.op else None
+    return None if binding is not None and binding.op is None and binding.replaced != obj.op else binding
+
+
 def _follow_or_keep(
+    fs: Filesystem,
     view: View,
     directory: Obj,
     name: bytes,
@@ -176,12 +209,15 @@ def _follow_or_keep(
     obj: Obj,
     batch: Batch,
 ) -> None:
-    """The rules of one view for a rename in main: follow it unless the suspect changed the object."""
-    version = view.version(obj.op)
-    binding = view.binding(directory.op, name) if directory.op else None
+    """The rules of one view for a rename in main: follow it unless the suspect changed the object.
+
+    A directory stays in the view as well if the suspect could not reach it, and what is in it, under its new name.
+    """
+    version, binding = view.version(obj.op), _entry(view, directory, name, obj)
     if version is not None and version.state == "d":
         return
-    if binding is None and version is None:
+    follows = binding is None and version is None
+    if follows and not (obj.is_dir and obj.op not in view.placed and _out_of_reach(fs, view, to, to_name, obj, batch)):
         return
     op, at = batch.op_of(obj), batch.op_of(directory)
     if binding is None:
@@ -189,9 +225,17 @@ def _follow_or_keep(
             batch.put(Binding(view.sid, at, name, op, op, kept=True))
     elif binding.op != op and binding.replaced != op:
         return
-    there = view.binding(to.op, to_name)
+    there = batch.binding(view, batch.op_of(to), to_name)
     if there is None or there.op is None:
         batch.put(Binding(view.sid, batch.op_of(to), to_name, None, op, kept=True))
+
+
+def _out_of_reach(fs: Filesystem, view: View, to: Obj, to_name: bytes, obj: Obj, batch: Batch) -> bool:
+    """Whether a directory under its new name would be nowhere in a view: behind another, in nothing, or in itself."""
+    there = batch.binding(view, to.op, to_name) if to.op else None
+    if there is not None and there.op is not None:
+        return True
+    return views.path(fs, view.sid, to) is None or views.is_below(fs, view.sid, to, obj)
 
 
 def will_replace_content(fs: Filesystem, obj: Obj, ino: int, batch: Batch, merged: Vector | None = None) -> None:
@@ -227,29 +271,38 @@ def orphan_nodes(fs: Filesystem, obj: Obj) -> None:
 
     Suspects' nodes that lead to a version stay, and what a suspect opened before the suspicion goes on to its version.
     """
+    _route_before(fs, obj)
     orphan = Obj(obj.kind, obj.ino)
     for sid, node in list(obj.nodes.items()):
         if sid != MAIN and tree.content(fs, sid, obj) is not None:
             continue
-        for handle in list(node.handles):
-            if handle.before and not handle.ready:
-                isolation.reopen(fs, handle, tree.content(fs, handle.sid, obj))
         del obj.nodes[sid]
         orphan.nodes[sid] = node
         node.obj = orphan
 
 
+def _route_before(fs: Filesystem, obj: Obj) -> None:
+    """What suspects opened before the suspicion goes to their versions, those who have one."""
+    node = obj.nodes.get(MAIN)
+    for handle in list(node.handles) if node is not None else ():
+        if handle.before and not handle.ready:
+            isolation.reopen(fs, handle, tree.content(fs, handle.sid, obj))
+
+
 def _hand_over_nodes(fs: Filesystem, by: Obj, obj: Obj) -> None:
     """The inode that was `by`'s is `obj`'s now, and so are the nodes that lead to it.
 
-    Those of a suspect that has a version of `obj` lead to what is no object in that view any more.
+    Those of a suspect that deleted `by` or has a version of `obj` lead to what is no object in that view any more.
     """
+    _route_before(fs, by)
     for sid, node in list(by.nodes.items()):
         if sid != MAIN and tree.content(fs, sid, by) is not None:
             continue
         del by.nodes[sid]
-        if sid in obj.nodes or (sid in fs.views and fs.views[sid].version(obj.op) is not None):
-            node.pinned = tree.open_place(tree.place(fs, obj)) if node.pinned < 0 else node.pinned
+        version = fs.views[sid].version(obj.op) if sid in fs.views else None
+        if node.pinned >= 0 or sid in obj.nodes or version is not None:
+            if node.pinned < 0:
+                node.pinned = tree.open_place(tree.place(fs, obj))
             node.obj = Obj(obj.kind, obj.ino)
             node.obj.nodes[sid] = node
         else:

@@ -153,7 +153,7 @@ def _touched(fs: Filesystem, view: View, directory: Obj) -> int:
         at = tree.located(fs, directory)[1]
     except (OSError, CallError):
         return 0
-    return at.st_mtime_ns if at.st_ctime_ns > mark.ctime_ns else 0
+    return at.st_mtime_ns if at.st_mtime_ns > mark.ctime_ns else 0
 
 
 def link_count(fs: Filesystem, view: View, obj: Obj) -> int:
@@ -196,6 +196,9 @@ def parents(fs: Filesystem, sid: SubjectId, obj: Obj) -> Iterator[tuple[Obj, byt
     """The names of an object in a view, as (directory, name): the suspect's own first, then main's known ones."""
     view = fs.views.get(sid) or fs.waiting.get(sid)
     if view is not None and obj.op:
+        version = view.version(obj.op)
+        if version is not None and version.state == "d":
+            return
         for directory_op, name in sorted(view.placed.get(obj.op, ())):
             yield fs.by_op[directory_op], name
         if obj.is_dir and obj.op in view.placed:

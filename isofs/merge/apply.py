@@ -65,11 +65,16 @@ def merge_steps(
         done += 1
         yield done, total
     names.remove_all()
-    for decided in list(view.decisions.values()):
+    directories = [d for d in view.decisions.values() if fs.by_op[d.op].is_dir]
+    for decided in [d for d in view.decisions.values() if not fs.by_op[d.op].is_dir]:
         _apply_content(fs, view, decided, report)
         done += 1
         yield done, total
     _delete_all(fs, view, report)
+    for decided in directories:  # last: what is done in a directory changes its times
+        if decided.op in view.decisions:
+            _apply_content(fs, view, decided, report)
+    yield done, total
     names.restore_times()
     conflicts = any(map(is_conflict, view.decisions.values()))
     settle.finish(fs, view, conflicts=conflicts, mapped=mapped)
@@ -172,7 +177,8 @@ def _take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decid
     trusted.will_replace_content(fs, obj, ino, batch, decided.merged)
     batch.commit()
     before = settle.open_before(fs, view, obj, content)
-    main.renameat2(content, place, 0)
+    with settle.same_times(place.directory):
+        main.renameat2(content, place, 0)
     trusted.content_replaced(fs, obj, None, ino)
     settle.promote(fs, view, obj)
     settle.lead_on(fs, obj, before)
@@ -205,8 +211,8 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
         path, left = paths[decided.op], False
         for directory_op, name in list(view.hiding.get(decided.op, ())):
             directory = fs.by_op[directory_op]
-            found = tree.child(fs, directory, name)
-            if found is None or found[0] is not obj:
+            found, binding = tree.child(fs, directory, name), view.binding(directory_op, name)
+            if found is None or found[0] is not obj or binding is None or binding.kept:
                 continue
             if obj.is_dir and not trusted.empty_in_main(fs, obj):
                 left = True
@@ -216,11 +222,17 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
         if left:
             reason = "the suspect deleted the directory, main has put something in it: it stays"
             report.items.append(Item(path, "kept", reason, True))
+        elif obj.ino:
+            reason = "the suspect deleted it, but main gave it another name meanwhile: that stays"
+            report.items.append(Item(path, "kept", reason, True))
         elif path:
             report.items.append(Item(path, "deleted", decided.reason, decided.review))
         batch = Batch(fs)
-        if not left:
+        vector = fs.origins[decided.op].vector
+        if not obj.ino:
             batch.set_vector(decided.op, decided.merged)
+        elif vector is not None:  # something of it stays, so main is not deleted
+            batch.set_vector(decided.op, vector.replace(view.sid, "d"))
         if decided.op in view.versions:
             batch.drop(view.versions[decided.op])
         batch.drop(decided)

@@ -47,12 +47,12 @@ class Names:
         return [b for b in self.view.all_bindings() if b.op is not None]
 
     def _drop_irrelevant(self) -> None:
-        """What isofs kept to make the view whole is no change; names of contested objects wait with them."""
+        """Names that isofs kept to make the view whole are no change; those of contested objects wait with them."""
         batch = Batch(self.fs)
         for b in list(self.view.all_bindings()):
             contested = b.op is not None and self._contested(b.op)
             returns = b.op is not None and not self.fs.by_op[b.op].ino and self._takes(b.op)
-            if contested or (b.kept and not returns):
+            if contested or (b.kept and b.op is not None and not returns):
                 batch.drop(b)
         batch.commit()
 
@@ -108,16 +108,19 @@ class Names:
         if name is None:
             return False
         before = views.path(self.fs, MAIN, obj)
+        if source is not None and views.is_below(self.fs, MAIN, directory, obj):
+            return False
+        given = self._given(binding, name)
         if source is None:
-            main.link(self.fs, obj, directory, name)
+            if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
+                main.unlink(self.fs, directory, name, by=self.view.sid)
+            main.link(self.fs, obj, directory, name, by=self.view.sid)
         else:
-            if views.is_below(self.fs, MAIN, directory, obj):
-                return False
             main.rename(self.fs, *source, directory, name, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, *source)
         settle.expire(self.fs, directory, name)
         self._report_name(binding, directory, name, "renamed", before)
-        self._done(binding)
+        self._done(given)
         return True
 
     def _hidden_names(self, obj: Obj) -> bool:
@@ -154,6 +157,7 @@ class Names:
         name = self._name_for(binding, directory, there and there[0], obj)
         if name is None:
             return False
+        given = self._given(binding, name)
         content = settle.beside_main(fs, fs.store.content(view.sid, version.content))
         to = main.at(fs, directory, name)
         found = inodes.lstat(content)
@@ -187,7 +191,7 @@ class Names:
         action = "restored" if decided is not None else "took"
         reason = decided.reason if decided is not None else "the suspect made it"
         self._report_name(binding, directory, name, action, None, reason, decided is not None)
-        self._done(binding)
+        self._done(given)
         return True
 
     def _unite(self, binding: Binding, obj: Obj, there: Obj) -> None:
@@ -280,6 +284,17 @@ class Names:
             self.report.items.append(Item(wanted, action, f"{reason}, it was {os.fsdecode(before)}", review))
         else:
             self.report.items.append(Item(wanted, action, reason, review))
+
+    def _given(self, binding: Binding, name: bytes) -> Binding:
+        """The binding with the name that will be used, written down before: a merge that goes on uses the same."""
+        if name == binding.name:
+            return binding
+        given = replace(binding, name=name, replaced=None)
+        batch = Batch(self.fs)
+        batch.put(given)
+        batch.commit()
+        self._done(binding)
+        return given
 
     def _done(self, binding: Binding) -> None:
         """The name has been dealt with; that main's object of this name was taken away stays to be done."""

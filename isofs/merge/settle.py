@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 
 from isofs.engine import isolation, tree
@@ -20,6 +21,14 @@ def expire(fs: Filesystem, directory: Obj, name: bytes) -> None:
     for node in directory.nodes.values():
         fs.kernel.forget_entry(node.id, name)
         fs.kernel.forget_attributes(node.id)
+
+
+@contextlib.contextmanager
+def same_times(directory: int) -> Iterator[None]:
+    """Keep a directory's times: no name in it changes."""
+    before = os.fstat(directory)
+    yield
+    os.utime(b"/proc/self/fd/%d" % directory, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def beside_main(fs: Filesystem, content: Place) -> Place:
@@ -154,33 +163,36 @@ def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int
             batch.drop(decided)
     state = SubjectState.CONFLICTS if contested else SubjectState.ENDED
     batch.put(replace(subject, state=state))
+    bases = _drop_unneeded(fs, view, contested, batch)
     batch.commit()
+    for base in bases:
+        inodes.remove(base)
     fs.claims.pop(view.sid, None)
     fs.handed = {key: node for key, node in fs.handed.items() if node.sid != view.sid}
     for node in [node for node in fs.held if node.sid == view.sid]:
         del fs.held[node]
         drop_if_unused(fs, node)
-    forget_unneeded(fs)
     if not contested and view.sid in fs.store.known_folders():
         fs.store.drop_folder(view.sid)
 
 
-def forget_unneeded(fs: Filesystem) -> None:
-    """Reset vectors that no version needs (section 6.2), and drop origins and bases that nothing refers to."""
-    remaining = (*fs.views.values(), *fs.waiting.values())
-    batch = Batch(fs)
-    versioned = {op for view in remaining for op in view.versions}
-    for base in list(fs.bases.values()):
-        if base.op not in versioned:
-            batch.drop(base)
-            inodes.remove(fs.store.base(base.content))
+def _drop_unneeded(fs: Filesystem, ended: View, contested: set[Op], batch: Batch) -> list[Place]:
+    """Reset vectors that no version needs (section 6.2), and drop origins and bases that nothing refers to.
+
+    Of the view that ends only its contested versions remain. Returns the base copies to remove after the commit.
+    """
+    remaining = [view for view in (*fs.views.values(), *fs.waiting.values()) if view is not ended]
+    versioned = contested | {op for view in remaining for op in view.versions}
     needed = _with_ways(fs, versioned | {op for view in remaining for op in _named(view)})
+    obsolete = [base for base in fs.bases.values() if base.op not in versioned]
+    for base in obsolete:
+        batch.drop(base)
     for op, origin in list(fs.origins.items()):
         if op not in needed:
             batch.drop(origin)
         elif origin.vector is not None and op not in versioned:
             batch.put(replace(origin, vector=None))
-    batch.commit()
+    return [fs.store.base(base.content) for base in obsolete]
 
 
 def _named(view: View) -> set[Op]:

@@ -157,15 +157,24 @@ class View:
         return {**thing.vector, self.sid: state}
 
     def bind(self, directory: Thing, name: bytes, thing: Thing) -> None:
-        self.bindings[directory, name] = Binding(thing, self.world.child(directory, name))
+        """The name leads to the thing, which replaces what main has there if the suspect saw or replaced that."""
+        there = self.world.child(directory, name)
+        self.bindings[directory, name] = Binding(thing, None if self._unseen(directory, name) else there)
         self.touched.add(directory)
 
+    def _unseen(self, directory: Thing, name: bytes) -> bool:
+        """Whether main has something under a name that the suspect neither sees nor took away."""
+        there, old = self.world.child(directory, name), self.bindings.get((directory, name))
+        if there is None or old is None:
+            return False
+        return old.replaced is not there if old.thing is not None else old.kept and old.replaced is there
+
     def unbind(self, directory: Thing, name: bytes) -> None:
-        """The name leads to nothing: what main has there now is hidden."""
-        there = self.world.child(directory, name)
+        """The name leads to nothing: what main has there now is hidden, which is the suspect's doing if it was seen."""
+        there, kept = self.world.child(directory, name), self._unseen(directory, name)
         self.bindings.pop((directory, name), None)
         if there is not None:
-            self.bindings[directory, name] = Binding(None, there)
+            self.bindings[directory, name] = Binding(None, there, kept)
         self.touched.add(directory)
 
     def remove(self, directory: Thing, name: bytes, thing: Thing) -> None:
@@ -217,9 +226,7 @@ class View:
 
     def changed(self, thing: Thing) -> bool:
         """Whether the suspect changed a thing: its state, or as a directory the names in it."""
-        own_entries = any(
-            at is thing and b.thing is not None for (at, _), b in self.bindings.items()
-        )
+        own_entries = any(at is thing and b.thing is not None for (at, _), b in self.bindings.items())
         return thing in self.versions or (thing.is_dir and own_entries)
 
     def _shows_mains(self, directory: Thing, name: bytes, thing: Thing) -> bool:
@@ -239,25 +246,52 @@ class View:
         elif last and self.placed(thing):
             self.version(thing)
 
+    def _follows(self, new: Name, thing: Thing, kept: dict[Name, Binding]) -> bool:
+        """Whether the view can show what main moves under its new name. Files may vanish, directories must not."""
+        if thing in self.versions:
+            return False
+        if not thing.is_dir:
+            return True
+        binding = self.bindings.get(new)
+        if new in kept or (binding is not None and binding.thing is not None):
+            return False
+        above, reached = self.names(), {self.world.root}
+        reached |= {there for there in above.values() if there.is_dir}
+        return new[0] in reached and new[0] not in self._below(thing)
+
+    def _below(self, directory: Thing) -> set[Thing]:
+        found, ahead = {directory}, [directory]
+        while ahead:
+            inner = {thing for thing in self.entries(ahead.pop()).values() if thing.is_dir} - found
+            found |= inner
+            ahead += inner
+        return found
+
     def main_moves(self, moves: list[tuple[Name, Name, Thing]]) -> None:
         """Main is about to rename; all at once for an exchange."""
         kept: dict[Name, Binding] = {}
         hidden: dict[Name, Binding] = {}
+        for _ in moves:
+            self._main_moves(moves, kept, hidden)
+        for name, binding in hidden.items():
+            if name not in self.bindings or self.bindings[name].thing is None:
+                self.bindings[name] = binding
+        self.bindings |= kept
+
+    def _main_moves(
+        self, moves: list[tuple[Name, Name, Thing]], kept: dict[Name, Binding], hidden: dict[Name, Binding]
+    ) -> None:
         for old, new, thing in moves:
             binding = self.bindings.get(old)
             if self.deleted(thing):
                 continue
             if self._shows_mains(*old, thing):
-                if thing not in self.versions:
+                if self._follows(new, thing, kept):
                     continue
                 kept[old] = Binding(thing, thing, kept=True)
             elif binding is None or thing not in (binding.thing, binding.replaced):
                 continue
             hidden[new] = Binding(None, thing, kept=True)
-        for name, binding in hidden.items():
-            if name not in self.bindings or self.bindings[name].thing is None:
-                self.bindings[name] = binding
-        self.bindings |= kept
 
 
 @dataclass(eq=False)
@@ -414,8 +448,11 @@ class World:
         self.unlink(*old)
         self.count(target)
         target.inode = inode
-        for file in self.files:
-            if file.inode is inode:
+        for file in [file for file in self.files if file.inode is inode]:
+            own = self.views[file.sid].versions.get(thing) if file.before else None
+            if own is not None and own.inode is not None:
+                file.inode = own.inode
+            else:
                 file.thing = target
 
     def exchange(self, one: Name, other: Name) -> None:

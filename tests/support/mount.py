@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+
+from isofs.control import client, mounts
 
 #: Users of the tests. They need not exist in the password file.
 ALICE, BOB, CAROL, DAVE = 61001, 61002, 61003, 61004
@@ -40,7 +43,9 @@ class Result:
 def isoctl(*words: str, timeout: float = 60) -> Result:
     """Run `isoctl` as a user would."""
     command = [sys.executable, "-m", "isoctl.main", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd="/", check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="surrogateescape", timeout=timeout, cwd="/", check=False
+    )
     return Result(done.returncode, done.stdout, done.stderr)
 
 
@@ -69,7 +74,7 @@ class Mounted:
 
     @property
     def pid(self) -> int:
-        return int(self.facts("status")["pid"])
+        return int(self.ask("status")["pid"])
 
     def kill(self) -> None:
         """SIGKILL the daemon and wait for its end."""
@@ -81,10 +86,19 @@ class Mounted:
         finally:
             os.close(descriptor)
 
+    def ask(self, call: str, **args: object) -> Any:
+        """The daemon's result of a call, without a command in between."""
+        return client.call(mounts.socket_for(str(self.path)), call, args)
+
+    @property
+    def backing(self) -> Path:
+        """The directory that was mounted over, as the daemon has it."""
+        return Path(f"/proc/{self.pid}/root{self.path}")
+
     def check(self) -> None:
         """Every invariant holds."""
-        done = self.isoctl("check", "--json")
-        assert done.code == 0, done
+        found = self.ask("check")
+        assert found["ok"], found["problems"]
 
 
 def _is_child(pid: int) -> bool:
@@ -393,3 +407,61 @@ class Person(Worker):
 
     def utime(self, name: str, mtime_ns: int) -> None:
         self(os.utime, self.path(name), ns=(mtime_ns, mtime_ns))
+
+
+#: A modification time from this on is the clock's; whoever sets one explicitly sets an earlier one.
+CLOCK = 1_500_000_000_000_000_000
+
+
+def _tried(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except OSError as error:
+        return f"errno {errno.errorcode.get(error.errno or 0)}"
+
+
+def portrait(root: str, skip: str = "") -> dict[str, Any]:
+    """Everything about everything below a directory, as its caller may see it, to compare it with another one.
+
+    By path: type and mode, owner, group, link count, modification time if somebody set it, what is in it, extended
+    attributes, and the names of the same inode. `skip` is a path that is left out.
+    """
+    found: dict[str, Any] = {}
+    same: dict[int, list[str]] = {}
+    todo = [""]
+    while todo:
+        above = todo.pop()
+        names = _tried(lambda at=f"{root}/{above}": sorted(os.listdir(at)))  # type: ignore[misc]
+        if isinstance(names, str):
+            found[above + "/"] = names
+            continue
+        for name in names:
+            path = f"{above}/{name}" if above else name
+            if path == skip:
+                continue
+            at = _tried(lambda path=path: os.lstat(f"{root}/{path}"))  # type: ignore[misc]
+            if isinstance(at, str):
+                found[path] = at
+                continue
+            if stat.S_ISDIR(at.st_mode):
+                todo.append(path)
+            else:
+                same.setdefault(at.st_ino, []).append(path)
+            found[path] = _row(f"{root}/{path}", at)
+    for names in same.values():
+        for name in names:
+            found[name].append(names)
+    return found
+
+
+def _row(full: str, at: os.stat_result) -> list[Any]:
+    mtime = at.st_mtime_ns if at.st_mtime_ns < CLOCK else None
+    row: list[Any] = [oct(at.st_mode), at.st_uid, at.st_gid, at.st_nlink, mtime]
+    if stat.S_ISREG(at.st_mode):
+        row.append(at.st_size)
+        row.append(_tried(lambda: _read(full)))
+    if stat.S_ISLNK(at.st_mode):
+        row.append(os.readlink(full))
+    else:
+        row.append(_tried(lambda: {n: os.getxattr(full, n) for n in sorted(os.listxattr(full))}))
+    return row

@@ -47,6 +47,7 @@ class Merge:
     outcomes: dict[Thing, tuple[str, Vector]] = field(default_factory=dict)
     united: dict[Thing, Thing] = field(default_factory=dict)
     clean: bool = True
+    _counts: dict[Thing, int | str] = field(default_factory=dict)
 
     def outcome(self, thing: Thing) -> str:
         return self.outcomes[thing][0] if thing in self.outcomes else ""
@@ -59,10 +60,13 @@ class Merge:
         world, view = self.world, self.view
         for thing, version in view.versions.items():
             if thing.vector is not None:
+                self._counts[thing] = thing.vector[G]
                 self.outcomes[thing] = protocol3(thing.vector, version.vector, view.sid)
                 missing = version.inode is None
                 lost = self.outcome(thing) == "keep" and missing
                 self.clean &= not lost and self.outcome(thing) != "conflict"
+        for thing in view.touched & view.versions.keys():
+            view.modified(thing).mtime = None
         self.clean &= not any(b.kept for b in view.bindings.values())
         self._merge_names()
         for thing in list(view.versions):
@@ -121,14 +125,10 @@ class Merge:
                 self.clean &= not returns
         return found
 
-    def _settle_renames(
-        self, thing: Thing, removed: dict[Name, Thing], added: dict[Name, Thing]
-    ) -> None:
+    def _settle_renames(self, thing: Thing, removed: dict[Name, Thing], added: dict[Name, Thing]) -> None:
         """What both sides renamed keeps main's name."""
         taken = [name for name, there in removed.items() if there is thing]
-        took_any = any(
-            b.replaced is thing and b.thing is not thing for b in self.view.bindings.values()
-        )
+        took_any = any(b.replaced is thing and b.thing is not thing for b in self.view.bindings.values())
         if not taken and (thing.is_dir or took_any):
             for name in [name for name, there in added.items() if there is thing]:
                 del added[name]
@@ -136,11 +136,7 @@ class Merge:
 
     def _cancel_full_directories(self, removed: dict[Name, Thing]) -> None:
         """A directory that the suspect deleted stays if something stays in it."""
-        doomed = [
-            (name, thing)
-            for name, thing in removed.items()
-            if thing.is_dir and self.view.deleted(thing)
-        ]
+        doomed = [(name, thing) for name, thing in removed.items() if thing.is_dir and self.view.deleted(thing)]
         for name, thing in sorted(doomed, key=lambda entry: -self._depth(entry[1])):
             if any((thing, inner) not in removed for inner in self.world.names[thing]):
                 del removed[name]
@@ -210,7 +206,10 @@ class Merge:
         inode = self.view.versions[thing].inode
         if thing not in self.outcomes or self.outcome(thing) == "conflict":
             return
-        outcome, thing.vector = self.outcomes[thing]
+        outcome, merged = self.outcomes[thing]
+        if outcome == "delete" and thing.inode is not None:  # something of it stays
+            merged = {**merged, G: self._counts[thing]}
+        thing.vector = merged
         if outcome == "take" and thing.inode is not None and inode is not None:
             if thing.inode is inode:
                 return

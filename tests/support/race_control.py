@@ -1,0 +1,84 @@
+"""isofs with one of its rules against leaks switched off: the control of the race test must see it leak.
+
+Run as a program: `race_control.py DIRECTORY RULE`. It serves the directory in the foreground, and prints a line
+when the mount answers. The rules (design, section 4): `estale`: a suspect on main's node is sent to its own;
+`timeouts`: what is diverged is not kept by the kernel; `nodes`: a suspect is handed nodes of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from isofs.engine import calls, files, redirect, views
+from isofs.engine.state import Caller, Filesystem, Node, Obj, View, node_for
+from isofs.model.records import MAIN, SubjectId
+from isofs.service import daemon
+from support.mount import Mounted
+
+
+def _without_estale() -> None:
+    def stay(fs: Filesystem, caller: Caller, view: View, *objects: Obj, key: tuple[object, ...]) -> None:
+        """The call goes on where it is."""
+
+    for module in (redirect, calls, files):
+        module.redirect = stay  # type: ignore[attr-defined]
+
+
+def _with_long_timeouts() -> None:
+    entry = calls.entry
+
+    def long_entry(*args: Any, **kwargs: Any) -> calls.Entry:
+        return entry(*args, **kwargs)._replace(entry_timeout=calls.LONG, attr_timeout=calls.LONG)
+
+    calls.entry = long_entry
+    calls._attr_timeout = lambda fs, node: calls.LONG
+    calls.absent_timeout = lambda fs, parent, name: calls.LONG
+
+
+def _with_nodes_of_main() -> None:
+    def handed_node(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj, *args: Any, **kwargs: Any) -> Node:
+        return node_for(fs, MAIN if obj.ino else sid, obj)
+
+    views.handed_node = handed_node
+
+
+RULES: dict[str, Callable[[], None]] = {
+    "estale": _without_estale,
+    "timeouts": _with_long_timeouts,
+    "nodes": _with_nodes_of_main,
+}
+
+
+@contextlib.contextmanager
+def mounted_without(rule: str, directory: Path) -> Iterator[Mounted]:
+    """A mount with a rule switched off; unmounted at the end."""
+    command = [sys.executable, "-m", "support.race_control", str(directory), rule]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path(__file__).parents[1]
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "serving\n"
+        mount = Mounted(directory)
+        yield mount
+        mount.umount()
+        assert process.wait(30) == 0
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], capture_output=True, check=False)
+        process.kill()
+        process.communicate()
+
+
+def _main() -> None:
+    directory, rule = sys.argv[1:]
+    RULES[rule]()
+    daemon.serve(directory, daemon.store_path(directory, None), lambda: print("serving", flush=True))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,392 @@
+"""A real mount against directories of the host: the same calls by the same users, errno for errno.
+
+Main has a twin, on which every call of a trusted user is made as well; the two are the same after every step. Each
+suspect has a twin too, begun as a copy of main's. The tree has fixed directories at its top; a trusted call below
+some that the suspect has not changed is made on the suspect's twin as well, and the view and its twin stay the same.
+Where both change things below one, the twin is of no use any more (`torn`), and only main's side is compared.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person, Worker, portrait
+
+pytestmark = pytest.mark.mount
+
+PEOPLE = (BOB, DAVE, ALICE, CAROL)
+TOPS = ("p", "q", "r")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_HERE = -100
+
+#: What a worker process has open, by number.
+_open: dict[int, int] = {}
+
+#: A call: its name and arguments; paths are relative to a root.
+Call = tuple[Any, ...]
+
+
+def _write_at(path: str, flags: int, offset: int, data: bytes, mode: int) -> int:
+    opened = os.open(path, flags, mode)
+    try:
+        return os.pwrite(opened, data, offset)
+    finally:
+        os.close(opened)
+
+
+def _read_all(path: str) -> bytes:
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return os.read(opened, 1 << 16)
+    finally:
+        os.close(opened)
+
+
+def _rename(old: str, new: str, flags: int) -> None:
+    if _libc.renameat2(_HERE, os.fsencode(old), _HERE, os.fsencode(new), flags):
+        raise OSError(ctypes.get_errno(), "renameat2")
+
+
+def _keep(number: int, path: str, flags: int) -> None:
+    _open[number] = os.open(path, flags, 0o644)
+
+
+def _facts(path: str) -> list[Any]:
+    at = os.stat(path)
+    return [oct(at.st_mode), at.st_uid, at.st_gid, at.st_nlink, at.st_size if not os.path.isdir(path) else None]
+
+
+def perform(root: str, call: Call) -> Any:
+    """Make one call below a root; returns what it returns, or its errno as a negative number."""
+    name, *args = call
+    at = [f"{root}/{arg}" if isinstance(arg, str) and name != "xattr" else arg for arg in args]
+    calls: dict[str, Callable[[], Any]] = {
+        "write": lambda: _write_at(*at),
+        "read": lambda: _read_all(at[0]),
+        "stat": lambda: _facts(at[0]),
+        "list": lambda: sorted(os.listdir(at[0])),
+        "mkdir": lambda: os.mkdir(at[0], at[1]),
+        "rmdir": lambda: os.rmdir(at[0]),
+        "unlink": lambda: os.unlink(at[0]),
+        "rename": lambda: _rename(at[0], at[1], at[2]),
+        "link": lambda: os.link(at[0], at[1], follow_symlinks=False),
+        "symlink": lambda: os.symlink(os.path.basename(at[0]), at[1]),
+        "fifo": lambda: os.mkfifo(at[0], at[1]),
+        "chmod": lambda: os.chmod(at[0], at[1]),
+        "chown": lambda: os.chown(at[0], -1, at[1]),
+        "utime": lambda: os.utime(at[0], ns=(at[1], at[1]), follow_symlinks=False),
+        "truncate": lambda: os.truncate(at[0], at[1]),
+        "xattr": lambda: os.setxattr(f"{root}/{args[0]}", "user.mark", args[1].encode()),
+        "no xattr": lambda: os.removexattr(at[0], "user.mark"),
+        "open": lambda: _keep(args[0], at[1], args[2]),
+        "pwrite": lambda: os.pwrite(_open[args[0]], args[1], args[2]),
+        "pread": lambda: os.pread(_open[args[0]], 1 << 16, 0),
+        "fchmod": lambda: os.fchmod(_open[args[0]], args[1]),
+        "ftruncate": lambda: os.ftruncate(_open[args[0]], args[1]),
+        "size": lambda: os.fstat(_open[args[0]]).st_size,
+        "close": lambda: os.close(_open.pop(args[0])),
+    }
+    try:
+        return calls[name]()
+    except OSError as error:
+        return -(error.errno or 0)
+
+
+NAMES = st.sampled_from(("a", "b", "c"))
+PATHS = st.one_of(
+    st.builds("/".join, st.tuples(st.sampled_from(TOPS), NAMES)),
+    st.builds("/".join, st.tuples(st.sampled_from(TOPS), NAMES, NAMES)),
+)
+MODES = st.sampled_from((0o666, 0o644, 0o600, 0o777, 0o755, 0o700, 0o2775, 0o1777, 0o444))
+DATA = st.sampled_from((b"x", b"some text\n", b"y" * 5000))
+OPENING = st.sampled_from(
+    (os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_EXCL, os.O_WRONLY | os.O_TRUNC | os.O_CREAT, os.O_RDWR)
+)
+TIMES = st.integers(0, 10**18)
+
+CALLS: st.SearchStrategy[Call] = st.one_of(
+    st.tuples(st.just("write"), PATHS, OPENING, st.sampled_from((0, 3, 9000)), DATA, MODES),
+    st.tuples(st.sampled_from(("read", "stat", "list", "rmdir", "unlink", "no xattr")), PATHS),
+    st.tuples(st.sampled_from(("mkdir", "mkdir", "chmod", "fifo")), PATHS, MODES),
+    st.tuples(st.just("rename"), PATHS, PATHS, st.sampled_from((0, 0, 0, 1, 2))),
+    st.tuples(st.sampled_from(("link", "symlink")), PATHS, PATHS),
+    st.tuples(st.just("chown"), PATHS, st.sampled_from(PEOPLE)),
+    st.tuples(st.just("utime"), PATHS, TIMES),
+    st.tuples(st.just("truncate"), PATHS, st.sampled_from((0, 4, 6000))),
+    st.tuples(st.just("xattr"), PATHS, st.sampled_from(("1", "2"))),
+)
+
+#: Ways in which files are kept open. Not for reading and writing: `suspect` kills who has such a file open.
+KEPT = st.sampled_from((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_CREAT))
+
+
+def tops(call: Call) -> set[str]:
+    """The directories at the top that a call has to do with."""
+    name, *args = call
+    paths = args[:1] if name == "xattr" else [arg for arg in args if isinstance(arg, str)]
+    return {path.split("/")[0] for path in paths}
+
+
+READING = {"read", "stat", "list", "pread", "size", "close"}
+
+
+@dataclass
+class View:
+    """A suspect's twin: which directories at the top the suspect changed, and where the twin is of no use."""
+
+    twin: Path
+    changed: set[str] = field(default_factory=set)
+    torn: set[str] = field(default_factory=set)
+
+    def tear(self, more: set[str]) -> None:
+        self.torn |= more
+
+
+@dataclass
+class Kept:
+    """A file kept open by a user, on the mount and on a twin, and the directories at the top it may be in."""
+
+    number: int
+    uid: int
+    twin: str
+    tops: set[str]
+
+
+@dataclass
+class World:
+    """What all examples share: the mount, the people, and where the twins are."""
+
+    mount: Mounted
+    twins: Path
+    people: dict[int, Person]
+    root: Worker
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world, self.mount = world, world.mount
+        self.main = world.twins / "main"
+        self.views: dict[int, View] = {}
+        self.kept: list[Kept] = []
+        self.numbers = 0
+
+    @initialize()
+    def begin(self) -> None:
+        for root in (self.mount.path, self.main):
+            root.mkdir(exist_ok=True)
+            root.chmod(0o777)
+            for top in TOPS:
+                (root / top).mkdir()
+                (root / top).chmod(0o777 if top != "r" else 0o3777)
+        self.backing = str(self.mount.backing)
+
+    def teardown(self) -> None:
+        self._close_all()
+        for uid in self.views:
+            self.mount.ask("malicious", uid=uid)
+        for root in (self.mount.path, *self.world.twins.iterdir()):
+            for top in TOPS:
+                shutil.rmtree(root / top, ignore_errors=True)
+        for twin in self.world.twins.iterdir():
+            shutil.rmtree(twin)
+        left = self.mount.ask("check")
+        assert left["ok"], left
+        assert left["checked"]["objects"] == 0, left
+
+    def _twin(self, uid: int) -> Path:
+        return self.views[uid].twin if uid in self.views else self.main
+
+    def _make(self, uid: int, call: Call, where: set[str]) -> None:
+        """Make a call on the mount and on the twins that it concerns, and compare."""
+        person = self.world.people[uid]
+        seen = person(perform, str(self.mount.path), call)
+        expected = person(perform, str(self._twin(uid)), call)
+        view = self.views.get(uid)
+        changes = call[0] not in READING
+        if view is not None:
+            if view.torn & where:
+                assert seen != -5, call
+                if changes:
+                    view.torn |= where
+                    view.changed |= where
+                return
+            if changes:
+                view.changed |= where
+        assert seen == expected, (uid, call)
+        if view is None and changes:
+            for other in self.views.values():
+                self._follow(other, person, call, where)
+
+    def _follow(self, view: View, person: Person, call: Call, where: set[str]) -> None:
+        """A trusted user's change: a suspect that changed nothing there sees it."""
+        if where & (view.changed | view.torn):
+            view.tear(where)
+        else:
+            person(perform, str(view.twin), call)
+
+    @rule(uid=st.sampled_from(PEOPLE), call=CALLS)
+    def call(self, uid: int, call: Call) -> None:
+        self._make(uid, call, tops(call))
+
+    @rule(uid=st.sampled_from(PEOPLE), path=PATHS, flags=KEPT)
+    def keep_open(self, uid: int, path: str, flags: int) -> None:
+        where = tops(("open", path))
+        view = self.views.get(uid)
+        if view is not None and view.torn & where:
+            return
+        if flags & os.O_CREAT:
+            self._make(uid, ("write", path, flags, 0, b"", 0o644), where)
+        person, twin = self.world.people[uid], self._twin(uid)
+        self.numbers += 2
+        seen = person(perform, str(self.mount.path), ("open", self.numbers, path, flags))
+        expected = person(perform, str(twin), ("open", self.numbers + 1, path, flags))
+        assert seen == expected, (uid, path, flags)
+        if seen is None:
+            self.kept.append(Kept(self.numbers, uid, str(twin), where))
+
+    @precondition(lambda self: self.kept)
+    @rule(
+        data=st.data(),
+        call=st.sampled_from(
+            (("pread",), ("size",), ("pwrite", b"kept", 2), ("ftruncate", 1), ("ftruncate", 7000), ("close",))
+        ),
+    )
+    def use_kept(self, data: st.DataObject, call: Call) -> None:
+        kept = data.draw(st.sampled_from(self.kept))
+        person, view = self.world.people[kept.uid], self.views.get(kept.uid)
+        name, *args = call
+        seen = person(perform, "", (name, kept.number, *args))
+        expected = person(perform, "", (name, kept.number + 1, *args))
+        if name == "close":
+            self.kept.remove(kept)
+        if view is not None and view.torn:
+            return
+        assert seen == expected, (kept, call)
+        if name in READING:
+            return
+        if view is not None:
+            view.changed |= set(TOPS)
+        for other in self.views.values():
+            if other is not view and view is None:
+                other.tear(set(TOPS))
+
+    def _close_all(self) -> None:
+        for kept in self.kept:
+            for number in (kept.number, kept.number + 1):
+                self.world.people[kept.uid](perform, "", ("close", number))
+        self.kept = []
+
+    @precondition(lambda self: len(self.views) < 2)
+    @rule(data=st.data())
+    def suspect(self, data: st.DataObject) -> None:
+        uid = data.draw(st.sampled_from([uid for uid in (ALICE, CAROL) if uid not in self.views]))
+        self._close_all()
+        self.mount.ask("suspect", uid=uid, user=str(uid))
+        view = self.views[uid] = View(self.world.twins / str(uid))
+        view.twin.mkdir()
+        view.twin.chmod(0o777)
+        _copy(self.main, view.twin, TOPS)
+
+    @precondition(lambda self: self.views)
+    @rule(data=st.data())
+    def malicious(self, data: st.DataObject) -> None:
+        """Main is what it was (the invariant sees to that), and the suspect sees it."""
+        uid = data.draw(st.sampled_from(sorted(self.views)))
+        self._close_all()
+        self.mount.ask("malicious", uid=uid)
+        shutil.rmtree(self.views.pop(uid).twin)
+
+    @precondition(lambda self: self.views)
+    @rule(data=st.data())
+    def innocent(self, data: st.DataObject) -> None:
+        """Main is what the suspect saw, unless both had changed it: then nothing is known but that main is sound."""
+        uid = data.draw(st.sampled_from(sorted(self.views)))
+        self._close_all()
+        done = self.mount.ask("innocent", uid=uid)
+        view = self.views.pop(uid)
+        if view.torn:
+            if done["conflicts"]:
+                self.mount.ask("malicious", uid=uid)
+            _copy(self.mount.path, self.main, TOPS)
+        else:
+            assert not done["conflicts"], done
+            assert not any(item["as"] for item in done["items"]), done
+            _copy(view.twin, self.main, TOPS)
+        shutil.rmtree(view.twin)
+        merged = view.changed | view.torn
+        for other in self.views.values():
+            if merged & (other.changed | other.torn):
+                other.tear(merged)
+            else:
+                _copy(self.main, other.twin, tuple(merged))
+
+    @invariant()
+    def main_is_its_twin(self) -> None:
+        """Disclosure: for root through the mount, in the directory itself, and for a trusted user."""
+        if not self.main.exists():
+            return
+        expected = portrait(str(self.main))
+        assert self.world.root(portrait, str(self.mount.path)) == expected
+        assert portrait(self.backing, ".isofs") == expected
+        bob = self.world.people[BOB]
+        assert bob(portrait, str(self.mount.path)) == bob(portrait, str(self.main))
+
+    @invariant()
+    def views_are_their_twins(self) -> None:
+        """Consistency: what nobody else changed meanwhile is as the suspect left it."""
+        for uid, view in self.views.items():
+            person = self.world.people[uid]
+            seen, expected = person(portrait, str(self.mount.path)), person(portrait, str(view.twin))
+            assert _without(seen, view.torn) == _without(expected, view.torn)
+
+    @invariant()
+    def sound(self) -> None:
+        if self.main.exists():
+            self.mount.check()
+
+
+def _without(tree: dict[str, Any], gone: set[str]) -> dict[str, Any]:
+    return {path: row for path, row in tree.items() if path.split("/")[0] not in gone}
+
+
+def _copy(source: Path, to: Path, names: tuple[str, ...]) -> None:
+    """Make these directories of `to` what they are in `source`; links between them stay links."""
+    if not names:
+        return
+    for name in names:
+        shutil.rmtree(to / name, ignore_errors=True)
+    subprocess.run(["cp", "-a", *(str(source / name) for name in names), str(to)], check=True)
+
+
+def test_mount_and_host_agree(mount: Mounted, place: Path, person: Callable[[int], Person]) -> None:
+    """Two trusted users and two suspects at work, with verdicts in between."""
+    twins = place / "twins"
+    twins.mkdir()
+    world = World(mount, twins, {uid: person(uid) for uid in PEOPLE}, Worker(0))
+    try:
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            lambda: Machine(world), settings=settings(max_examples=30, stateful_step_count=30)
+        )
+    finally:
+        world.root.close()
