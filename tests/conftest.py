@@ -17,7 +17,14 @@ from support.mount import Mounted, Person, daemons_below, mounted, mounts_below,
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
-settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=_SLOW_IS_FINE, print_blob=True)
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,
+    stateful_step_count=40,
+    suppress_health_check=_SLOW_IS_FINE,
+    print_blob=True,
+)
 settings.register_profile(
     "deep",
     deadline=None,

@@ -14,10 +14,11 @@ import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from isofs.engine import checks, recovery, suspicion, views
 from isofs.engine.state import Caller, Filesystem, Obj
@@ -27,7 +28,8 @@ from isofs.store.folder import open_store
 from support import verdicts
 from support.engine import Kernel, OpenFile, Walker, killed
 from support.host import Host, HostFile, copy_of
-from support.model import ModelFile, ModelUser, Thing, Version, View, World
+from support.model import ModelFile, Thing, Version, View, World
+from support.model_calls import ModelUser
 from support.trees import Tree, differences, tree, without_times
 from support.vfs import EXCHANGE, NOREPLACE
 
@@ -47,12 +49,14 @@ PATHS = [
     b"b/a/c",
 ]
 
-users = st.sampled_from([*TRUSTED, *SUSPICIOUS])
-suspicious = st.sampled_from(list(SUSPICIOUS))
-#: A path, or a number: the one with this number of those that the user sees.
-places = st.one_of(st.integers(0, 15), st.integers(0, 15), st.sampled_from(PATHS))
-modes = st.sampled_from([0o600, 0o640, 0o755])
-times = st.integers(1, 9).map(lambda n: 1_000_000_000_123_456_789 + n * 10**9)
+#: Most calls are made by those who are suspects now and then.
+users = st.sampled_from([*TRUSTED, *SUSPICIOUS, *SUSPICIOUS])
+indices = st.integers(0, 15)
+#: A path; a number: the path with this number of those that the user sees; or a name in the directory of a number.
+seen = st.one_of(indices, indices, indices, st.sampled_from(PATHS))
+names = st.tuples(indices, st.sampled_from(NAMES))
+places = st.one_of(seen, seen, names)
+new_places = st.one_of(seen, names, names, names)
 write_flags = st.sampled_from(
     [
         os.O_WRONLY,
@@ -66,7 +70,22 @@ write_flags = st.sampled_from(
 )
 open_flags = st.one_of(st.just(os.O_RDONLY), write_flags)
 
-Place = int | bytes
+#: Names of calls with what they are given beside the path.
+attributes = st.one_of(
+    st.tuples(st.just("chmod"), st.sampled_from([0o600, 0o640, 0o755])),
+    st.tuples(st.just("chown"), users, st.just(GID)),
+    st.tuples(st.just("utime"), st.integers(1, 9).map(lambda n: 1_000_000_000_123_456_789 + n * 10**9)),
+    st.tuples(st.just("truncate"), st.integers(0, 6)),
+    st.tuples(st.just("set_xattr"), st.sampled_from(["user.x", "user.y"]), st.binary(min_size=1, max_size=2)),
+    st.tuples(st.just("remove_xattr"), st.sampled_from(["user.x", "user.y"])),
+)
+uses = st.one_of(
+    st.tuples(st.just("write"), st.integers(0, 4)),
+    st.tuples(st.just("truncate"), st.integers(0, 6)),
+    st.tuples(st.just("read")),
+)
+
+Place = int | bytes | tuple[int, bytes]
 User = Walker | ModelUser | Host
 
 
@@ -85,8 +104,7 @@ def outcome(call: Callable[[], object]) -> object:
     try:
         return call()
     except OSError as error:
-        assert error.errno is not None
-        return errno.errorcode[error.errno]
+        return errno.errorcode[error.errno or 0]
 
 
 class Machine(RuleBasedStateMachine):
@@ -104,7 +122,7 @@ class Machine(RuleBasedStateMachine):
         self.written = 0
         self._open_store()
         for path in (b"a", b"a/b"):
-            self._call(1001, lambda user, path=path: user.mkdir(path))
+            self._mkdir(1001, path)
         for path in (b"b", b"a/a", b"a/b/c"):
             self._write(1001, path, os.O_WRONLY | os.O_CREAT)
 
@@ -128,7 +146,7 @@ class Machine(RuleBasedStateMachine):
         return Walker(kernel or self.kernel, Caller(uid, GID, pid, UMASK))
 
     def _modelled(self, uid: int) -> ModelUser:
-        return self.world.user(uid, GID, UMASK)
+        return ModelUser(self.world, uid, GID, UMASK)
 
     def _host(self, uid: int) -> Host:
         return Host(self.twin, Caller(uid, GID, 0, UMASK))
@@ -139,8 +157,12 @@ class Machine(RuleBasedStateMachine):
     def _path(self, uid: int, place: Place) -> bytes:
         if isinstance(place, bytes):
             return place
-        seen = list(tree(self._modelled(uid)))
-        return seen[place % len(seen)] if seen else b"a"
+        visible = tree(self._modelled(uid))
+        if isinstance(place, int):
+            paths = list(visible)
+            return paths[place % len(paths)] if paths else b"a"
+        directories = [b"", *(path + b"/" for path, item in visible.items() if item.stat.kind == stat.S_IFDIR)]
+        return directories[place[0] % len(directories)] + place[1]
 
     def _call(self, uid: int, call: Callable[[User], object]) -> object:
         """Make a call on everything that should see it; all must answer the same."""
@@ -166,21 +188,21 @@ class Machine(RuleBasedStateMachine):
     def write(self, uid: int, place: Place, flags: int, offset: int) -> None:
         self._write(uid, self._path(uid, place), flags, offset)
 
-    @rule(uid=users, place=places)
-    def mkdir(self, uid: int, place: Place) -> None:
-        path = self._path(uid, place)
+    def _mkdir(self, uid: int, path: bytes) -> None:
         self._call(uid, lambda user: user.mkdir(path))
 
-    @rule(uid=users, path=st.sampled_from(PATHS))
-    def mkfifo(self, uid: int, path: bytes) -> None:
-        self._call(uid, lambda user: user.mkfifo(path))
-
-    @rule(uid=users, to=st.sampled_from([b"a", b"b", b"nowhere"]), place=places)
-    def symlink(self, uid: int, to: bytes, place: Place) -> None:
+    @rule(uid=users, place=new_places, kind=st.sampled_from(["directory", "fifo", "a", "b", "nowhere"]))
+    def make(self, uid: int, place: Place, kind: str) -> None:
+        """Make a directory, a FIFO, or a symbolic link to one of the other names."""
         path = self._path(uid, place)
-        self._call(uid, lambda user: user.symlink(to, path))
+        if kind == "directory":
+            self._mkdir(uid, path)
+        elif kind == "fifo":
+            self._call(uid, lambda user: user.mkfifo(path))
+        else:
+            self._call(uid, lambda user: user.symlink(kind.encode(), path))
 
-    @rule(uid=users, place=places, new=places)
+    @rule(uid=users, place=places, new=new_places)
     def link(self, uid: int, place: Place, new: Place) -> None:
         path, to = self._path(uid, place), self._path(uid, new)
         self._call(uid, lambda user: user.link(path, to))
@@ -195,63 +217,37 @@ class Machine(RuleBasedStateMachine):
         path = self._path(uid, place)
         self._call(uid, lambda user: user.rmdir(path))
 
-    @rule(uid=users, place=places, new=places, flags=st.sampled_from([0, 0, 0, NOREPLACE, EXCHANGE]))
+    @rule(uid=users, place=places, new=new_places, flags=st.sampled_from([0, 0, 0, NOREPLACE, EXCHANGE]))
     def rename(self, uid: int, place: Place, new: Place, flags: int) -> None:
         path, to = self._path(uid, place), self._path(uid, new)
         self._call(uid, lambda user: user.rename(path, to, flags))
 
-    @rule(uid=users, place=places, mode=modes)
-    def chmod(self, uid: int, place: Place, mode: int) -> None:
-        path = self._path(uid, place)
-        self._call(uid, lambda user: user.chmod(path, mode))
-
-    @rule(uid=users, place=places, owner=users)
-    def chown(self, uid: int, place: Place, owner: int) -> None:
-        path = self._path(uid, place)
-        self._call(uid, lambda user: user.chown(path, owner, GID))
-
-    @rule(uid=users, place=places, mtime=times)
-    def utime(self, uid: int, place: Place, mtime: int) -> None:
-        path = self._path(uid, place)
-        self._call(uid, lambda user: user.utime(path, mtime))
-
-    @rule(uid=users, place=places, size=st.integers(0, 6))
-    def truncate(self, uid: int, place: Place, size: int) -> None:
-        path = self._path(uid, place)
-        self._call(uid, lambda user: user.truncate(path, size))
-
-    @rule(uid=users, place=places, name=st.sampled_from(["user.x", "user.y"]))
-    def set_xattr(self, uid: int, place: Place, name: str) -> None:
-        path, value = self._path(uid, place), self._data()
-        self._call(uid, lambda user: user.set_xattr(path, name, value))
-
-    @rule(uid=users, place=places, name=st.sampled_from(["user.x", "user.y"]))
-    def remove_xattr(self, uid: int, place: Place, name: str) -> None:
-        path = self._path(uid, place)
-        self._call(uid, lambda user: user.remove_xattr(path, name))
+    @rule(uid=users, place=places, what=attributes)
+    def change(self, uid: int, place: Place, what: tuple[Any, ...]) -> None:
+        path, (name, *values) = self._path(uid, place), what
+        self._call(uid, lambda user: getattr(user, name)(path, *values))
 
     # Open files.
 
     @rule(uid=users, place=places, flags=open_flags)
     def open(self, uid: int, place: Place, flags: int) -> None:
-        path, flags, files = self._path(uid, place), flags | os.O_NOFOLLOW, []
+        path, flags = self._path(uid, place), flags | os.O_NOFOLLOW
+        files: list[Any] = []
 
         def call(user: User) -> None:
             files.append(user.open(path, flags))
 
         if self._call(uid, call) is None:
-            self.opened.append(Open(uid, *files, *([None] if len(files) == 2 else [])))
+            engine, model, *twin = files
+            self.opened.append(Open(uid, engine, model, twin[0] if twin else None))
 
     @precondition(lambda self: self.opened)
-    @rule(index=st.integers(0, 9), offset=st.integers(0, 4))
-    def write_open(self, index: int, offset: int) -> None:
-        data = self._data()
-        self._call_open(index, lambda file: file.write(offset, data))
-
-    @precondition(lambda self: self.opened)
-    @rule(index=st.integers(0, 9))
-    def read_open(self, index: int) -> None:
-        self._call_open(index, lambda file: file.read())
+    @rule(index=indices, what=uses)
+    def use(self, index: int, what: tuple[Any, ...]) -> None:
+        name, *values = what
+        if name == "write":
+            values.append(self._data())
+        self._call_open(index, lambda file: getattr(file, name)(*values))
 
     def _call_open(self, index: int, call: Callable[[OpenFile | ModelFile | HostFile], object]) -> None:
         opened = self.opened[index % len(self.opened)]
@@ -260,10 +256,10 @@ class Machine(RuleBasedStateMachine):
         if opened.twin is not None:
             twin = opened.twin
             assert expected == outcome(lambda: call(twin))
-        assert found == expected
+        assert found == expected, f"{found!r} instead of {expected!r}"
 
     @precondition(lambda self: self.opened)
-    @rule(index=st.integers(0, 9))
+    @rule(index=indices)
     def close(self, index: int) -> None:
         opened = self.opened.pop(index % len(self.opened))
         opened.engine.close()
@@ -278,11 +274,20 @@ class Machine(RuleBasedStateMachine):
 
     # Suspicion and verdicts.
 
-    @rule(uid=suspicious)
-    def suspect(self, uid: int) -> None:
-        waiting = any(view.uid == uid for view in self.world.waiting.values())
-        if waiting or not self._trusted(uid):
-            return
+    @initialize(indices=st.sets(indices, max_size=3))
+    def suspect_at_once(self, indices: set[int]) -> None:
+        for index in sorted(indices):
+            self.suspect(index)
+
+    @rule(index=indices)
+    def suspect(self, index: int) -> None:
+        """Isolate one of those who can be: neither suspects nor with conflicts to be settled."""
+        barred = {view.uid for view in (*self.world.views.values(), *self.world.waiting.values())}
+        free = [uid for uid in SUSPICIOUS if uid not in barred]
+        if free:
+            self._suspect(free[index % len(free)])
+
+    def _suspect(self, uid: int) -> None:
         for opened in [o for o in self.opened if o.uid == uid]:
             if opened.model.flags & os.O_ACCMODE == os.O_RDWR:
                 self.close(self.opened.index(opened))  # the holder is killed
@@ -293,29 +298,30 @@ class Machine(RuleBasedStateMachine):
         view = self.world.suspect(uid, SUSPICIOUS[uid])
         assert subject.sid == view.sid
 
-    @rule(uid=suspicious)
-    def find_malicious(self, uid: int) -> None:
-        view = self.world.view_of(uid)
-        if view is None:
-            return
+    @precondition(lambda self: self.world.views)
+    @rule(index=indices, innocent=st.sampled_from([True, True, False]))
+    def decide(self, index: int, innocent: bool) -> None:
+        """A verdict on one of the suspects."""
+        views = list(self.world.views.values())
+        (self._find_innocent if innocent else self._find_malicious)(views[index % len(views)])
+
+    def _find_malicious(self, view: View) -> None:
         others = self._other_versions(view)
         apply.malicious(self.fs, view.sid)
         verdicts.malicious(self.world, view.sid)
         assert self._other_versions(view) == others, "Synchronisation"
         self._follow_on_twin()
 
-    @rule(uid=suspicious)
-    def find_innocent(self, uid: int) -> None:
-        view = self.world.view_of(uid)
-        if view is None:
-            return
-        seen, others = self._tree(uid), self._other_versions(view)
+    def _find_innocent(self, view: View) -> None:
+        seen, others = self._tree(view.uid), self._other_versions(view)
         contents = self._contents(view)
         report = apply.innocent(self.fs, view.sid)
         merge = verdicts.innocent(self.world, view.sid)
         self._check_merge_is_complete(view, contents, report.conflicts)
         if merge.clean:
-            assert not differences(self._main(), without_times(seen)), "Consistency of a merge"
+            main = self._main()
+            lines = differences(main, without_times(_forgiven(seen, main)))
+            assert not lines, "main is not what the suspect saw\n" + "\n".join(lines)
         kept = self._other_versions(view)
         assert others.items() <= kept.items(), "Synchronisation"
         lines = differences(self._main(), tree(self._modelled(1001)))
@@ -394,6 +400,19 @@ class Machine(RuleBasedStateMachine):
 
     # What must always hold.
 
+    def check_all(self) -> None:
+        """Every invariant, for those who drive the machine by hand."""
+        for check in (
+            self.disclosure,
+            self.consistency,
+            self.versions,
+            self.vectors,
+            self.nothing_lost,
+            self.nodes_are_known,
+            self.store_is_sound,
+        ):
+            check()
+
     def _tree(self, uid: int) -> Tree:
         """What a user sees through the engine; the kernel is left as it was."""
         kernel = Kernel(self.fs)
@@ -422,23 +441,23 @@ class Machine(RuleBasedStateMachine):
             assert not lines, f"S{view.sid} sees other than the model\n" + "\n".join(lines)
 
     @invariant()
-    def protocol_2(self) -> None:
-        """Every version and vector is there, and no other."""
+    def versions(self) -> None:
+        """Every suspect has the versions of Protocol 2, with their states and vectors, and no other."""
         for sid, view in (*self.world.views.items(), *self.world.waiting.items()):
             engine = self.fs.view_of(sid)
             assert engine is not None
             found = sorted((v.state, str(dict(v.vector))) for v in engine.versions.values())
-            expected = sorted(map(_state_and_vector, view.versions.values()))
-            assert found == expected, f"the versions of S{sid}"
-        pairs = self._pairs()
-        for thing, obj in pairs.items():
+            assert found == sorted(map(_state_and_vector, view.versions.values())), f"the versions of S{sid}"
+
+    @invariant()
+    def vectors(self) -> None:
+        """Every object has the vectors of Protocol 2, main's and the suspects'."""
+        for thing, obj in self._pairs().items():
             vector = self.fs.vector(obj)
-            assert (None if vector is None else dict(vector)) == thing.vector
+            assert (vector and dict(vector)) == thing.vector, f"main's vector of {obj.op}: {vector}"
             for sid, view in self.world.views.items():
-                engine = self.fs.views[sid].version(obj.op)
-                assert (engine is None) == (thing not in view.versions)
-                if engine is not None:
-                    assert dict(engine.vector) == view.versions[thing].vector
+                version, expected = self.fs.views[sid].version(obj.op), view.versions.get(thing)
+                assert (version and dict(version.vector)) == (expected and expected.vector)
 
     def _pairs(self) -> dict[Thing, Obj]:
         """The engine's object for each of the model's, by walking all views of both."""
@@ -477,7 +496,7 @@ class Machine(RuleBasedStateMachine):
     def store_is_sound(self) -> None:
         """The numbered invariants of docs/model.md."""
         problems = checks.check(self.fs)
-        assert not problems
+        assert not problems, problems
 
 
 def _forgiven(found: Tree, expected: Tree) -> Tree:
@@ -503,5 +522,5 @@ def _state_and_vector(version: Version) -> tuple[str, str]:
     return ("d" if version.inode is None else "m", str(dict(sorted(version.vector.items()))))
 
 
-Machine.TestCase.settings = settings(stateful_step_count=40)
+Machine.TestCase.settings = settings(max_examples=max(100, settings.default.max_examples if settings.default else 0))
 TestMachine = Machine.TestCase

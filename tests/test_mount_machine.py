@@ -136,6 +136,24 @@ CALLS: st.SearchStrategy[Call] = st.one_of(
     st.tuples(st.just("xattr"), PATHS, st.sampled_from(("1", "2"))),
 )
 
+#: What a tree begins with, made by the people in turn.
+FURNITURE: tuple[Call, ...] = (
+    ("write", "p/a", os.O_WRONLY | os.O_CREAT, 0, b"some text\n", 0o666),
+    ("write", "p/c", os.O_WRONLY | os.O_CREAT, 0, b"some text\n", 0o644),
+    ("mkdir", "p/b", 0o777),
+    ("write", "p/b/a", os.O_WRONLY | os.O_CREAT, 0, b"z" * 5000, 0o666),
+    ("write", "q/a", os.O_WRONLY | os.O_CREAT, 3, b"x", 0o666),
+    ("link", "q/a", "q/b"),
+    ("mkdir", "q/c", 0o2777),
+    ("symlink", "q/a", "q/c/a"),
+    ("write", "q/c/b", os.O_WRONLY | os.O_CREAT, 0, b"x", 0o666),
+    ("mkdir", "r/a", 0o1777),
+    ("write", "r/a/a", os.O_WRONLY | os.O_CREAT, 0, b"x", 0o600),
+    ("mkdir", "r/b", 0o700),
+    ("xattr", "p/b/a", "1"),
+    ("utime", "q/c", 10**17 + 1),
+)
+
 #: Ways in which files are kept open. Not for reading and writing: `suspect` kills who has such a file open.
 KEPT = st.sampled_from((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_CREAT))
 
@@ -145,6 +163,16 @@ def tops(call: Call) -> set[str]:
     name, *args = call
     paths = args[:1] if name == "xattr" else [arg for arg in args if isinstance(arg, str)]
     return {path.split("/")[0] for path in paths}
+
+
+def within(call: Call, where: list[str]) -> Call:
+    """The same call below other directories at the top."""
+
+    def moved(path: str) -> str:
+        top, _, rest = path.partition("/")
+        return f"{where[TOPS.index(top) % len(where)]}/{rest}"
+
+    return tuple(moved(arg) if isinstance(arg, str) and "/" in arg else arg for arg in call)
 
 
 READING = {"read", "stat", "list", "pread", "size", "close"}
@@ -191,8 +219,9 @@ class Machine(RuleBasedStateMachine):
         self.kept: list[Kept] = []
         self.numbers = 0
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(suspects=st.sampled_from(((ALICE,), (CAROL,), (ALICE, CAROL), (CAROL, ALICE))))
+    def begin(self, suspects: tuple[int, ...]) -> None:
+        """A tree with something of everything, and a suspicion or two."""
         for root in (self.mount.path, self.main):
             root.mkdir(exist_ok=True)
             root.chmod(0o777)
@@ -200,6 +229,10 @@ class Machine(RuleBasedStateMachine):
                 (root / top).mkdir()
                 (root / top).chmod(0o777 if top != "r" else 0o3777)
         self.backing = str(self.mount.backing)
+        for number, call in enumerate(FURNITURE):
+            self._make(PEOPLE[number % len(PEOPLE)], call, tops(call))
+        for uid in suspects:
+            self._suspect(uid)
 
     def teardown(self) -> None:
         self._close_all()
@@ -245,9 +278,28 @@ class Machine(RuleBasedStateMachine):
         else:
             person(perform, str(view.twin), call)
 
-    @rule(uid=st.sampled_from(PEOPLE), call=CALLS)
-    def call(self, uid: int, call: Call) -> None:
-        self._make(uid, call, tops(call))
+    @rule(uid=st.sampled_from(PEOPLE), calls=st.lists(CALLS, min_size=1, max_size=3))
+    def calls_anywhere(self, uid: int, calls: list[Call]) -> None:
+        for call in calls:
+            self._make(uid, call, tops(call))
+
+    @rule(uid=st.sampled_from((BOB, DAVE)), calls=st.lists(CALLS, min_size=1, max_size=3))
+    def trusted_calls_apart(self, uid: int, calls: list[Call]) -> None:
+        """Where no suspect has changed anything, so that their twins stay of use."""
+        used = set[str]().union(*(view.changed | view.torn for view in self.views.values()))
+        self._make_within(uid, calls, [top for top in TOPS if top not in used])
+
+    @precondition(lambda self: self.views)
+    @rule(last=st.booleans(), calls=st.lists(CALLS, min_size=3, max_size=8))
+    def suspicious_calls(self, last: bool, calls: list[Call]) -> None:
+        """Where the suspect's twin is of use."""
+        uid = list(self.views)[-1 if last else 0]
+        self._make_within(uid, calls, [top for top in TOPS if top not in self.views[uid].torn])
+
+    def _make_within(self, uid: int, calls: list[Call], where: list[str]) -> None:
+        for call in calls if where else ():
+            call = within(call, where)
+            self._make(uid, call, tops(call))
 
     @rule(uid=st.sampled_from(PEOPLE), path=PATHS, flags=KEPT)
     def keep_open(self, uid: int, path: str, flags: int) -> None:
@@ -265,15 +317,16 @@ class Machine(RuleBasedStateMachine):
         if seen is None:
             self.kept.append(Kept(self.numbers, uid, str(twin), where))
 
-    @precondition(lambda self: self.kept)
     @rule(
-        data=st.data(),
+        which=st.integers(0, 1000),
         call=st.sampled_from(
             (("pread",), ("size",), ("pwrite", b"kept", 2), ("ftruncate", 1), ("ftruncate", 7000), ("close",))
         ),
     )
-    def use_kept(self, data: st.DataObject, call: Call) -> None:
-        kept = data.draw(st.sampled_from(self.kept))
+    def use_kept(self, which: int, call: Call) -> None:
+        if not self.kept:
+            return
+        kept = self.kept[which % len(self.kept)]
         person, view = self.world.people[kept.uid], self.views.get(kept.uid)
         name, *args = call
         seen = person(perform, "", (name, kept.number, *args))
@@ -297,10 +350,7 @@ class Machine(RuleBasedStateMachine):
                 self.world.people[kept.uid](perform, "", ("close", number))
         self.kept = []
 
-    @precondition(lambda self: len(self.views) < 2)
-    @rule(data=st.data())
-    def suspect(self, data: st.DataObject) -> None:
-        uid = data.draw(st.sampled_from([uid for uid in (ALICE, CAROL) if uid not in self.views]))
+    def _suspect(self, uid: int) -> None:
         self._close_all()
         self.mount.ask("suspect", uid=uid, user=str(uid))
         view = self.views[uid] = View(self.world.twins / str(uid))
@@ -308,21 +358,26 @@ class Machine(RuleBasedStateMachine):
         view.twin.chmod(0o777)
         _copy(self.main, view.twin, TOPS)
 
-    @precondition(lambda self: self.views)
-    @rule(data=st.data())
-    def malicious(self, data: st.DataObject) -> None:
-        """Main is what it was (the invariant sees to that), and the suspect sees it."""
-        uid = data.draw(st.sampled_from(sorted(self.views)))
+    @precondition(lambda self: len(self.views) < 2)
+    @rule()
+    def suspect(self) -> None:
+        self._suspect(ALICE if ALICE not in self.views else CAROL)
+
+    @precondition(lambda self: any(view.changed | view.torn for view in self.views.values()))
+    @rule(guilty=st.booleans(), last=st.booleans())
+    def verdict(self, guilty: bool, last: bool) -> None:
+        uids = [uid for uid, view in self.views.items() if view.changed | view.torn]
+        uid = uids[-1 if last else 0]
         self._close_all()
+        (self._malicious if guilty else self._innocent)(uid)
+
+    def _malicious(self, uid: int) -> None:
+        """Main is what it was (the invariant sees to that), and the suspect sees it."""
         self.mount.ask("malicious", uid=uid)
         shutil.rmtree(self.views.pop(uid).twin)
 
-    @precondition(lambda self: self.views)
-    @rule(data=st.data())
-    def innocent(self, data: st.DataObject) -> None:
+    def _innocent(self, uid: int) -> None:
         """Main is what the suspect saw, unless both had changed it: then nothing is known but that main is sound."""
-        uid = data.draw(st.sampled_from(sorted(self.views)))
-        self._close_all()
         done = self.mount.ask("innocent", uid=uid)
         view = self.views.pop(uid)
         if view.torn:
@@ -339,7 +394,7 @@ class Machine(RuleBasedStateMachine):
             if merged & (other.changed | other.torn):
                 other.tear(merged)
             else:
-                _copy(self.main, other.twin, tuple(merged))
+                _copy(self.main, other.twin, tuple(sorted(merged)))
 
     @invariant()
     def main_is_its_twin(self) -> None:

@@ -12,8 +12,8 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from isofs.engine import isolation, main, tree, trusted, views
-from isofs.engine.redirect import arrived, claim_names, redirect, remember
+from isofs.engine import isolation, main, tree, trusted, views, writing
+from isofs.engine.redirect import arrived, claim_names, note_lookup, redirect, remember
 from isofs.engine.state import Caller, Filesystem, Node, Obj, View, drop_if_unused, hold, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import CallError
@@ -99,14 +99,12 @@ def lookup(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Entry |
     sid = sid_of(fs, caller, parent)
     if sid:
         obj = views.child(fs, sid, parent.obj, name)
-        told = fs.retries.get(caller.pid)
-        if told is not None:
-            told.looked_up = True
-            if obj is not None and not obj.is_dir:  # may be another than before: main may just have replaced it
-                hold(fs, node_for(fs, sid, obj))
+        if obj is not None and not obj.is_dir and caller.pid in fs.retries:
+            hold(fs, node_for(fs, sid, obj))
         if obj is None:
             return None
         found = entry(fs, sid, parent, name, obj)
+        note_lookup(fs, caller, parent, name, found.node)
     else:
         there = tree.child(fs, parent.obj, name)
         if there is None:
@@ -126,6 +124,8 @@ def getattr(fs: Filesystem, caller: Caller, node: Node) -> tuple[Attributes, flo
     """A node's attributes and how long they may be kept."""
     sid = sid_of(fs, caller, node)
     view = fs.views.get(sid)
+    if sid and not node.obj.is_dir:  # of a directory the kernel may ask between a call's look-ups and the call
+        fs.looked_up.pop(caller.pid, None)
     if view is not None and not node.sid and _has_own(view, node) and not _has_before(node, sid):
         raise CallError(errno.ESTALE)
     return views.attributes(fs, sid, node), _attr_timeout(fs, node)
@@ -161,7 +161,13 @@ def setattr(
         return views.attributes(fs, MAIN, node), _attr_timeout(fs, node)
     if node.obj is fs.root and (new.mode, new.uid, new.gid) != (None, None, None):
         raise CallError(errno.EPERM)  # one inode for all users: its mode decides for all of them
+    if handle is not None and handle.before and handle.writes:
+        writing.prepare_write(fs, handle)
+        _apply(b"/proc/self/fd/%d" % handle.descriptor, new, False)
+        fs.kernel.forget_attributes(node.id)
+        return views.attributes(fs, view.sid, node), 0
     own = node if handle is not None else own_node(fs, caller, view, node, "setattr")
+    writing.leave_main(fs, own)
     if own.pinned < 0:
         only_attributes = new.size is None
         isolation.copy_up(fs, view, node.obj, data=new.size != 0, attributes=only_attributes)
@@ -368,6 +374,7 @@ def _changing_xattr(fs: Filesystem, caller: Caller, node: Node, name: bytes):  #
     if node.obj is fs.root and name.startswith(_ACL):
         raise CallError(errno.EPERM)
     own = own_node(fs, caller, view, node, "xattr")
+    writing.leave_main(fs, own)
     if own.pinned < 0:
         isolation.copy_up(fs, view, node.obj, attributes=True)
     if node.sid == MAIN:

@@ -6,13 +6,12 @@ import errno
 import os
 import stat
 
-from isofs.engine import calls, isolation, main, tree, trusted, views
+from isofs.engine import calls, isolation, main, tree, trusted, views, writing
 from isofs.engine.calls import Entry
 from isofs.engine.redirect import arrived, redirect
 from isofs.engine.state import Caller, Filesystem, Handle, Node, View, drop_if_unused, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
-from isofs.store import inodes
 
 
 def _handle(
@@ -56,6 +55,8 @@ def _open_main(fs: Filesystem, caller: Caller, node: Node, flags: int) -> Handle
     descriptor = _open_checked(fs, node, backing)
     handle = _handle(fs, caller, node, MAIN, flags, descriptor)
     handle.counted = truncates
+    if truncates:
+        _drop_set_ids(fs, handle)
     return handle
 
 
@@ -72,9 +73,16 @@ def _open_own(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int
     writes = flags & os.O_ACCMODE != os.O_RDONLY
     if flags & os.O_TRUNC and node.pinned < 0:
         isolation.copy_up(fs, view, node.obj, data=False)
+    if node.borrowed and node.pinned >= 0:
+        if not writes and not flags & os.O_TRUNC:
+            return _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, _untouching(flags)))
+        writing.leave_main(fs, node)
     if node.pinned >= 0 or tree.content(fs, view.sid, node.obj) is not None:
         backing = isolation.backing_flags(flags) | (flags & os.O_TRUNC)
-        return _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, backing))
+        handle = _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, backing))
+        if flags & os.O_TRUNC:
+            _drop_set_ids(fs, handle)
+        return handle
     descriptor = -1
     if flags & os.O_ACCMODE != os.O_WRONLY:
         descriptor = _open_checked(fs, node, _untouching(flags))
@@ -147,9 +155,10 @@ def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
     """
     left = handle.before and handle.flags & os.O_ACCMODE == os.O_RDWR
     if handle.sid in fs.views and not left:
-        prepare_write(fs, handle)
+        writing.prepare_write(fs, handle)
     elif handle.node.pinned < 0:
         trusted.wrote(fs, handle)
+    _drop_set_ids(fs, handle)
     done = os.pwrite(handle.descriptor, data, offset)
     while done < len(data):
         done += os.pwrite(handle.descriptor, data[done:], offset + done)
@@ -158,38 +167,17 @@ def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
     return done
 
 
-def prepare_write(fs: Filesystem, handle: Handle) -> None:
-    """Before a suspect's write: its version is made and the handle leads to it."""
-    if handle.before and handle.ready:
+def _drop_set_ids(fs: Filesystem, handle: Handle) -> None:
+    """A change of content by anyone but root takes the set-id bits from a program; as root we have to do it."""
+    if handle.uid == 0:
         return
-    view, obj = fs.views[handle.sid], handle.node.obj
-    if handle.node.pinned >= 0:
-        if not handle.ready:
-            _detach(fs, handle)
-        return
-    version = view.version(obj.op)
-    if version is not None and version.state == "d":
-        if not handle.ready:
-            _detach(fs, handle)
-        return
-    if version is None or version.attributes:
-        isolation.copy_up(fs, view, obj)
-    if not handle.ready:
-        isolation.reopen(fs, handle, tree.content(fs, handle.sid, obj))
-
-
-def _detach(fs: Filesystem, handle: Handle) -> None:
-    """A suspect writes to a file that it has open and deleted: to a copy without a name, not to main's inode."""
-    scratch = fs.store.staged()
-    reader = _open_checked(fs, handle.node, os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC)
-    try:
-        inodes.copy_content(reader, scratch, 0o600)
-    finally:
-        os.close(reader)
-    try:
-        isolation.reopen(fs, handle, scratch)
-    finally:
-        inodes.remove(scratch)
+    mode = stat.S_IMODE(os.fstat(handle.descriptor).st_mode)
+    kept = mode & ~stat.S_ISUID
+    if mode & stat.S_IXGRP:
+        kept &= ~stat.S_ISGID
+    if kept != mode:
+        os.fchmod(handle.descriptor, kept)
+        fs.kernel.forget_attributes(handle.node.id)
 
 
 def release(fs: Filesystem, handle: Handle) -> None:

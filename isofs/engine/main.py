@@ -146,8 +146,9 @@ def lost_name(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bo
 def link(fs: Filesystem, obj: Obj, directory: Obj, name: bytes, *, by: SubjectId = MAIN) -> None:
     """Give an object of main one more name."""
     source, to = tree.place(fs, obj), at(fs, directory, name)
-    if by == MAIN:
-        trusted.modified(fs, obj)
+    batch = Batch(fs)
+    trusted.will_link(fs, directory, name, obj, batch, by=by)
+    batch.commit()
     os.link(
         source.name,
         to.name,

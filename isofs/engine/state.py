@@ -79,7 +79,8 @@ class Obj:
 class Node:
     """What the kernel knows by a number: an object in main's view or in a suspect's.
 
-    `pinned` holds the backing inode open once no name leads to it any more; -1 otherwise.
+    `pinned` holds the backing inode open once no name leads to it any more; -1 otherwise. `borrowed` is whether that
+    is main's inode, though the node is a suspect's: it may be read, and must be left before it is changed.
     """
 
     id: int
@@ -87,6 +88,7 @@ class Node:
     obj: Obj
     lookups: int = 0
     pinned: int = -1
+    borrowed: bool = False
     handles: set[Handle] = field(default_factory=set)
 
 
@@ -114,14 +116,6 @@ class Handle:
     @property
     def writes(self) -> bool:
         return self.flags & os.O_ACCMODE != os.O_RDONLY
-
-
-@dataclass(slots=True)
-class Retry:
-    """What a thread was answered ESTALE for, and whether it has looked a name up since."""
-
-    key: tuple[object, ...]
-    looked_up: bool = False
 
 
 class Kernel(Protocol):
@@ -228,7 +222,8 @@ class Filesystem:
     nodes: dict[int, Node] = field(default_factory=dict)
     handles: dict[int, Handle] = field(default_factory=dict)
     descriptors: OrderedDict[Obj, int] = field(default_factory=OrderedDict)
-    retries: dict[int, Retry] = field(default_factory=dict)
+    retries: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    looked_up: dict[int, dict[tuple[int, bytes], SubjectId]] = field(default_factory=dict)
     handed: dict[tuple[int, bytes], Node] = field(default_factory=dict)
     claims: dict[SubjectId, dict[int, tuple[Obj, ...]]] = field(default_factory=lambda: defaultdict(dict))
     held: OrderedDict[Node, None] = field(default_factory=OrderedDict)

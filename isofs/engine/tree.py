@@ -193,4 +193,5 @@ def pin(fs: Filesystem, node: Node) -> None:
     """Hold the inode behind a node open, because it is about to lose its last name."""
     if node.pinned < 0:
         with contextlib.suppress(FileNotFoundError, CallError):
+            node.borrowed = bool(node.sid) and content(fs, node.sid, node.obj) is None
             node.pinned = open_place(backing(fs, node))

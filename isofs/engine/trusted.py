@@ -144,6 +144,23 @@ def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
         isolation.copy_up(fs, view, obj)
 
 
+def will_link(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, by: SubjectId = MAIN) -> None:
+    """Main is about to give an object one more name."""
+    if not fs.isolating:
+        return
+    for view in _others(fs, by):
+        _note_unseen(fs, view, directory, name, obj, batch)
+    if by == MAIN:
+        count_modification(fs, obj, batch)
+
+
+def _note_unseen(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch) -> None:
+    """A name that main is about to give in a directory that a view does not have is no name of the object there."""
+    there = view.binding(directory.op, name) if directory.op else None
+    if (there is None or there.op is None) and views.path(fs, view.sid, directory) is None:
+        batch.put(Binding(view.sid, batch.op_of(directory), name, None, batch.op_of(obj), kept=True))
+
+
 def will_move(
     fs: Filesystem,
     directory: Obj,
@@ -218,6 +235,7 @@ def _follow_or_keep(
         return
     follows = binding is None and version is None
     if follows and not (obj.is_dir and obj.op not in view.placed and _out_of_reach(fs, view, to, to_name, obj, batch)):
+        _note_unseen(fs, view, to, to_name, obj, batch)
         return
     op, at = batch.op_of(obj), batch.op_of(directory)
     if binding is None:
@@ -236,6 +254,14 @@ def _out_of_reach(fs: Filesystem, view: View, to: Obj, to_name: bytes, obj: Obj,
     if there is not None and there.op is not None:
         return True
     return views.path(fs, view.sid, to) is None or views.is_below(fs, view.sid, to, obj)
+
+
+def comes_back(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, by: SubjectId) -> None:
+    """A merge brings an object back to main that other suspects have versions of: they have it under their names."""
+    for view in _others(fs, by):
+        version, there = view.version(obj.op), view.binding(directory.op, name)
+        if version is not None and version.state == "m" and (there is None or there.op is None):
+            batch.put(Binding(view.sid, directory.op, name, None, obj.op, kept=True))
 
 
 def will_replace_content(fs: Filesystem, obj: Obj, ino: int, batch: Batch, merged: Vector | None = None) -> None:
@@ -302,7 +328,7 @@ def _hand_over_nodes(fs: Filesystem, by: Obj, obj: Obj) -> None:
         version = fs.views[sid].version(obj.op) if sid in fs.views else None
         if node.pinned >= 0 or sid in obj.nodes or version is not None:
             if node.pinned < 0:
-                node.pinned = tree.open_place(tree.place(fs, obj))
+                node.pinned, node.borrowed = tree.open_place(tree.place(fs, obj)), bool(sid)
             node.obj = Obj(obj.kind, obj.ino)
             node.obj.nodes[sid] = node
         else:

@@ -106,8 +106,6 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
         at = tree.status(fs, node)
     obj, nlink = node.obj, at.st_nlink
     view = fs.views.get(sid)
-    if obj is fs.root and fs.store_inside and nlink > 2:
-        nlink -= 1  # the store's folder does not exist through the mount
     if view is not None and obj is fs.root:
         own = tree.content(fs, sid, obj)  # the root has one node; only its times can differ in a view
         at = at if own is None else lstat(own)
@@ -121,6 +119,8 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
             nlink = link_count(fs, view, obj)
     elif node.pinned >= 0 and view is not None:
         nlink = 0
+    if obj is fs.root and fs.store_inside and nlink > 2:
+        nlink -= 1  # the store's folder does not exist through the mount
     ino = node.id if (node.sid == MAIN and obj is not fs.root) or not obj.ino else obj.ino
     return Attributes(
         ino,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable
@@ -25,6 +26,7 @@ _MS_PRIVATE = 1 << 18
 _MS_SLAVE = 1 << 19
 _MS_POSIXACL = 1 << 16
 _MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
 
 #: Mount flags of the directory's file system that the mount takes over (read-only, nosuid, nodev, noexec).
 _INHERITED = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
@@ -76,9 +78,23 @@ def prepare(directory: str) -> Session:
         _checked(_libc.unshare(_CLONE_NEWNS))
         _mount(None, b"/", None, _MS_REC | _MS_SLAVE, None)
         _mount(None, os.fsencode(_mount_of(directory)), None, _MS_PRIVATE, None)
+        for target in _isofs_mounts():
+            _libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW)  # fails only for one that is gone by now
     except OSError as error:
         raise NotAllowed(f"a mount namespace cannot be made: {error.strerror}; isofs needs CAP_SYS_ADMIN") from error
     return Session(device, directory, namespace)
+
+
+def _isofs_mounts() -> list[bytes]:
+    """Where this namespace has other isofs mounts: kept here, they would live on when they are unmounted elsewhere."""
+    found = []
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in filter(None, table.read().split(b"\n")):
+            front, _, back = line.partition(b" - ")
+            if back.split(b" ")[0] == FILE_SYSTEM_TYPE.encode():
+                name = front.split(b" ")[4]
+                found.append(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), name))
+    return found[::-1]  # what was mounted over another, or below it, first
 
 
 def _mount_of(directory: str) -> str:

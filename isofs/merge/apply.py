@@ -16,7 +16,7 @@ from dataclasses import replace
 from isofs.engine import main, tree, trusted, views
 from isofs.engine.state import Batch, Filesystem, Obj, View
 from isofs.errors import CallError
-from isofs.merge import settle
+from isofs.merge import marks, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
@@ -58,7 +58,7 @@ def merge_steps(
     """
     view = _begin(fs, sid, SubjectState.MERGING)
     total = len(view.versions) + sum(len(names) for names in view.bindings.values())
-    done = 0
+    done, undisturbed = 0, marks.undisturbed(fs, view)
     _report_conflicts(fs, view, report)
     names = Names(fs, view, report)
     for _ in names.place_all():
@@ -70,12 +70,15 @@ def merge_steps(
         _apply_content(fs, view, decided, report)
         done += 1
         yield done, total
+    for _ in names.place_all():  # what trusted users deleted since it was decided comes back
+        yield done, total
     _delete_all(fs, view, report)
     for decided in directories:  # last: what is done in a directory changes its times
         if decided.op in view.decisions:
             _apply_content(fs, view, decided, report)
     yield done, total
     names.restore_times()
+    marks.renew(fs, view, undisturbed)
     conflicts = any(map(is_conflict, view.decisions.values()))
     settle.finish(fs, view, conflicts=conflicts, mapped=mapped)
     yield total, total
@@ -125,9 +128,13 @@ def _changed_unseen(version: Version, at: os.stat_result, count: object, obj: Ob
 def _report_conflicts(fs: Filesystem, view: View, report: Report) -> None:
     for decided in view.decisions.values():
         if is_conflict(decided):
-            obj = fs.by_op[decided.op]
-            where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
-            report.items.append(Item(where, "conflict", decided.reason))
+            _report_conflict(fs, view, decided, report)
+
+
+def _report_conflict(fs: Filesystem, view: View, decided: Decided, report: Report) -> None:
+    obj = fs.by_op[decided.op]
+    where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
+    report.items.append(Item(where, "conflict", decided.reason))
 
 
 def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report) -> None:
@@ -137,17 +144,23 @@ def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report)
     if version is None or outcome in (Outcome.CONFLICT, Outcome.DELETE):
         return
     batch = Batch(fs)
+    if outcome is Outcome.TAKE and settle.overtaken(fs, version):
+        late = replace(decided, outcome=Outcome.CONFLICT.value, reason="main changed it while it was being merged")
+        batch.put(late)
+        batch.commit()
+        _report_conflict(fs, view, late, report)
+        return
     where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
     if outcome is Outcome.TAKE and obj.ino:
         _take(fs, view, obj, version, decided)
         report.items.append(Item(where, "took", decided.reason, decided.review))
         batch.drop(version)
     elif outcome is Outcome.TAKE:
-        return  # main had deleted it and no name could be found to bring it back under: it waits
+        return  # main has deleted it: it comes back with its name
     else:
         if outcome is Outcome.KEEP:
             report.items.append(Item(where, "kept", decided.reason, decided.review))
-        batch.set_vector(decided.op, decided.merged)
+        batch.set_vector(decided.op, settle.merged_now(fs, decided))
         batch.drop(version)
     batch.drop(decided)
     batch.commit()
@@ -165,7 +178,7 @@ def _take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decid
     batch = Batch(fs)
     if obj.is_dir or at.st_nlink > 1:
         trusted.keep_base(fs, obj, batch)
-        batch.set_vector(obj.op, decided.merged)
+        batch.set_vector(obj.op, settle.merged_now(fs, decided))
         batch.commit()
         if not obj.is_dir:
             _overwrite(content, place)
@@ -174,7 +187,7 @@ def _take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decid
     content = settle.beside_main(fs, content)
     ino = inodes.lstat(content).st_ino
     trusted.pin_nodes(fs, obj)
-    trusted.will_replace_content(fs, obj, ino, batch, decided.merged)
+    trusted.will_replace_content(fs, obj, ino, batch, settle.merged_now(fs, decided))
     batch.commit()
     before = settle.open_before(fs, view, obj, content)
     with settle.same_times(place.directory):
@@ -208,11 +221,12 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
     paths = {d.op: views.path(fs, MAIN, fs.by_op[d.op]) or b"" for d in doomed}
     for decided in sorted(doomed, key=lambda d: (-paths[d.op].count(b"/"), fs.by_op[d.op].is_dir)):
         obj = fs.by_op[decided.op]
-        path, left = paths[decided.op], False
+        path, left, version = paths[decided.op], False, view.version(decided.op)
+        late = version is not None and settle.overtaken(fs, version)
         for directory_op, name in list(view.hiding.get(decided.op, ())):
             directory = fs.by_op[directory_op]
             found, binding = tree.child(fs, directory, name), view.binding(directory_op, name)
-            if found is None or found[0] is not obj or binding is None or binding.kept:
+            if found is None or found[0] is not obj or binding is None or binding.kept or late:
                 continue
             if obj.is_dir and not trusted.empty_in_main(fs, obj):
                 left = True
@@ -222,6 +236,9 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
         if left:
             reason = "the suspect deleted the directory, main has put something in it: it stays"
             report.items.append(Item(path, "kept", reason, True))
+        elif late:
+            reason = "main modified it while it was being merged: the suspect's deletion does not stand"
+            report.items.append(Item(path, "kept", reason, True))
         elif obj.ino:
             reason = "the suspect deleted it, but main gave it another name meanwhile: that stays"
             report.items.append(Item(path, "kept", reason, True))
@@ -230,7 +247,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
         batch = Batch(fs)
         vector = fs.origins[decided.op].vector
         if not obj.ino:
-            batch.set_vector(decided.op, decided.merged)
+            batch.set_vector(decided.op, settle.merged_now(fs, decided))
         elif vector is not None:  # something of it stays, so main is not deleted
             batch.set_vector(decided.op, vector.replace(view.sid, "d"))
         if decided.op in view.versions:

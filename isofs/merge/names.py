@@ -11,13 +11,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import main, tree, views
+from isofs.engine import main, tree, trusted, views
 from isofs.engine.state import Batch, Filesystem, Obj, View
 from isofs.merge import settle
 from isofs.merge.plan import is_conflict
 from isofs.merge.report import Item, Report
 from isofs.model.reconcile import Outcome
-from isofs.model.records import MAIN, Binding, Op
+from isofs.model.records import MAIN, Binding, Decided, Op
 from isofs.store import inodes
 
 #: Where an object of main's waits for a moment when names form a circle.
@@ -52,7 +52,9 @@ class Names:
         for b in list(self.view.all_bindings()):
             contested = b.op is not None and self._contested(b.op)
             returns = b.op is not None and not self.fs.by_op[b.op].ino and self._takes(b.op)
-            if contested or (b.kept and b.op is not None and not returns):
+            if contested and not b.kept and b.replaced not in (None, b.op):
+                batch.put(replace(b, op=None))  # that the suspect took the name from another object is a change
+            elif contested or (b.kept and b.op is not None and not returns):
                 batch.drop(b)
         batch.commit()
 
@@ -111,9 +113,9 @@ class Names:
         if source is not None and views.is_below(self.fs, MAIN, directory, obj):
             return False
         given = self._given(binding, name)
+        if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
+            (main.rmdir if there[0].is_dir else main.unlink)(self.fs, directory, name, by=self.view.sid)
         if source is None:
-            if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
-                main.unlink(self.fs, directory, name, by=self.view.sid)
             main.link(self.fs, obj, directory, name, by=self.view.sid)
         else:
             main.rename(self.fs, *source, directory, name, by=self.view.sid, lives_on=False)
@@ -125,7 +127,8 @@ class Names:
 
     def _hidden_names(self, obj: Obj) -> bool:
         """Whether the suspect took a name of the object away (and did not only add one)."""
-        return bool(self.view.hiding.get(obj.op))
+        hidden = (self.view.binding(*name) for name in self.view.hiding.get(obj.op, ()))
+        return any(b is not None and b.op != obj.op for b in hidden)
 
     def _free_source(self, obj: Obj) -> tuple[Obj, bytes] | None:
         """A name of main's that the suspect took from the object, so that it may be renamed away from it."""
@@ -169,11 +172,12 @@ class Names:
             fs.origins[obj.op],
             parent=directory.op,
             name=name,
-            vector=decided.merged if decided is not None else None,
+            vector=settle.merged_now(fs, decided) if decided is not None else None,
             next_ino=found.st_ino,
         )
         batch = Batch(fs)
         batch.put(announced)
+        trusted.comes_back(fs, directory, name, obj, batch, by=view.sid)
         batch.commit()
         main.renameat2(content, to, 0)
         batch.put(replace(announced, ino=found.st_ino, next_ino=None, born=None))
@@ -225,10 +229,16 @@ class Names:
         if not op or binding.replaced != op or self._contested(op):
             return False
         decided = self.view.decisions.get(op)
-        if op in self.view.placed or (decided is not None and decided.outcome == Outcome.DELETE.value):
+        if op in self.view.placed or (decided is not None and self._deleted(decided)):
             return True
         # Only this name of it: main's object lives on under another.
         return not there.is_dir and not self._stays_as_it_is(op) and tree.located(self.fs, there)[1].st_nlink > 1
+
+    def _deleted(self, decided: Decided) -> bool:
+        """Whether the suspect's deletion of an object stands."""
+        version = self.view.version(decided.op)
+        late = version is not None and settle.overtaken(self.fs, version)
+        return decided.outcome == Outcome.DELETE.value and not late
 
     def _name_for(self, binding: Binding, directory: Obj, there: Obj | None, obj: Obj) -> bytes | None:
         """The name to use: the suspect's, one beside it if main's stays there, or None: not yet."""
@@ -247,7 +257,7 @@ class Names:
         for name in list(tree.names(self.fs, there)):
             found = tree.child(self.fs, there, name)
             decided = self.view.decisions.get(found[0].op) if found is not None else None
-            if decided is None or decided.outcome != Outcome.DELETE.value:
+            if decided is None or not self._deleted(decided):
                 return False
             (main.rmdir if found and found[0].is_dir else main.unlink)(self.fs, there, name, by=self.view.sid)
             settle.expire(self.fs, there, name)
@@ -306,17 +316,41 @@ class Names:
         batch.commit()
 
     def _break_circle(self) -> bool:
-        """No name can be given before another: move one object of main out of the way for a moment."""
+        """No name can be given before another: let two objects change places, or move one away for a moment."""
         for binding in self._pending():
             directory = self.fs.by_op[binding.directory]
             there = tree.child(self.fs, directory, binding.name) if directory.ino else None
             if there is None or not self._will_leave(binding, there[0]):
                 continue
+            if self._change_places(binding, directory, there[0]):
+                return True
             aside = _MOVING + b"%d" % there[0].op
             main.rename(self.fs, directory, binding.name, directory, aside, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, directory, binding.name)
             return True
         return False
+
+    def _change_places(self, binding: Binding, directory: Obj, there: Obj) -> bool:
+        """Give an object of main its name by an exchange with what will leave it, if that is possible."""
+        fs = self.fs
+        assert binding.op is not None
+        obj = fs.by_op[binding.op]
+        source = self._free_source(obj) if obj.ino else None
+        if source is None or source[1].startswith(_MOVING):
+            return False
+        if views.is_below(fs, MAIN, directory, obj) or views.is_below(fs, MAIN, source[0], there):
+            return False
+        before, vacated = views.path(fs, MAIN, obj), self.view.binding(source[0].op, source[1])
+        main.rename(fs, *source, directory, binding.name, main.RENAME_EXCHANGE, by=self.view.sid)
+        for at, name in (source, (directory, binding.name)):
+            settle.expire(fs, at, name)
+        if vacated is not None:  # so that what is there now is known to have to leave
+            batch = Batch(fs)
+            batch.put(replace(vacated, replaced=there.op))
+            batch.commit()
+        self._report_name(binding, directory, binding.name, "renamed", before)
+        self._done(binding)
+        return True
 
     def remove_all(self) -> None:
         """Take from objects of main the names that the suspect took, where the object lives on."""

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from isofs.engine import isolation, tree
-from isofs.engine.state import Batch, Filesystem, Handle, Obj, View, drop_if_unused, node_for
+from isofs.engine.state import Batch, Filesystem, Handle, Node, Obj, View, drop_if_unused, node_for
 from isofs.errors import CallError
-from isofs.model.records import MAIN, Op, Origin, SubjectState, Touch
+from isofs.model.records import MAIN, Decided, Op, Origin, SubjectState, Touch, Version
+from isofs.model.vectors import G, Vector
 from isofs.store import inodes
 from isofs.store.inodes import Place
 
@@ -31,11 +32,30 @@ def same_times(directory: int) -> Iterator[None]:
     os.utime(b"/proc/self/fd/%d" % directory, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def overtaken(fs: Filesystem, version: Version) -> bool:
+    """Whether a trusted user modified what a version was decided to replace or delete, since that was decided."""
+    vector, seen = fs.origins[version.op].vector, version.vector.get(G)
+    count = None if vector is None else vector.get(G)
+    return isinstance(count, int) and isinstance(seen, int) and count > seen
+
+
+def merged_now(fs: Filesystem, decided: Decided) -> Vector:
+    """The merged vector that was decided, with what came into main's since then."""
+    now, merged = fs.origins[decided.op].vector, decided.merged
+    if now is None:
+        return merged
+    count, before = now.get(G), merged.get(G)
+    if isinstance(count, int) and isinstance(before, int):
+        merged = merged.replace(G, max(count, before))
+    return merged.padded(now)
+
+
 def beside_main(fs: Filesystem, content: Place) -> Place:
     """The content where a rename can bring it into main: itself, or a copy if the store is elsewhere."""
     if inodes.lstat(content).st_dev == fs.device:
         return content
     copy = fs.store.staged_beside(fs.descriptors[fs.root])
+    fs.store_inside = True  # a scratch folder of its name, at least
     inodes.copy(content, copy)
     return copy
 
@@ -93,8 +113,11 @@ def to_main(fs: Filesystem, handle: Handle) -> None:
     """A handle of a former suspect goes on working on main's object; without one, on what it had."""
     handle.sid, handle.counted = MAIN, False
     handle.before = False
+    _return_borrowed(fs, handle.node)
     obj = handle.node.obj
     if handle.node.pinned >= 0:
+        if not handle.ready:
+            _open_pinned(handle)
         return
     with contextlib.suppress(OSError, CallError):
         if obj.ino:
@@ -103,6 +126,30 @@ def to_main(fs: Filesystem, handle: Handle) -> None:
                 isolation.reopen(fs, handle, place)
             return
     _make_anonymous(fs, handle)
+
+
+def _return_borrowed(fs: Filesystem, node: Node) -> None:
+    """A node that read main's inode, which had no name in the view any more, is one of main's object again."""
+    if node.pinned < 0 or not node.borrowed:
+        return
+    obj = fs.objects.get(os.fstat(node.pinned).st_ino)
+    if obj is None or obj.kind != node.obj.kind or (node.sid in obj.nodes and obj is not node.obj):
+        return
+    if node.obj.nodes.get(node.sid) is node:
+        del node.obj.nodes[node.sid]
+    node.obj = obj
+    obj.nodes[node.sid] = node
+    os.close(node.pinned)
+    node.pinned, node.borrowed = -1, False
+
+
+def _open_pinned(handle: Handle) -> None:
+    """Open what a handle is of, and what no name leads to, as its caller opened it."""
+    flags = isolation.backing_flags(handle.flags) & ~os.O_NOFOLLOW
+    opened = os.open(b"/proc/self/fd/%d" % handle.node.pinned, flags)
+    if handle.descriptor >= 0:
+        os.close(handle.descriptor)
+    handle.descriptor, handle.ready = opened, True
 
 
 def _make_anonymous(fs: Filesystem, handle: Handle) -> None:

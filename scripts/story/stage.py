@@ -28,7 +28,18 @@ GROUP = "isofs-demo"
 _GIT_CONFIG = {"safe.directory": "*", "init.defaultBranch": "main", "gc.auto": "0"}
 _REMARK = "for the demo of isofs"
 #: Of the library: caches, programs, packages, and what would only make the demo longer.
-_LEFT_OUT = ["__pycache__", "*.so", "*.so.*", "*.a", "site-packages", "dist-packages", "mypy", "mypyc", "pygments"]
+_LEFT_OUT = [
+    "__pycache__",
+    "*.so",
+    "*.so.*",
+    "*.a",
+    "site-packages",
+    "dist-packages",
+    "mypy",
+    "mypyc",
+    "pip",
+    "pygments",
+]
 _LEFT_OUT += ["test", "tests", "idlelib"]
 _LIMIT = 120
 _DAEMON_LIMIT = 30
@@ -237,6 +248,7 @@ def person(on: Stage, name: str) -> Iterator[Person]:
         os.chown(home, uid, on.gid)
         yield Person(account, uid, on.gid, home)
     finally:
+        _end_all_of(pwd.getpwnam(account).pw_uid)
         _system("userdel", account)
 
 
@@ -293,6 +305,27 @@ def _group() -> Iterator[int]:
         _system("groupdel", GROUP)
 
 
+def _end_all_of(uid: int) -> None:
+    """End what a user of the demo still runs, where the demo was interrupted."""
+    limit = time.monotonic() + _LIMIT
+    while running := [int(path.name) for path in Path("/proc").glob("[0-9]*") if _owner(path) == uid]:
+        if time.monotonic() > limit:
+            raise Trouble(f"these processes don't end: {running}")
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.02)
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except FileNotFoundError:
+        return None
+
+
 def _unmounted(stage: Stage) -> None:
     """Take the mount away, whoever is in it, and wait for the end of its daemon."""
     while os.path.ismount(stage.shared):
@@ -300,6 +333,8 @@ def _unmounted(stage: Stage) -> None:
     limit = time.monotonic() + _DAEMON_LIMIT
     while stage.daemon and Path(f"/proc/{stage.daemon}").exists() and time.monotonic() < limit:
         time.sleep(0.05)
+    with contextlib.suppress(OSError):  # another daemon's socket is there
+        os.rmdir("/run/isofs")
 
 
 def _system(*command: str) -> None:

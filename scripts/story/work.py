@@ -83,7 +83,7 @@ echo "Pay, or lose it all." > RANSOM
 """
 
 #: What bob does again and again while mallory is at it.
-LOOK = "cat library/subprocess.py library/socket.py | sha256sum; ls -l . library packages/* | sha256sum"
+LOOK = "cat library/subprocess.py library/socket.py | sha256sum; ls -l . library packages | sha256sum"
 
 #: Prints nothing if the repository is sound and clean.
 GIT_CHECK = "cd projects/parser; git fsck --no-progress --no-dangling 2>&1; git --no-optional-locks status --porcelain"

@@ -78,6 +78,13 @@ class OpenFile:
         with _errnos():
             return files.write(self.kernel.fs, self.handle, offset, data)
 
+    def truncate(self, size: int) -> None:
+        if not self.handle.writes:
+            fail(errno.EINVAL)
+        caller = Caller(self.handle.uid, self.handle.uid, self.handle.pid)
+        with _errnos():
+            calls.setattr(self.kernel.fs, caller, self.handle.node, NewAttributes(size=size), self.handle.id)
+
     def close(self) -> None:
         self.kernel.opened.remove(self)
         files.release(self.kernel.fs, self.handle)

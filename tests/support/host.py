@@ -18,6 +18,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _HERE = -100  # AT_FDCWD
 
 
+#: Who a tree is read as.
+ROOT = Caller(0, 0, 0)
+
+
 @dataclass(eq=False)
 class HostFile:
     """An open file of the host."""
@@ -31,6 +35,9 @@ class HostFile:
     def write(self, offset: int, data: bytes) -> int:
         return os.pwrite(self.descriptor, data, offset)
 
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self.descriptor, size)
+
     def close(self) -> None:
         os.close(self.descriptor)
 
@@ -40,7 +47,7 @@ class Host:
     """The calls of `Vfs` made by os functions below a directory, on behalf of a caller."""
 
     root: bytes
-    caller: Caller = Caller(0, 0, 0)
+    caller: Caller = ROOT
 
     def _at(self, path: bytes) -> bytes:
         return os.path.join(self.root, path) if path else self.root

@@ -66,7 +66,8 @@ class Merge:
                 lost = self.outcome(thing) == "keep" and missing
                 self.clean &= not lost and self.outcome(thing) != "conflict"
         for thing in view.touched & view.versions.keys():
-            view.modified(thing).mtime = None
+            if not view.deleted(thing):
+                view.modified(thing).mtime = None
         self.clean &= not any(b.kept for b in view.bindings.values())
         self._merge_names()
         for thing in list(view.versions):
@@ -87,11 +88,12 @@ class Merge:
         for thing in {t for t in added.values() if t.inode is not None}:
             self._settle_renames(thing, removed, added)
         self._cancel_full_directories(removed)
-        self._tell_others(removed, added)
+        destinations = self._destinations(removed, added)
+        self._tell_others(removed, destinations)
         for name in removed:
             self.world.names[name[0]].pop(name[1])
             self.world.touch(name[0])
-        for name, thing in self._from_the_top(added):
+        for name, thing in destinations.items():
             self._place(name, thing)
         for thing in set(removed.values()):
             if not self.world.links(thing):
@@ -152,15 +154,32 @@ class Merge:
     def _tell_others(self, removed: dict[Name, Thing], added: dict[Name, Thing]) -> None:
         """Other suspects' views stay whole, as if a trusted user had made the changes."""
         others = [view for view in self.world.views.values() if view is not self.view]
+        moves: list[tuple[Name, Name, Thing]] = []
         for thing in dict.fromkeys(removed.values()):
             olds = [name for name, there in removed.items() if there is thing]
             news = [name for name, there in added.items() if there is thing]
             last = len(olds) == self.world.links(thing) and not news
+            moves += [(old, new, thing) for old, new in zip(olds, news, strict=False)]
             for view in others:
-                for old, new in zip(olds, news, strict=False):
-                    view.main_moves([(old, new, thing)])
                 for old in olds[len(news) :]:
                     view.main_loses(*old, thing, last=last)
+        for view in others:
+            view.main_moves(moves)
+
+    def _destinations(self, removed: dict[Name, Thing], added: dict[Name, Thing]) -> dict[Name, Thing]:
+        """The names that will be given in main: what has something else under its name goes beside it."""
+        taken = {name: there for name, there in self.world.main_names() if name not in removed}
+        found: dict[Name, Thing] = {}
+        for (directory, name), thing in self._from_the_top(added):
+            directory = self.united.get(directory, directory)
+            there = taken.get((directory, name))
+            if there is not None and there.is_dir and thing.is_dir and thing.inode is None:
+                self.united[thing] = there
+                self.clean = False
+                continue
+            given = name if there is None else self._beside(taken, directory, name)
+            taken[directory, given] = found[directory, given] = thing
+        return found
 
     def _from_the_top(self, added: dict[Name, Thing]) -> list[tuple[Name, Thing]]:
         """Directories before what comes into them."""
@@ -173,32 +192,28 @@ class Merge:
             ordered += [(name, ahead.pop(name)) for name in ready]
         return ordered
 
-    def _place(self, name: Name, thing: Thing) -> None:
-        world, version = self.world, self.view.versions.get(thing)
-        directory = self.united.get(name[0], name[0])
-        there = world.child(directory, name[1])
-        if there is not None and there.is_dir and thing.is_dir and thing.inode is None:
-            self.united[thing] = there
-            self.clean = False
-            return
-        own_name = name[1] if there is None else self._beside(directory, name[1])
-        if thing.inode is None:
-            assert version is not None
-            assert version.inode is not None
-            thing.inode = version.inode
-            thing.inode.sid = 0
-            if thing in self.outcomes:
-                thing.vector = self.outcomes[thing][1]
-        world.add(directory, own_name, thing)
-
-    def _beside(self, directory: Thing, name: bytes) -> bytes:
+    def _beside(self, taken: dict[Name, Thing], directory: Thing, name: bytes) -> bytes:
         self.clean = False
         aside = name + b".isofs-" + self.view.user.encode()
         count = 1
-        while self.world.child(directory, aside) is not None:
+        while (directory, aside) in taken:
             count += 1
             aside = name + b".isofs-%b-%d" % (self.view.user.encode(), count)
         return aside
+
+    def _place(self, name: Name, thing: Thing) -> None:
+        world = self.world
+        if thing.inode is None:
+            thing.inode = self.view.versions[thing].inode
+            assert thing.inode is not None
+            thing.inode.sid = 0
+            if thing in self.outcomes:
+                assert thing.vector is not None
+                thing.vector = {**dict.fromkeys(thing.vector, 0), **self.outcomes[thing][1]}
+            for view in world.views.values():
+                if view is not self.view and thing in view.versions and not view.deleted(thing):
+                    view.hide(name, thing)
+        world.add(*name, thing)
 
     # States.
 
@@ -209,7 +224,9 @@ class Merge:
         outcome, merged = self.outcomes[thing]
         if outcome == "delete" and thing.inode is not None:  # something of it stays
             merged = {**merged, G: self._counts[thing]}
-        thing.vector = merged
+            self.clean = False
+        assert thing.vector is not None
+        thing.vector = {**dict.fromkeys(thing.vector, 0), **merged}
         if outcome == "take" and thing.inode is not None and inode is not None:
             if thing.inode is inode:
                 return

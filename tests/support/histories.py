@@ -1,0 +1,118 @@
+"""Random histories of many users: what `test_engine_machine` does step by step, with chances chosen to collide.
+
+Hypothesis explores rules evenly and likes to repeat itself; a history drawn here has suspects at work most of the time,
+verdicts in between, and few names. A failing one is cut to the steps that it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+from support.vfs import EXCHANGE, NOREPLACE
+
+#: The name of a rule and what it is given.
+Step = tuple[str, dict[str, Any]]
+
+#: How often each call is made.
+CHANCES = {
+    "write": 5.0,
+    "make": 4,
+    "link": 2,
+    "unlink": 3,
+    "rmdir": 2,
+    "rename": 5,
+    "change": 5,
+    "open": 2,
+    "use": 4,
+    "close": 1,
+    "forget": 1,
+    "suspect": 3,
+    "decide": 1.5,
+    "kill": 0.5,
+}
+
+#: What some histories have more of.
+FLAVOURS: list[dict[str, float]] = [
+    {},
+    {"rename": 3, "decide": 3, "suspect": 3, "unlink": 3},
+    {"open": 4, "use": 6, "unlink": 3},
+    {"link": 4, "unlink": 3, "decide": 2},
+]
+
+_FLAGS = [
+    os.O_WRONLY,
+    os.O_RDWR,
+    os.O_WRONLY | os.O_TRUNC,
+    os.O_WRONLY | os.O_APPEND,
+    os.O_WRONLY | os.O_CREAT,
+    os.O_RDWR | os.O_CREAT | os.O_TRUNC,
+    os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+]
+
+
+def history(seed: int, users: list[int], paths: list[bytes], length: int) -> list[Step]:
+    """The history of this number."""
+    draw = random.Random(seed)
+    flavour = draw.choice(FLAVOURS)
+    weights = [chance * flavour.get(name, 1) for name, chance in CHANCES.items()]
+    actors = draw.sample(users, draw.randint(3, len(users)))
+    names = draw.choices(list(CHANCES), weights, k=length)
+    return [(name, _given(draw, name, actors, paths)) for name in names]
+
+
+def _given(draw: random.Random, name: str, users: list[int], paths: list[bytes]) -> dict[str, Any]:
+    def place() -> object:
+        chance = draw.random()
+        if chance < 0.6:
+            return draw.randrange(16)
+        return draw.choice(paths) if chance < 0.8 else (draw.randrange(16), draw.choice(b"a b c".split()))
+
+    given: dict[str, Callable[[], object]] = {"uid": lambda: draw.choice(users), "place": place}
+    index: dict[str, Callable[[], object]] = {"index": lambda: draw.randrange(16)}
+    more: dict[str, dict[str, Callable[[], object]]] = {
+        "write": {**given, "flags": lambda: draw.choice(_FLAGS), "offset": lambda: draw.randrange(5)},
+        "make": {**given, "kind": lambda: draw.choice(["directory", "directory", "fifo", "a", "nowhere"])},
+        "link": {**given, "new": place},
+        "unlink": given,
+        "rmdir": given,
+        "rename": {**given, "new": place, "flags": lambda: draw.choice([0, 0, 0, NOREPLACE, EXCHANGE])},
+        "change": {**given, "what": lambda: _attribute(draw, users)},
+        "open": {**given, "flags": lambda: draw.choice([os.O_RDONLY] * 3 + _FLAGS)},
+        "use": {**index, "what": lambda: draw.choice([("write", draw.randrange(5)), ("truncate", 2), ("read",)])},
+        "close": index,
+        "suspect": index,
+        "decide": {**index, "innocent": lambda: draw.random() < 0.7},
+    }
+    return {key: value() for key, value in more.get(name, {}).items()}
+
+
+def _attribute(draw: random.Random, users: list[int]) -> tuple[object, ...]:
+    xattr = draw.choice(["user.x", "user.y"])
+    choices: list[tuple[object, ...]] = [
+        ("chmod", draw.choice([0o600, 0o640, 0o755])),
+        ("chown", draw.choice(users), 100),
+        ("utime", 1_000_000_000_123_456_789 + draw.randrange(9) * 10**9),
+        ("truncate", draw.randrange(7)),
+        ("set_xattr", xattr, b"%d" % draw.randrange(100)),
+        ("remove_xattr", xattr),
+    ]
+    return draw.choice(choices)
+
+
+def cut(steps: list[Step], fails: Callable[[list[Step]], bool]) -> list[Step]:
+    """The steps of a failing history without which it does not fail."""
+    length = max(1, len(steps) // 2)
+    while True:
+        before, at = len(steps), 0
+        while at < len(steps):
+            shorter = steps[:at] + steps[at + length :]
+            if shorter and fails(shorter):
+                steps = shorter
+            else:
+                at += length
+        if length == 1 and len(steps) == before:
+            return steps
+        length = max(1, length // 2)
