@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from isofs.engine import isolation, main, tree, trusted, views, writing
+from isofs.engine import isolation, main, tree, trusted, versions, views, writing
 from isofs.engine.redirect import arrived, claim_names, note_lookup, redirect, remember
 from isofs.engine.state import Caller, Filesystem, Node, Obj, View, drop_if_unused, hold, node_for
 from isofs.engine.views import Attributes
@@ -170,7 +170,7 @@ def setattr(
     writing.leave_main(fs, own)
     if own.pinned < 0:
         only_attributes = new.size is None
-        isolation.copy_up(fs, view, node.obj, data=new.size != 0, attributes=only_attributes)
+        versions.copy_up(fs, view, node.obj, data=new.size != 0, attributes=only_attributes)
         own = node_for(fs, view.sid, node.obj)
     with tree.reached(fs, own) as path:
         _apply(path, new, stat.S_ISLNK(node.obj.kind))
@@ -376,7 +376,7 @@ def _changing_xattr(fs: Filesystem, caller: Caller, node: Node, name: bytes):  #
     own = own_node(fs, caller, view, node, "xattr")
     writing.leave_main(fs, own)
     if own.pinned < 0:
-        isolation.copy_up(fs, view, node.obj, attributes=True)
+        versions.copy_up(fs, view, node.obj, attributes=True)
     if node.sid == MAIN:
         fs.kernel.forget_attributes(node.id)
     return tree.reached(fs, own)

@@ -10,7 +10,7 @@ import stat
 
 import trio
 
-from isofs.engine import isolation, tree
+from isofs.engine import tree, versions
 from isofs.engine.state import Filesystem, Node, Obj
 from isofs.errors import CallError
 from isofs.model.records import SubjectId
@@ -33,7 +33,7 @@ async def copy_big(fs: Filesystem, sid: SubjectId, node: Node) -> None:
         view = fs.views.get(sid)
         if view is None or node.pinned >= 0 or obj.kind != stat.S_IFREG:
             return
-        if not isolation.needs_copy(fs, view, obj):
+        if not versions.needs_copy(fs, view, obj):
             return
         try:
             source, before = tree.located(fs, obj)
@@ -44,10 +44,10 @@ async def copy_big(fs: Filesystem, sid: SubjectId, node: Node) -> None:
         staged = fs.store.staged()
         await trio.to_thread.run_sync(inodes.copy, source, staged)
         view = fs.views.get(sid)
-        if view is None or not isolation.needs_copy(fs, view, obj) or not _same(fs, obj, before):
+        if view is None or not versions.needs_copy(fs, view, obj) or not _same(fs, obj, before):
             inodes.remove(staged)
             continue
-        isolation.copy_up(fs, view, obj, attributes=True, staged=staged)
+        versions.copy_up(fs, view, obj, attributes=True, staged=staged)
         return
 
 

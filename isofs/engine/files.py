@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from isofs.engine import calls, isolation, main, tree, trusted, views, writing
+from isofs.engine import calls, isolation, main, tree, trusted, versions, views, writing
 from isofs.engine.calls import Entry
 from isofs.engine.redirect import arrived, redirect
 from isofs.engine.state import Caller, Filesystem, Handle, Node, View, drop_if_unused, node_for
@@ -51,7 +51,7 @@ def _open_main(fs: Filesystem, caller: Caller, node: Node, flags: int) -> Handle
     truncates = bool(flags & os.O_TRUNC)
     if truncates and node.pinned < 0:
         trusted.modified(fs, node.obj)
-    backing = isolation.backing_flags(flags) | (flags & (os.O_NOATIME | os.O_TRUNC))
+    backing = versions.backing_flags(flags) | (flags & (os.O_NOATIME | os.O_TRUNC))
     descriptor = _open_checked(fs, node, backing)
     handle = _handle(fs, caller, node, MAIN, flags, descriptor)
     handle.counted = truncates
@@ -72,13 +72,13 @@ def _open_own(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int
     """Open a file in a suspect's view. Without a version, main's is read and not touched."""
     writes = flags & os.O_ACCMODE != os.O_RDONLY
     if flags & os.O_TRUNC and node.pinned < 0:
-        isolation.copy_up(fs, view, node.obj, data=False)
+        versions.copy_up(fs, view, node.obj, data=False)
     if node.borrowed and node.pinned >= 0:
         if not writes and not flags & os.O_TRUNC:
             return _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, _untouching(flags)))
         writing.leave_main(fs, node)
     if node.pinned >= 0 or tree.content(fs, view.sid, node.obj) is not None:
-        backing = isolation.backing_flags(flags) | (flags & os.O_TRUNC)
+        backing = versions.backing_flags(flags) | (flags & os.O_TRUNC)
         handle = _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, backing))
         if flags & os.O_TRUNC:
             _drop_set_ids(fs, handle)
@@ -91,7 +91,7 @@ def _open_own(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int
 
 def _untouching(flags: int) -> int:
     """Flags for reading main's file on a suspect's behalf: main must not even see the access time change."""
-    return (isolation.backing_flags(flags) & ~(os.O_ACCMODE | os.O_APPEND)) | os.O_NOATIME
+    return (versions.backing_flags(flags) & ~(os.O_ACCMODE | os.O_APPEND)) | os.O_NOATIME
 
 
 def _open_without_path(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int) -> Handle:
@@ -103,7 +103,7 @@ def _open_without_path(fs: Filesystem, caller: Caller, view: View, node: Node, f
     mode = flags & os.O_ACCMODE
     if mode == os.O_WRONLY and node.pinned < 0:
         if flags & os.O_TRUNC:
-            isolation.copy_up(fs, view, node.obj, data=False)
+            versions.copy_up(fs, view, node.obj, data=False)
         return _handle(fs, caller, node, view.sid, flags, -1, ready=False, before=True)
     if mode == os.O_RDONLY and version is None:
         return _handle(
@@ -136,7 +136,7 @@ def create(fs: Filesystem, caller: Caller, parent: Node, name: bytes, mode: int,
     else:
         obj = isolation.create(fs, view, parent.obj, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
         at = fs.store.content(sid, str(obj.op))
-        descriptor = os.open(at.name, isolation.backing_flags(flags), dir_fd=at.directory)
+        descriptor = os.open(at.name, versions.backing_flags(flags), dir_fd=at.directory)
     made = calls._counted(fs, sid, parent, name, obj)
     return made, _handle(fs, caller, made.node, sid, flags, descriptor)
 

@@ -1,4 +1,4 @@
-"""What a suspect changes: Protocol 2 for a suspect's calls, by object (versions) and by name (bindings).
+"""What a suspect does with names: make, remove, link, rename (Protocol 2, by bindings; `versions` has the objects).
 
 Every function writes the store before it returns. Content is put in place before the row that refers to it and
 removed after the row is gone: what is killed in between leaves a file that no row knows, and recovery removes it.
@@ -12,139 +12,14 @@ import stat
 import time
 from dataclasses import replace
 
-from isofs.engine import tree, views
-from isofs.engine.state import Batch, Caller, Filesystem, Handle, Node, Obj, View, node_for
+from isofs.engine import tree, versions, views
+from isofs.engine.batch import Batch
+from isofs.engine.state import Caller, Filesystem, Obj, View, node_for
 from isofs.errors import CallError
-from isofs.model.records import MAIN, Binding, Fingerprint, Op, Origin, Touch, Version
+from isofs.model.records import Binding, Fingerprint, Op, Origin, Touch, Version
 from isofs.model.vectors import G, Vector, delete_isolated, isolate
 from isofs.store import inodes
 from isofs.store.inodes import DEFAULT_ACL, Place
-
-#: Flags of an `open` that are the caller's alone and mean nothing for the backing file.
-_NOT_FOR_BACKING = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_DIRECT | os.O_NOATIME
-
-
-def backing_flags(flags: int) -> int:
-    """The flags to open a backing file with for a caller's flags."""
-    return (flags & ~_NOT_FOR_BACKING) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-def needs_copy(fs: Filesystem, view: View, obj: Obj) -> bool:
-    """Whether a change by the suspect would first have to copy the object."""
-    version = view.version(obj.op)
-    return version is None and obj.ino != 0
-
-
-def copy_up(
-    fs: Filesystem,
-    view: View,
-    obj: Obj,
-    *,
-    data: bool = True,
-    attributes: bool = False,
-    staged: Place | None = None,
-) -> None:
-    """Give the suspect a version of its own, state 'm' (Protocol 2, rules 3 and 8). Nothing if there is one.
-
-    Without `data` a regular file's version starts empty. `attributes` says that nothing else is about to change.
-    `staged` is a finished copy to take instead of making one. Handles that the suspect has open on the object go
-    over to the version.
-    """
-    version = view.version(obj.op)
-    if version is not None:
-        if version.state == "d":
-            raise CallError(errno.ENOENT)
-        if version.attributes and not attributes:
-            batch = Batch(fs)
-            batch.put(replace(version, attributes=False))
-            batch.commit()
-        return
-    source, at = tree.located(fs, obj)
-    batch = Batch(fs)
-    op = batch.op_of(obj)
-    to = fs.store.content(view.sid, str(op))
-    if staged is not None:
-        inodes.remove(to)
-        os.rename(staged.name, to.name, src_dir_fd=staged.directory, dst_dir_fd=to.directory)
-    elif data or obj.kind != stat.S_IFREG:
-        inodes.copy(source, to)
-    else:
-        inodes.remove(to)
-        inodes.make(to, stat.S_IFREG | 0o600)
-        inodes.copy_attributes(source, to)
-    main, own = isolate(batch.vector(op), view.sid, "m")
-    mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
-    batch.set_vector(op, main)
-    batch.put(Version(view.sid, op, "m", own, str(op), mark, attributes))
-    touched = view.touches.get(op)
-    if touched is not None:
-        _set_mtime(to, max(touched, at.st_mtime_ns))
-        batch.drop(Touch(view.sid, op, touched))
-    batch.commit()
-    _diverged(fs, obj)
-    _expire_names(fs, view, obj)
-    move_handles(fs, view, obj)
-
-
-def _expire_names(fs: Filesystem, view: View, obj: Obj) -> None:
-    """A change through a handle from before looked no name up: those that the kernel keeps still lead to main's."""
-    node = obj.nodes.get(MAIN)
-    if node is None or not any(h.before and h.sid == view.sid for h in node.handles):
-        return
-    for directory, name in obj.links:
-        for parent in directory.nodes.values():
-            fs.kernel.forget_entry(parent.id, name)
-
-
-def _diverged(fs: Filesystem, obj: Obj) -> None:
-    """Main's side of an object has a new version beside it: its writers count anew, its attributes expire."""
-    node = obj.nodes.get(MAIN)
-    if node is not None:
-        for handle in node.handles:
-            handle.counted = False
-        fs.kernel.forget_attributes(node.id)
-
-
-def move_handles(fs: Filesystem, view: View, obj: Obj) -> None:
-    """Let the suspect's open handles on an object use the content of its version from now on."""
-    for node in list(obj.nodes.values()):
-        for handle in list(node.handles):
-            if handle.sid == view.sid and not handle.before:
-                reopen(fs, handle, tree.content(fs, view.sid, obj))
-
-
-def reopen(fs: Filesystem, handle: Handle, at: Place | None) -> None:
-    """Make a handle use the file at another place, opened as it was opened by its caller."""
-    if at is None:
-        return
-    opened = os.open(at.name, backing_flags(handle.flags), dir_fd=at.directory)
-    if handle.descriptor >= 0:
-        os.close(handle.descriptor)
-    handle.descriptor, handle.ready = opened, True
-
-
-def delete_version(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> Place | None:
-    """The suspect's view loses an object's last name (Protocol 2, rule 7).
-
-    Returns the content to remove once the batch is committed.
-    """
-    op = batch.op_of(obj)
-    version = view.version(op)
-    content = fs.store.content(view.sid, version.content) if version and version.content else None
-    main = batch.vector(op)
-    if main is None and version is not None:  # made by the suspect: nobody else has ever seen it
-        batch.drop(version)
-        return content
-    if version is None:
-        at = tree.located(fs, obj)[1]
-        main, own = isolate(main, view.sid, "d")
-        mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
-        batch.set_vector(op, main)
-        batch.put(Version(view.sid, op, "d", own, None, mark))
-    else:
-        own = delete_isolated(version.vector, view.sid)
-        batch.put(replace(version, state="d", vector=own, content=None))
-    return content
 
 
 def _unname(fs: Filesystem, view: View, directory: Obj, name: bytes, batch: Batch) -> None:
@@ -180,12 +55,7 @@ def touch(fs: Filesystem, view: View, directory: Obj, batch: Batch) -> None:
     if content is None:
         batch.put(Touch(view.sid, batch.op_of(directory), now))
     else:
-        _set_mtime(content, now)
-
-
-def _set_mtime(content: Place, at_ns: int) -> None:
-    with tree.reached_place(content) as path:
-        os.utime(path, ns=(os.stat(path).st_atime_ns, at_ns))
+        versions.set_mtime(content, now)
 
 
 def create(
@@ -302,7 +172,7 @@ def _remove_in(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
         own = obj.nodes.get(view.sid)
         if own is not None:
             tree.pin(fs, own)
-        content = delete_version(fs, view, obj, batch)
+        content = versions.delete_version(fs, view, obj, batch)
     _unname(fs, view, directory, name, batch)
     return content
 
@@ -326,7 +196,7 @@ def finish_removal(fs: Filesystem, obj: Obj, content: Place | None) -> None:
     origin = fs.origins.get(obj.op)
     if origin is not None and origin.ino is None and origin.vector is None:
         _forget_unused(fs, obj)
-    _diverged(fs, obj)
+    versions.diverged(fs, obj)
 
 
 def _forget_unused(fs: Filesystem, obj: Obj) -> None:
@@ -356,7 +226,7 @@ def link(fs: Filesystem, view: View, obj: Obj, directory: Obj, name: bytes) -> N
     _bind(fs, view, directory, name, batch.op_of(obj), batch)
     touch(fs, view, directory, batch)
     batch.commit()
-    _diverged(fs, obj)
+    versions.diverged(fs, obj)
 
 
 def rename(
@@ -396,7 +266,7 @@ def rename(
     _claim_moved(fs, view, obj)
     if target is not None:
         finish_removal(fs, target, content)
-    _diverged(fs, obj)
+    versions.diverged(fs, obj)
 
 
 def _check_replaceable(fs: Filesystem, view: View, obj: Obj, target: Obj) -> None:
@@ -421,7 +291,7 @@ def _lives_on(fs: Filesystem, view: View, obj: Obj, target: Obj) -> bool:
 
 def _replace_content(fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, obj: Obj, target: Obj) -> None:
     """`obj` is renamed over `target`, both with one name: target stays the object, modified to obj's content."""
-    copy_up(fs, view, obj)
+    versions.copy_up(fs, view, obj)
     version = view.versions[obj.op]
     old = target.nodes.get(view.sid)
     if old is not None:
@@ -448,7 +318,7 @@ def _replace_content(fs: Filesystem, view: View, directory: Obj, name: bytes, to
     batch.commit()
     _exchange_nodes(fs, view, obj, target)
     finish_removal(fs, obj, obsolete)
-    _diverged(fs, target)
+    versions.diverged(fs, target)
 
 
 def _exchange_nodes(fs: Filesystem, view: View, obj: Obj, target: Obj) -> None:
@@ -485,9 +355,4 @@ def exchange(fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, t
     batch.commit()
     for obj in (one, other):
         _claim_moved(fs, view, obj)
-        _diverged(fs, obj)
-
-
-def own_node(fs: Filesystem, view: View, node: Node) -> Node:
-    """The suspect's own node for the object of a node."""
-    return node_for(fs, view.sid, node.obj)
+        versions.diverged(fs, obj)

@@ -11,8 +11,9 @@ import errno
 import os
 import stat
 
-from isofs.engine import isolation, tree, trusted
-from isofs.engine.state import Batch, Caller, Filesystem, Obj
+from isofs.engine import tree, trusted, versions
+from isofs.engine.batch import Batch
+from isofs.engine.state import Caller, Filesystem, Obj
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
 from isofs.store import inodes
@@ -75,7 +76,7 @@ def create(fs: Filesystem, directory: Obj, name: bytes, mode: int, flags: int, c
     try:
         opened = os.open(
             name,
-            isolation.backing_flags(flags) | os.O_CREAT | os.O_EXCL,
+            versions.backing_flags(flags) | os.O_CREAT | os.O_EXCL,
             stat.S_IMODE(mode),
             dir_fd=to.directory,
         )

@@ -12,7 +12,8 @@ import stat
 from dataclasses import replace
 
 from isofs.engine import tree
-from isofs.engine.state import Batch, Filesystem, Obj, View, apply
+from isofs.engine.batch import Batch, apply
+from isofs.engine.state import Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
 from isofs.errors import CallError, NoMount, StoreUnusable
 from isofs.model.records import Binding, Op, Origin, Put, SubjectState

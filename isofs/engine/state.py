@@ -1,7 +1,6 @@
-"""What the engine holds in memory: objects, nodes, handles, views; and how it changes together with the store.
+"""What the engine holds in memory: objects, nodes, handles, views.
 
-Everything that the store keeps is here as well, so that calls are answered from memory. `Batch` changes both:
-the store first, the memory once the store has it.
+Everything that the store keeps is here as well, so that calls are answered from memory; `batch` changes both.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import os
 import stat
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
@@ -18,17 +17,11 @@ from isofs.model.records import (
     MAIN,
     Base,
     Binding,
-    Change,
     Decided,
-    Drop,
     Op,
     Origin,
-    Put,
-    Record,
     Subject,
     SubjectId,
-    SubjectState,
-    Touch,
     Version,
 )
 from isofs.model.vectors import Vector
@@ -291,133 +284,3 @@ def hold(fs: Filesystem, node: Node) -> None:
     fs.held.move_to_end(node)
     if len(fs.held) > HELD_NODES:
         drop_if_unused(fs, fs.held.popitem(last=False)[0])
-
-
-class Batch:
-    """Changes of the store that are made together; the memory follows when the store has them.
-
-    Reads through a batch (`origin`, `op_of`) see its own changes.
-    """
-
-    def __init__(self, fs: Filesystem) -> None:
-        self.fs = fs
-        self.changes: list[Change] = []
-        self._ops: dict[Obj, Op] = {}
-        self._origins: dict[Op, Origin] = {}
-
-    def put(self, record: Record) -> None:
-        self.changes.append(Put(record))
-        if isinstance(record, Origin):
-            self._origins[record.op] = record
-
-    def drop(self, record: Record) -> None:
-        self.changes.append(Drop(record))
-
-    def origin(self, op: Op) -> Origin:
-        return self._origins.get(op) or self.fs.origins[op]
-
-    def vector(self, op: Op) -> Vector | None:
-        return self.origin(op).vector
-
-    def binding(self, view: View, directory: Op, name: bytes) -> Binding | None:
-        """A suspect's entry of a directory, as this batch will leave it."""
-        for change in reversed(self.changes):
-            b = change.record
-            if isinstance(b, Binding) and (b.sid, b.directory, b.name) == (view.sid, directory, name):
-                return b if isinstance(change, Put) else None
-        return view.binding(directory, name)
-
-    def set_vector(self, op: Op, vector: Vector | None) -> None:
-        self.put(replace(self.origin(op), vector=vector))
-
-    def op_of(self, obj: Obj) -> Op:
-        """The origin point of an object of main; it and the directories above get one if they have none."""
-        if obj.op or obj in self._ops:
-            return obj.op or self._ops[obj]
-        op = self._ops[obj] = self.fs.store.new_op()
-        if obj is self.fs.root:
-            self.put(Origin(op, obj.kind, obj.ino, None, b"", None))
-        else:
-            parent, name = next(iter(obj.links))
-            self.put(Origin(op, obj.kind, obj.ino, self.op_of(parent), name, None))
-        return op
-
-    def adopt(self, obj: Obj, op: Op) -> None:
-        """Give an object that has none this origin point, whose row is in the batch."""
-        self._ops[obj] = op
-
-    def commit(self) -> None:
-        """Write everything, then change the memory. On an error nothing has changed."""
-        if not self.changes:
-            return
-        self.fs.store.write(self.changes)
-        for obj, op in self._ops.items():
-            obj.op = op
-            self.fs.by_op[op] = obj
-        for change in self.changes:
-            apply(self.fs, change)
-        self.changes, self._ops, self._origins = [], {}, {}
-
-
-def apply(fs: Filesystem, change: Change) -> None:
-    """Follow one change of the store in memory."""
-    record, put = change.record, isinstance(change, Put)
-    if isinstance(record, Origin):
-        if put:
-            fs.origins[record.op] = record
-        else:
-            fs.origins.pop(record.op, None)
-            obj = fs.by_op.pop(record.op, None)
-            if obj is not None:
-                obj.op = 0
-    elif isinstance(record, Subject):
-        _apply_subject(fs, record, put)
-    elif isinstance(record, Base):
-        if put:
-            fs.bases[record.op, record.count] = record
-        else:
-            fs.bases.pop((record.op, record.count), None)
-    else:
-        view = fs.view_of(record.sid)
-        if view is not None:
-            _apply_to_view(fs, view, record, put)
-
-
-def _apply_subject(fs: Filesystem, subject: Subject, put: bool) -> None:
-    old = fs.subjects.pop(subject.sid, None)
-    if old is not None and fs.suspects.get(old.uid) == old.sid:
-        del fs.suspects[old.uid]
-    view = fs.views.pop(subject.sid, None) or fs.waiting.pop(subject.sid, None)
-    if not put:
-        return
-    fs.subjects[subject.sid] = subject
-    view = view or View(subject.sid)
-    if subject.state in (SubjectState.SUSPECT, SubjectState.MERGING, SubjectState.DISCARDING):
-        fs.views[subject.sid] = view
-        fs.suspects[subject.uid] = subject.sid
-    elif subject.state is SubjectState.CONFLICTS:
-        fs.waiting[subject.sid] = view
-
-
-def _apply_to_view(fs: Filesystem, view: View, record: Version | Binding | Touch | Decided, put: bool) -> None:
-    if isinstance(record, Version):
-        if put:
-            view.versions[record.op] = record
-        else:
-            view.versions.pop(record.op, None)
-    elif isinstance(record, Binding):
-        if put:
-            ops = [op for op in (record.op, record.replaced) if op is not None]
-            of_directory = any(fs.origins[op].kind == stat.S_IFDIR for op in ops)
-            view.put_binding(record, of_directory=of_directory)
-        else:
-            view.drop_binding(record)
-    elif isinstance(record, Touch):
-        if put:
-            view.touches[record.op] = record.at_ns
-        else:
-            view.touches.pop(record.op, None)
-    elif put:
-        view.decisions[record.op] = record
-    else:
-        view.decisions.pop(record.op, None)

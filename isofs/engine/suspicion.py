@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from isofs.engine.state import Batch, Filesystem, Handle
+from isofs.engine.batch import Batch
+from isofs.engine.state import Filesystem, Handle
 from isofs.errors import Already, NotAllowed
 from isofs.model.records import MAIN, Subject, SubjectState
 

@@ -13,8 +13,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import isolation, tree, views
-from isofs.engine.state import Batch, Filesystem, Handle, Obj, View
+from isofs.engine import tree, versions, views
+from isofs.engine.batch import Batch
+from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Base, Binding, SubjectId
 from isofs.model.vectors import G, Vector, trusted_deletion, trusted_modification
@@ -133,15 +134,15 @@ def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
     if binding is None:
         if version is None and not (obj.is_dir and views.has_own_below(fs, view, obj)):
             if last and obj.op in view.placed:
-                isolation.copy_up(fs, view, obj)
+                versions.copy_up(fs, view, obj)
             return
         if version is None:
-            isolation.copy_up(fs, view, obj)
+            versions.copy_up(fs, view, obj)
         if not (obj.is_dir and obj.op in view.placed):
             at = batch.op_of(directory)
             batch.put(Binding(view.sid, at, name, batch.op_of(obj), batch.op_of(obj), kept=True))
     elif last and version is None and obj.op in view.placed:
-        isolation.copy_up(fs, view, obj)
+        versions.copy_up(fs, view, obj)
 
 
 def will_link(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, by: SubjectId = MAIN) -> None:
@@ -312,7 +313,7 @@ def _route_before(fs: Filesystem, obj: Obj) -> None:
     node = obj.nodes.get(MAIN)
     for handle in list(node.handles) if node is not None else ():
         if handle.before and not handle.ready:
-            isolation.reopen(fs, handle, tree.content(fs, handle.sid, obj))
+            versions.reopen(fs, handle, tree.content(fs, handle.sid, obj))
 
 
 def _hand_over_nodes(fs: Filesystem, by: Obj, obj: Obj) -> None:

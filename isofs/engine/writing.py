@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from isofs.engine import isolation, tree
+from isofs.engine import tree, versions
 from isofs.engine.state import Filesystem, Handle, Node
 from isofs.errors import CallError
 from isofs.store import inodes
@@ -31,9 +31,9 @@ def prepare_write(fs: Filesystem, handle: Handle) -> None:
             _detach(fs, handle)
         return
     if version is None or version.attributes:
-        isolation.copy_up(fs, view, node.obj)
+        versions.copy_up(fs, view, node.obj)
     if not handle.ready:
-        isolation.reopen(fs, handle, tree.content(fs, handle.sid, node.obj))
+        versions.reopen(fs, handle, tree.content(fs, handle.sid, node.obj))
 
 
 def leave_main(fs: Filesystem, node: Node) -> None:
@@ -49,7 +49,7 @@ def leave_main(fs: Filesystem, node: Node) -> None:
     try:
         copy = tree.open_place(scratch)
         for handle in node.handles:
-            isolation.reopen(fs, handle, scratch)
+            versions.reopen(fs, handle, scratch)
     finally:
         inodes.remove(scratch)
     os.close(node.pinned)
@@ -60,7 +60,7 @@ def _detach(fs: Filesystem, handle: Handle) -> None:
     """A copy for one handle, opened before the suspicion on a node that others have as well."""
     scratch = _copy(fs, handle.node)
     try:
-        isolation.reopen(fs, handle, scratch)
+        versions.reopen(fs, handle, scratch)
     finally:
         inodes.remove(scratch)
 

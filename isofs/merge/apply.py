@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from isofs.engine import main, tree, trusted, views
-from isofs.engine.state import Batch, Filesystem, Obj, View
+from isofs.engine.batch import Batch
+from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
 from isofs.merge import marks, settle
 from isofs.merge.names import Names

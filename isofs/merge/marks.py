@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from isofs.engine import tree
-from isofs.engine.state import Batch, Filesystem, View
+from isofs.engine.batch import Batch
+from isofs.engine.state import Filesystem, View
 from isofs.errors import CallError
 from isofs.model.records import Fingerprint, Op, SubjectId, Version
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from isofs.engine import main, tree, trusted, views
-from isofs.engine.state import Batch, Filesystem, Obj, View
+from isofs.engine.batch import Batch
+from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import settle
 from isofs.merge.plan import is_conflict
 from isofs.merge.report import Item, Report

@@ -8,8 +8,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import isolation, tree
-from isofs.engine.state import Batch, Filesystem, Handle, Node, Obj, View, drop_if_unused, node_for
+from isofs.engine import tree, versions
+from isofs.engine.batch import Batch
+from isofs.engine.state import Filesystem, Handle, Node, Obj, View, drop_if_unused, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Decided, Op, Origin, SubjectState, Touch, Version
 from isofs.model.vectors import G, Vector
@@ -75,7 +76,7 @@ def promote(fs: Filesystem, view: View, obj: Obj) -> None:
         if handle.descriptor >= 0:
             at = os.fstat(handle.descriptor)
             if (at.st_dev, at.st_ino) != (fs.device, obj.ino):  # the store is elsewhere: main has a copy
-                isolation.reopen(fs, handle, tree.place(fs, obj))
+                versions.reopen(fs, handle, tree.place(fs, obj))
 
 
 def open_before(fs: Filesystem, view: View, obj: Obj, content: Place) -> list[Handle]:
@@ -84,7 +85,7 @@ def open_before(fs: Filesystem, view: View, obj: Obj, content: Place) -> list[Ha
     found = [] if node is None else [h for h in node.handles if h.sid == view.sid and h.before]
     found = [h for h in found if h.flags & os.O_ACCMODE == os.O_WRONLY]
     for handle in found:
-        isolation.reopen(fs, handle, content)
+        versions.reopen(fs, handle, content)
     return found
 
 
@@ -123,7 +124,7 @@ def to_main(fs: Filesystem, handle: Handle) -> None:
         if obj.ino:
             place = tree.place(fs, obj)
             if handle.descriptor < 0 or os.fstat(handle.descriptor).st_ino != obj.ino or not handle.ready:
-                isolation.reopen(fs, handle, place)
+                versions.reopen(fs, handle, place)
             return
     _make_anonymous(fs, handle)
 
@@ -145,7 +146,7 @@ def _return_borrowed(fs: Filesystem, node: Node) -> None:
 
 def _open_pinned(handle: Handle) -> None:
     """Open what a handle is of, and what no name leads to, as its caller opened it."""
-    flags = isolation.backing_flags(handle.flags) & ~os.O_NOFOLLOW
+    flags = versions.backing_flags(handle.flags) & ~os.O_NOFOLLOW
     opened = os.open(b"/proc/self/fd/%d" % handle.node.pinned, flags)
     if handle.descriptor >= 0:
         os.close(handle.descriptor)
@@ -169,7 +170,7 @@ def _make_anonymous(fs: Filesystem, handle: Handle) -> None:
         try:
             for other in handle.node.handles:
                 if other.descriptor >= 0 and os.fstat(other.descriptor).st_ino == ino:
-                    isolation.reopen(fs, other, scratch)
+                    versions.reopen(fs, other, scratch)
             handle.node.pinned = tree.open_place(scratch)
         finally:
             inodes.remove(scratch)

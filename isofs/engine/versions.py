@@ -1,0 +1,152 @@
+"""A suspect's versions of objects (Protocol 2), and the handles that go over to them.
+
+Content is put in place before the row that refers to it and removed after the row is gone: what is killed in between
+leaves a file that no row knows, and recovery removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import replace
+
+from isofs.engine import tree
+from isofs.engine.batch import Batch
+from isofs.engine.state import Filesystem, Handle, Obj, View
+from isofs.errors import CallError
+from isofs.model.records import MAIN, Fingerprint, Touch, Version
+from isofs.model.vectors import delete_isolated, isolate
+from isofs.store import inodes
+from isofs.store.inodes import Place
+
+#: Flags of an `open` that are the caller's alone and mean nothing for the backing file.
+_NOT_FOR_BACKING = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_DIRECT | os.O_NOATIME
+
+
+def backing_flags(flags: int) -> int:
+    """The flags to open a backing file with for a caller's flags."""
+    return (flags & ~_NOT_FOR_BACKING) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def needs_copy(fs: Filesystem, view: View, obj: Obj) -> bool:
+    """Whether a change by the suspect would first have to copy the object."""
+    version = view.version(obj.op)
+    return version is None and obj.ino != 0
+
+
+def copy_up(
+    fs: Filesystem,
+    view: View,
+    obj: Obj,
+    *,
+    data: bool = True,
+    attributes: bool = False,
+    staged: Place | None = None,
+) -> None:
+    """Give the suspect a version of its own, state 'm' (Protocol 2, rules 3 and 8). Nothing if there is one.
+
+    Without `data` a regular file's version starts empty. `attributes` says that nothing else is about to change.
+    `staged` is a finished copy to take instead of making one. Handles that the suspect has open on the object go
+    over to the version.
+    """
+    version = view.version(obj.op)
+    if version is not None:
+        if version.state == "d":
+            raise CallError(errno.ENOENT)
+        if version.attributes and not attributes:
+            batch = Batch(fs)
+            batch.put(replace(version, attributes=False))
+            batch.commit()
+        return
+    source, at = tree.located(fs, obj)
+    batch = Batch(fs)
+    op = batch.op_of(obj)
+    to = fs.store.content(view.sid, str(op))
+    if staged is not None:
+        inodes.remove(to)
+        os.rename(staged.name, to.name, src_dir_fd=staged.directory, dst_dir_fd=to.directory)
+    elif data or obj.kind != stat.S_IFREG:
+        inodes.copy(source, to)
+    else:
+        inodes.remove(to)
+        inodes.make(to, stat.S_IFREG | 0o600)
+        inodes.copy_attributes(source, to)
+    main, own = isolate(batch.vector(op), view.sid, "m")
+    mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
+    batch.set_vector(op, main)
+    batch.put(Version(view.sid, op, "m", own, str(op), mark, attributes))
+    touched = view.touches.get(op)
+    if touched is not None:
+        set_mtime(to, max(touched, at.st_mtime_ns))
+        batch.drop(Touch(view.sid, op, touched))
+    batch.commit()
+    diverged(fs, obj)
+    _expire_names(fs, view, obj)
+    move_handles(fs, view, obj)
+
+
+def _expire_names(fs: Filesystem, view: View, obj: Obj) -> None:
+    """A change through a handle from before looked no name up: those that the kernel keeps still lead to main's."""
+    node = obj.nodes.get(MAIN)
+    if node is None or not any(h.before and h.sid == view.sid for h in node.handles):
+        return
+    for directory, name in obj.links:
+        for parent in directory.nodes.values():
+            fs.kernel.forget_entry(parent.id, name)
+
+
+def diverged(fs: Filesystem, obj: Obj) -> None:
+    """Main's side of an object has a new version beside it: its writers count anew, its attributes expire."""
+    node = obj.nodes.get(MAIN)
+    if node is not None:
+        for handle in node.handles:
+            handle.counted = False
+        fs.kernel.forget_attributes(node.id)
+
+
+def move_handles(fs: Filesystem, view: View, obj: Obj) -> None:
+    """Let the suspect's open handles on an object use the content of its version from now on."""
+    for node in list(obj.nodes.values()):
+        for handle in list(node.handles):
+            if handle.sid == view.sid and not handle.before:
+                reopen(fs, handle, tree.content(fs, view.sid, obj))
+
+
+def reopen(fs: Filesystem, handle: Handle, at: Place | None) -> None:
+    """Make a handle use the file at another place, opened as it was opened by its caller."""
+    if at is None:
+        return
+    opened = os.open(at.name, backing_flags(handle.flags), dir_fd=at.directory)
+    if handle.descriptor >= 0:
+        os.close(handle.descriptor)
+    handle.descriptor, handle.ready = opened, True
+
+
+def delete_version(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> Place | None:
+    """The suspect's view loses an object's last name (Protocol 2, rule 7).
+
+    Returns the content to remove once the batch is committed.
+    """
+    op = batch.op_of(obj)
+    version = view.version(op)
+    content = fs.store.content(view.sid, version.content) if version and version.content else None
+    main = batch.vector(op)
+    if main is None and version is not None:  # made by the suspect: nobody else has ever seen it
+        batch.drop(version)
+        return content
+    if version is None:
+        at = tree.located(fs, obj)[1]
+        main, own = isolate(main, view.sid, "d")
+        mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
+        batch.set_vector(op, main)
+        batch.put(Version(view.sid, op, "d", own, None, mark))
+    else:
+        own = delete_isolated(version.vector, view.sid)
+        batch.put(replace(version, state="d", vector=own, content=None))
+    return content
+
+
+def set_mtime(content: Place, at_ns: int) -> None:
+    with tree.reached_place(content) as path:
+        os.utime(path, ns=(os.stat(path).st_atime_ns, at_ns))
