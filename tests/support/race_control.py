@@ -42,6 +42,8 @@ def _with_long_timeouts() -> None:
 
 
 def _with_nodes_of_main() -> None:
+    _without_estale()  # there is no other node to send a suspect to: it would be told to look up for ever
+
     def handed_node(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj, *args: Any, **kwargs: Any) -> Node:
         return node_for(fs, MAIN if obj.ino else sid, obj)
 
