@@ -281,9 +281,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(index=indices)
     def suspect(self, index: int) -> None:
-        """Isolate one of those who can be: neither suspects nor with conflicts to be settled."""
-        barred = {view.uid for view in (*self.world.views.values(), *self.world.waiting.values())}
-        free = [uid for uid in SUSPICIOUS if uid not in barred]
+        """Isolate one of those who are not; what waits of an earlier merge goes on waiting."""
+        isolated = {view.uid for view in self.world.views.values()}
+        free = [uid for uid in SUSPICIOUS if uid not in isolated]
         if free:
             self._suspect(free[index % len(free)])
 
@@ -304,6 +304,13 @@ class Machine(RuleBasedStateMachine):
         """A verdict on one of the suspects."""
         views = list(self.world.views.values())
         (self._find_innocent if innocent else self._find_malicious)(views[index % len(views)])
+
+    @precondition(lambda self: self.world.waiting)
+    @rule(index=indices)
+    def discard_what_waits(self, index: int) -> None:
+        """A verdict on what an earlier merge left undecided."""
+        views = list(self.world.waiting.values())
+        self._find_malicious(views[index % len(views)])
 
     def _find_malicious(self, view: View) -> None:
         others = self._other_versions(view)

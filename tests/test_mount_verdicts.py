@@ -276,8 +276,6 @@ def test_what_both_modified_is_a_conflict(story: Story) -> None:
     assert kept.read_text() == "alice's\n"
     (subject,) = story.mount.facts("status")["subjects"]
     assert (subject["state"], subject["conflicts"]) == ("conflicts", 1)
-    again = story.mount.isoctl("suspect", str(ALICE))
-    assert again.code == Exit.ALREADY
     story.alice.write("f", "alice on main\n")
     assert story.main()["f"] == "alice on main\n"
     assert kept.read_text() == "alice's\n"
@@ -285,6 +283,29 @@ def test_what_both_modified_is_a_conflict(story: Story) -> None:
     story.mount.mount()
     assert [c["path"] for c in story.mount.facts("conflicts")["conflicts"]] == ["f"]
     assert kept_text(story, conflict) == "alice's\n"
+
+
+def test_who_has_conflicts_is_isolated_anew(story: Story) -> None:
+    """The next verdict is about the new work; what waits is decided after it."""
+    story.bob.write("f", "start\n")
+    story.suspect()
+    story.alice.write("f", "alice's\n")
+    story.bob.write("f", "bob's\n")
+    story.innocent(conflicts=1)
+    story.suspect()
+    assert story.mount.isoctl("suspect", str(ALICE)).code == Exit.ALREADY
+    states = [subject["state"] for subject in story.mount.facts("status")["subjects"]]
+    assert sorted(states) == ["conflicts", "suspect"]
+    assert story.alice.read("f") == "bob's\n"
+    story.alice.write("g", "new\n")
+    assert story.changes() == {("added", "g")}
+    story.innocent()
+    assert story.main() == {"f": "bob's\n", "g": "new\n"}
+    (conflict,) = story.mount.facts("conflicts", str(ALICE))["conflicts"]
+    assert kept_text(story, conflict) == "alice's\n"
+    story.malicious()
+    assert story.main() == {"f": "bob's\n", "g": "new\n"}
+    story.nobody_left()
 
 
 def kept_text(story: Story, conflict: dict[str, Any]) -> str:

@@ -15,14 +15,13 @@ def suspect(fs: Filesystem, uid: int, name: str, reason: str, since: str) -> Sub
 
     Handles that the user has open for writing only are re-routed; those for reading and writing
     (`shared_writers`) cannot be and go on writing main: whoever calls this has dealt with them or will.
-    Raises NotAllowed for root and Already for a suspect or a user whose merge is not settled.
+    What an earlier merge left undecided goes on waiting beside it, as another subject's would.
+    Raises NotAllowed for root and Already for a suspect.
     """
     if uid == 0:
         raise NotAllowed("root cannot be isolated: root can reach main and the store without the mount")
     for subject in fs.subjects.values():
-        if subject.uid == uid and subject.state is SubjectState.CONFLICTS:
-            raise Already(f"{name} has conflicts from an earlier merge; settle them first: isoctl conflicts {name}")
-        if subject.uid == uid and subject.state is not SubjectState.ENDED:
+        if subject.uid == uid and subject.state not in (SubjectState.CONFLICTS, SubjectState.ENDED):
             raise Already(f"{name} is a suspect already, since {subject.since}")
     sid = max(fs.subjects, default=MAIN) + 1
     subject = Subject(sid, uid, name, since, reason, SubjectState.SUSPECT)

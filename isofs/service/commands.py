@@ -64,11 +64,12 @@ class Commands:
         return {name: getattr(self, name) for name in names}
 
     def _subject(self, args: Args) -> Subject:
-        """The subject with work to decide about that a call names by uid."""
+        """The subject with work to decide about that a call names by uid: who is isolated before who waits."""
         uid = wire.argument(args, "uid", int)
-        for subject in self._fs.subjects.values():
-            if subject.uid == uid and subject.state is not SubjectState.ENDED:
-                return subject
+        for sids in (self._fs.views, self._fs.waiting):
+            for subject in (self._fs.subjects[sid] for sid in sids):
+                if subject.uid == uid:
+                    return subject
         raise NoSubject(f"user {uid} is not a suspect; isoctl status shows who is")
 
     def _view(self, subject: Subject) -> View:

@@ -263,7 +263,10 @@ def innocent(world: World, sid: int) -> Merge:
 
 
 def malicious(world: World, sid: int) -> None:
-    """Discard a suspect's view."""
-    view = world.views.pop(sid)
-    _to_main(view)
+    """Discard a suspect's view, or what waits of one."""
+    view = world.views.pop(sid, None)
+    if view is None:
+        world.waiting.pop(sid)
+    else:
+        _to_main(view)
     world.reset_vectors()
