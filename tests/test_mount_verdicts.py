@@ -567,6 +567,18 @@ def without_clock(tree: Tree) -> Tree:
     return {path: [None if isinstance(x, int) and x > 17 * 10**17 else x for x in row] for path, row in tree.items()}
 
 
+def test_a_save_by_rename_over_one_of_two_links_leaves_the_other(story: Story) -> None:
+    """The file that lives on under its other name is not what was saved."""
+    story.bob.write("a", "old\n")
+    story.bob.link("a", "b")
+    story.suspect()
+    story.alice.write("t", "new\n")
+    story.alice.rename("t", "a")
+    story.innocent()
+    assert story.main() == {"a": "new\n", "b": "old\n"}
+    story.nobody_left()
+
+
 def test_hard_links_stay_one_object(story: Story) -> None:
     """A change through one name is seen through the other; names are added and taken one by one."""
     story.bob.write("a", "main")
