@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator
 
 import pyfuse3
@@ -12,6 +13,9 @@ from isofs.fuse.mounting import Session
 
 #: Requests that are answered at the same time, at most.
 MAX_TASKS = 64
+
+#: Seconds for which a request that vanished can hold everything up.
+TICK = 0.2
 
 
 @contextlib.contextmanager
@@ -25,8 +29,27 @@ def connected(adapter: Adapter, session: Session) -> Iterator[None]:
 
 
 async def serve() -> None:
-    """Answer requests until the mount is gone."""
-    await pyfuse3.main(max_tasks=MAX_TASKS)
+    """Answer requests until the mount is gone. Only in the main thread: that is where signals go."""
+    with _interrupted():
+        await pyfuse3.main(max_tasks=MAX_TASKS)
+
+
+@contextlib.contextmanager
+def _interrupted() -> Iterator[None]:
+    """Let a signal arrive every TICK, so that no read of the FUSE device waits for long.
+
+    A request vanishes when its caller is killed before it is read. If that is after the device was seen to be
+    readable, pyfuse3 waits in `read` for the next request, and no task and no thread of this process goes on until
+    one comes. A read that a signal ends is begun again by pyfuse3. It has no other way out: it takes what
+    a device that never blocks would answer for an error.
+    """
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def stop() -> None:
