@@ -132,7 +132,8 @@ def real(path: str) -> str:
 def stale(directory: str) -> bool:
     """Whether the daemon of the mount at `directory` is dead. Waits while a living one hangs."""
     try:
-        os.stat(directory)
+        # Not stat: the kernel may answer that from its cache for as long as a dead daemon allowed it to.
+        os.statvfs(directory)
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False
