@@ -16,7 +16,7 @@ import pytest
 
 import isofs
 from isofs.engine import recovery
-from isofs.errors import Busy, IsofsError, StoreUnusable
+from isofs.errors import IsofsError, StoreUnusable
 from isofs.model.records import (
     Base,
     Binding,
@@ -185,10 +185,10 @@ def test_a_store_is_opened_by_one_process_at_a_time(tmp_path: Path) -> None:
     first = open_store(str(path))
     first.write([Put(ALICE)])
     before = state(path)
-    with pytest.raises(Busy):
+    with pytest.raises(StoreUnusable, match="another isofs"):
         open_store(str(path))
     other = subprocess.run([sys.executable, "-c", _OPEN, str(path)], env=_environment(), capture_output=True, text=True)
-    assert other.stdout == "Busy\n"
+    assert other.stdout == "StoreUnusable\n"
     assert state(path) == before
     first.close()
     open_store(str(path)).close()

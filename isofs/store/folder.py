@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from isofs.errors import Busy, StoreUnusable
+from isofs.errors import StoreUnusable
 from isofs.model.records import Change, Op, Record, SubjectId
 from isofs.store import inodes
 from isofs.store.inodes import Place
@@ -133,8 +133,8 @@ class Store:
 def open_store(path: str, *, create: bool = True) -> Store:
     """Open the store at `path`, made with mode 0700 where there is none (`create`).
 
-    Raises StoreUnusable if it is not a store, damaged, of another version, or must not be made; Busy if
-    another process has it open.
+    Raises StoreUnusable if it is not a store, damaged, of another version, open in another process, or must
+    not be made.
     """
     root = _open_root(path, create)
     try:
@@ -188,7 +188,7 @@ def _lock(root: int, path: str) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
-        raise Busy(f"another isofs has the store {path} open") from error
+        raise StoreUnusable(f"another isofs has the store {path} open") from error
     return lock
 
 
