@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from isofs.control import client, mounts
+from isofs.control import client, endpoint, mounts
 from isofs.errors import NoAnswer, NotAllowed
 
 
@@ -22,6 +22,7 @@ def need_root() -> None:
 
 def mount_point(explicit: str | None) -> str:
     """The mount point that the command line and the current directory mean. NoMount if none."""
+    endpoint.sweep(mounts.RUN)
     return mounts.choose(explicit, mounts.here(), mounts.mounted())
 
 
