@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from isoctl import daemon, output
-from isofs.control import mounts
+from isofs.control import mounts, results
 
 
 @click.command()
@@ -14,7 +16,7 @@ from isofs.control import mounts
 @click.option("--foreground", is_flag=True, help="Serve until unmounted instead of returning.")
 @output.json_option
 def mount(directory: str, store: str | None, foreground: bool, as_json: bool) -> None:
-    """Mount over DIR, and return when the mount answers.
+    """Mount over DIR, say so when the mount answers, and return.
 
     Takes away what a dead daemon left mounted there first, and says so.
     """
@@ -22,11 +24,19 @@ def mount(directory: str, store: str | None, foreground: bool, as_json: bool) ->
     # The whole of isofs: no other command needs it.
     from isofs import service
 
+    def ready(facts: results.Mounted) -> None:
+        # Whoever started a mount may not care to hear of it, and it serves all the same.
+        with contextlib.suppress(BrokenPipeError):
+            _show(facts, as_json)
+
     where = mounts.real(directory)
-    facts = service.start(where, None if store is None else mounts.real(store), foreground)
+    service.start(where, None if store is None else mounts.real(store), foreground, ready)
+
+
+def _show(facts: results.Mounted, as_json: bool) -> None:
     if as_json:
         output.document(facts)
-    elif not foreground:
-        if facts["repaired"]:
-            output.line(f"took away the mount of a dead daemon at {facts['mount']}")
-        output.line(f"mounted {facts['mount']} (store {facts['store']})")
+        return
+    if facts["repaired"]:
+        output.line(f"took away the mount of a dead daemon at {facts['mount']}")
+    output.line(f"mounted {facts['mount']} (store {facts['store']})")

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -528,10 +528,10 @@ class Service(types.ModuleType):
         self.asked: list[tuple[object, ...]] = []
         self.repaired = False
 
-    def start(self, directory: str, store: str | None, foreground: bool) -> dict[str, object]:
+    def start(self, directory: str, store: str | None, foreground: bool, ready: Callable[[Any], None]) -> None:
         self.asked.append((directory, store, foreground))
         kept = store or f"{directory}/.isofs"
-        return {"mount": directory, "store": kept, "repaired": self.repaired, "pid": 9}
+        ready({"mount": directory, "store": kept, "repaired": self.repaired, "pid": 9})
 
     def check(self, directory: str, store: str | None) -> dict[str, object]:
         self.asked.append((directory, store))
@@ -563,7 +563,7 @@ def test_mount_says_that_it_repaired(service: Service) -> None:
 def test_mount_as_json_and_in_the_foreground(service: Service) -> None:
     expected = {"mount": "/over", "store": "/over/.isofs", "repaired": False, "pid": 9}
     assert json.loads(isoctl("mount", "/over", "--json").stdout) == expected
-    assert isoctl("mount", "/over", "--foreground").stdout == ""
+    assert isoctl("mount", "/over", "--foreground").stdout == "mounted /over (store /over/.isofs)\n"
     assert service.asked[1] == ("/over", None, True)
 
 

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from isofs.errors import NoMount
@@ -43,24 +43,37 @@ def mounted() -> list[Mount]:
         return parse(table.read())
 
 
+def points() -> list[str]:
+    """Every directory of this mount namespace at which an isofs, or a part of one, can be entered."""
+    with open(_MOUNTINFO, "rb") as table:
+        return [mount.directory for _number, _device, _root, mount in _entries(table.read())]
+
+
 def parse(table: bytes) -> list[Mount]:
     """The isofs mounts in a text of the form of /proc/self/mountinfo, by their mount ids.
 
     One entry per file system: bind mounts of it, or of a part of it, are left out.
     """
     found: dict[bytes, tuple[int, Mount]] = {}
+    for number, device, root, mount in _entries(table):
+        if root != b"/":
+            continue
+        entry = number, mount
+        # The first one made is the mount, those after it are binds.
+        found[device] = min(found.get(device, entry), entry, key=lambda known: known[0])
+    return [mount for _number, mount in sorted(found.values(), key=lambda known: known[0])]
+
+
+def _entries(table: bytes) -> Iterator[tuple[int, bytes, bytes, Mount]]:
+    """The isofs entries of the table: mount id, device, root within it, and where it is."""
     # Not splitlines: the kernel writes a carriage return in a name as it is.
     for line in filter(None, table.split(b"\n")):
         # Between the sixth field and the dash there is any number of others.
         front, _, back = line.partition(b" - ")
         number, _parent, device, root, directory, *_ = front.split(b" ")
         kind, source, *_ = back.split(b" ")
-        if _plain(kind) != TYPE or root != b"/":
-            continue
-        entry = int(number), Mount(_plain(directory), _plain(source))
-        # The first one made is the mount, those after it are binds.
-        found[device] = min(found.get(device, entry), entry, key=lambda known: known[0])
-    return [mount for _number, mount in sorted(found.values(), key=lambda known: known[0])]
+        if _plain(kind) == TYPE:
+            yield int(number), device, root, Mount(_plain(directory), _plain(source))
 
 
 def socket_for(directory: str) -> str:

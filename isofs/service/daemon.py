@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -15,10 +16,10 @@ from collections.abc import Callable, Iterator
 
 import trio
 
-from isofs.control import mounts, results, server
+from isofs.control import endpoint, mounts, results, server
 from isofs.engine import recovery
 from isofs.engine.state import Filesystem
-from isofs.errors import BY_CODE, Already, Busy, IsofsError, NoAnswer, NoMount, NotAllowed
+from isofs.errors import BY_CODE, Already, Busy, IsofsError, NoAnswer, NoMount, NotAllowed, UsageError
 from isofs.fuse import loop, mounting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
@@ -37,35 +38,60 @@ def store_path(directory: str, store: str | None) -> str:
     return store if store is not None else os.path.join(directory, os.fsdecode(RESERVED))
 
 
-def start(directory: str, store: str | None, foreground: bool) -> results.Mounted:
-    """Mount over a directory (an absolute path without links) and serve it.
+def start(directory: str, store: str | None, foreground: bool, ready: Callable[[results.Mounted], None]) -> None:
+    """Mount over a directory (an absolute path without links) and serve it. `ready` is called when the mount answers.
 
-    In the background it returns when the mount answers; in the foreground when it has been unmounted.
+    In the background it returns after that; in the foreground when it has been unmounted.
     """
     repaired = _make_way(directory)
     path = store_path(directory, store)
+    _check_store_path(directory, path)
+
+    def answers(pid: int) -> None:
+        ready({"mount": directory, "store": path, "repaired": repaired, "pid": pid})
+
     if foreground:
         _log_to_standard_error()
-        serve(directory, path, lambda: None)
-        pid = os.getpid()
+        serve(directory, path, lambda: answers(os.getpid()))
     else:
-        pid = _start_in_background(directory, path)
-    return {"mount": directory, "store": path, "repaired": repaired, "pid": pid}
+        answers(_start_in_background(directory, path))
 
 
 def _make_way(directory: str) -> bool:
     """Check that the directory can be mounted over; take away a dead daemon's mount. Whether there was one."""
+    endpoint.sweep(mounts.RUN)
+    for other in mounts.points():
+        if other != directory and (mounts.within(other, directory) or mounts.within(directory, other)):
+            place = "below" if mounts.within(other, directory) else "above"
+            raise NotAllowed(f"{directory} lies {place} {other}, where an isofs is mounted: one way in, one mount")
     repaired = False
     while any(m.directory == directory for m in mounts.mounted()):
         if not mounts.stale(directory):
             raise Already(f"{directory} is mounted already")
         mounts.detach(directory)
         repaired = True
-    if not os.path.isdir(directory):
-        raise NoMount(f"{directory} is not a directory")
+    _check_directory(directory)
     if os.geteuid() != 0:
         raise NotAllowed("mounting needs root")
     return repaired
+
+
+def _check_directory(directory: str) -> None:
+    try:
+        found = os.stat(directory)
+    except OSError as error:
+        raise NoMount(f"{directory} cannot be opened: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise NoMount(f"{directory} is not a directory")
+
+
+def _check_store_path(directory: str, store: str) -> None:
+    """A store that people reach through a mount would be theirs to change, and the daemon's to wait for."""
+    if mounts.within(directory, store) and store != store_path(directory, None):
+        raise UsageError(f"the store {store} would be visible in {directory}: give a --store outside of it, or none")
+    for other in mounts.points():
+        if mounts.within(other, store) and not mounts.within(directory, other):
+            raise UsageError(f"the store {store} would lie in {other}, where an isofs is mounted: give another --store")
 
 
 def _start_in_background(directory: str, store: str) -> int:
@@ -105,9 +131,22 @@ def serve(directory: str, store: str, ready: Callable[[], None]) -> None:
         for sid in recovery.unfinished(fs):
             log.warning("finishing the verdict on %s, which was cut off", fs.subjects[sid].name)
             apply.resume(fs, sid)
-        trio.run(_serve, fs, session, ready)
+        _run(fs, session, ready)
     finally:
         recovery.close_filesystem(fs)
+
+
+def _run(fs: Filesystem, session: mounting.Session, ready: Callable[[], None]) -> None:
+    try:
+        trio.run(_serve, fs, session, ready)
+    except BaseExceptionGroup as group:
+        # A nursery wraps what ends it; whoever started us wants to know what it was.
+        expected: BaseException | None = group.subgroup(IsofsError)
+        while isinstance(expected, BaseExceptionGroup):
+            expected = expected.exceptions[0]
+        if expected is None:
+            raise
+        raise expected from group
 
 
 def _raise_descriptor_limit() -> None:
@@ -158,10 +197,9 @@ async def _unmount_on_signal(session: mounting.Session) -> None:
                 loop.stop()
 
 
-def check(directory: str | None, store: str | None) -> results.Checked:
+def check(directory: str, store: str | None) -> results.Checked:
     """Run the invariants on a store whose directory is not mounted. Changes nothing but what recovery must."""
-    if directory is None or not os.path.isdir(directory):
-        raise NoMount("say which directory: isoctl --mount DIR check")
+    _check_directory(directory)
     opened = open_store(store_path(directory, store), create=False)
     os.umask(0)
     try:
