@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -179,6 +180,7 @@ def text_of(place: Place | None, limit: int) -> list[str] | None:
     if b"\0" in data:
         return None
     try:
-        return data.decode().splitlines(keepends=True)
+        # Not splitlines: what diff and patch call a line ends with a newline and nothing else.
+        return list(io.StringIO(data.decode(), newline="\n"))
     except UnicodeDecodeError:
         return None
