@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import logging
 import os
@@ -25,6 +24,7 @@ from isofs.merge.report import Report
 from isofs.model.records import MAIN, Subject, SubjectState
 from isofs.model.vectors import named
 from isofs.service import processes
+from isofs.service.unified import unified
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,10 @@ class Commands:
                 result[key] = {"size": size, "sha256": digest}
         old, new = changed.text_of(sides.old, TEXT_LIMIT), changed.text_of(sides.new, TEXT_LIMIT)
         if line.kind == "file" and old is not None and new is not None:
-            result["text"] = _unified(line, old, new, sides.old is None, sides.new is None)
+            before = line.path if line.before is None else line.before
+            result["text"] = unified(
+                old, new, None if sides.old is None else before, None if sides.new is None else line.path
+            )
         return result
 
     async def innocent(self, args: Args, progress: Progress) -> Result:
@@ -337,13 +340,3 @@ def _change(line: ChangeLine) -> Result:
 
 def _selected(line: ChangeLine, wanted: list[bytes]) -> bool:
     return not wanted or any(not path or line.path == path or line.path.startswith(path + b"/") for path in wanted)
-
-
-def _unified(line: ChangeLine, old: list[str], new: list[str], absent: bool, gone: bool) -> str:
-    """A unified diff; lines without a newline at the end are marked the way `diff` marks them."""
-    path = wire.path_text(line.path)
-    before = wire.path_text(line.before) if line.before is not None else path
-    text = difflib.unified_diff(
-        old, new, "/dev/null" if absent else "a/" + before, "/dev/null" if gone else "b/" + path
-    )
-    return "".join(one if one.endswith("\n") else one + "\n\\ No newline at end of file\n" for one in text)
