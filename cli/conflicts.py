@@ -17,7 +17,8 @@ from isofs.control import results
 def conflicts(directory: str | None, user: str | None, as_json: bool) -> None:
     """Show what a merge could not decide, of USER or of all.
 
-    Prints facts: the exit code is 0 whether there are any or not.
+    Prints facts: the exit code is 0 whether there are any or not. `isoctl diff USER` shows what the
+    versions that wait changed.
     """
     uid = None if user is None else users.subject(user).uid
     facts: results.Conflicts = daemon.ask(directory, "conflicts", {"uid": uid})
@@ -32,6 +33,8 @@ def conflicts(directory: str | None, user: str | None, as_json: bool) -> None:
         output.line(f"    suspect  {_vector(conflict['suspect'])}")
         if conflict["version"] is not None:
             output.line(f"    kept in  {conflict['version']}")
+        if conflict["readable"] != conflict["version"]:
+            output.line(f"    read it  {conflict['readable']}")
 
 
 def _vector(vector: Mapping[str, object] | None) -> str:

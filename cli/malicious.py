@@ -33,6 +33,8 @@ def malicious(directory: str | None, user: str, yes: bool, as_json: bool) -> Non
     output.line(f"discarded {facts['user']}: {output.counts(facts['counts'])}")
     if facts["evidence"] is not None:
         output.line(f"evidence kept in {facts['evidence']}")
+    if facts["readable"] != facts["evidence"]:
+        output.line(f"while mounted, read it in {facts['readable']}")
 
 
 def _confirm(question: str) -> None:

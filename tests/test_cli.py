@@ -117,7 +117,12 @@ ANSWERS: dict[str, dict[str, Any]] = {
         ],
         "conflicts": 0,
     },
-    "malicious": {"user": "alice", "counts": {"discarded": 5}, "evidence": "/e/" + HOSTILE},
+    "malicious": {
+        "user": "alice",
+        "counts": {"discarded": 5},
+        "evidence": "/e/" + HOSTILE,
+        "readable": "/proc/123/root/e/" + HOSTILE,
+    },
     "conflicts": {
         "conflicts": [
             {
@@ -129,6 +134,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                 "main": {"G": 2, "4001": "m"},
                 "suspect": None,
                 "version": "/store/4001/12",
+                "readable": "/proc/123/root/store/4001/12",
             }
         ]
     },
@@ -458,7 +464,10 @@ def test_malicious(stage: Stage) -> None:
     assert printed(stage, "malicious", "4001", "--yes") == [
         "discarded alice: 5 discarded",
         f"evidence kept in /e/{SHOWN}",
+        f"while mounted, read it in /proc/123/root/e/{SHOWN}",
     ]
+    elsewhere = changed("malicious", evidence="/e", readable="/e")
+    assert printed(stage, "malicious", "4001", "--yes", malicious=elsewhere)[1:] == ["evidence kept in /e"]
 
 
 def test_malicious_without_a_terminal_needs_yes(stage: Stage) -> None:
@@ -487,9 +496,12 @@ def test_conflicts(stage: Stage) -> None:
         "    main     G=2 4001=m",
         "    suspect  none",
         "    kept in  /store/4001/12",
+        "    read it  /proc/123/root/store/4001/12",
     ]
+    elsewhere = {"conflicts": [{**ANSWERS["conflicts"]["conflicts"][0], "readable": "/store/4001/12"}]}
+    assert printed(stage, "conflicts", "4001", conflicts=elsewhere)[3:] == ["    kept in  /store/4001/12"]
     assert printed(stage, "conflicts", conflicts={"conflicts": []}) == ["no conflicts"]
-    assert [args for _, args in stage.calls] == [{"uid": 4001}, {"uid": None}]
+    assert [args for _, args in stage.calls] == [{"uid": 4001}, {"uid": 4001}, {"uid": None}]
 
 
 PROBLEM = {"invariant": "nothing-lost", "subject": "alice", "path": HOSTILE, "problem": "no bytes"}

@@ -113,15 +113,22 @@ class Merged(TypedDict):
 
 
 class Discarded(TypedDict):
-    """`malicious`: what was thrown away, and where the evidence is kept."""
+    """`malicious`: what was thrown away, and where the evidence is kept.
+
+    `readable` is where root can read it as long as this daemon runs.
+    """
 
     user: str
     counts: dict[str, int]
     evidence: str | None
+    readable: str | None
 
 
 class Conflict(TypedDict):
-    """One pair of versions that no rule decides; `version` is where the suspect's is kept."""
+    """One pair of versions that no rule decides; `version` is where the suspect's is kept.
+
+    `readable` is where root can read it as long as this daemon runs.
+    """
 
     user: str
     uid: int
@@ -131,6 +138,7 @@ class Conflict(TypedDict):
     main: dict[str, object] | None
     suspect: dict[str, object] | None
     version: str | None
+    readable: str | None
 
 
 class Conflicts(TypedDict):

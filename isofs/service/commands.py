@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from isofs.control import results, wire
+from isofs.control import mounts, results, wire
 from isofs.engine import changes as changed
 from isofs.engine import checks, suspicion, views
 from isofs.engine.changes import ChangeLine
@@ -236,7 +236,18 @@ class Commands:
             steps = apply.discard_steps(self._fs, subject.sid, report, mapped)
             await self._carry_out(subject, steps, progress)
         log.warning("%s is malicious: discarded %s, evidence in %s", subject.name, dict(counts), report.evidence)
-        return {"user": subject.name, "counts": dict(counts), "evidence": report.evidence}
+        return {
+            "user": subject.name,
+            "counts": dict(counts),
+            "evidence": report.evidence,
+            "readable": self._readable(report.evidence),
+        }
+
+    def _readable(self, kept: str | None) -> str | None:
+        """Where root finds now what the store keeps: a mount hides the store that lies under it from all but us."""
+        if kept is None or not mounts.within(self._mount, kept):
+            return kept
+        return f"/proc/{os.getpid()}/root{kept}"
 
     async def _mapped(self, subject: Subject) -> frozenset[int]:
         """The subject's nodes that processes have mapped writable: what is in their pages may not reach main."""
@@ -275,7 +286,9 @@ class Commands:
             for obj, version, decided in apply.needs_attention(self._fs, view):
                 path = views.path(self._fs, MAIN, obj) or self._fs.origins[obj.op].name
                 main = self._fs.vector(obj)
-                content = version.content
+                kept = None
+                if version.content is not None:
+                    kept = os.path.join(self._fs.store.path, "versions", str(sid), version.content)
                 found.append(
                     {
                         "user": subject.name,
@@ -285,9 +298,8 @@ class Commands:
                         "reason": decided.reason if decided is not None else "",
                         "main": None if main is None else dict(named(main)),
                         "suspect": dict(named(version.vector)),
-                        "version": None
-                        if content is None
-                        else os.path.join(self._fs.store.path, "versions", str(sid), content),
+                        "version": kept,
+                        "readable": self._readable(kept),
                     }
                 )
         return {"conflicts": found}
