@@ -18,7 +18,7 @@ from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
 from isofs.merge import marks, settle
-from isofs.merge.names import Names
+from isofs.merge.names import MOVING, Names
 from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
 from isofs.model.reconcile import Outcome
@@ -74,6 +74,7 @@ def merge_steps(
     for _ in names.place_all():  # what trusted users deleted since it was decided comes back
         yield done, total
     _delete_all(fs, view, report)
+    names.put_beside_what_stays()
     for decided in directories:  # last: what is done in a directory changes its times
         if decided.op in view.decisions:
             _apply_content(fs, view, decided, report)
@@ -224,10 +225,9 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
         obj = fs.by_op[decided.op]
         path, left, version = paths[decided.op], False, view.version(decided.op)
         late = version is not None and settle.overtaken(fs, version)
-        for directory_op, name in list(view.hiding.get(decided.op, ())):
-            directory = fs.by_op[directory_op]
-            found, binding = tree.child(fs, directory, name), view.binding(directory_op, name)
-            if found is None or found[0] is not obj or binding is None or binding.kept or late:
+        for directory, name in _taken_names(fs, view, obj):
+            found = tree.child(fs, directory, name)
+            if found is None or found[0] is not obj or late:
                 continue
             if obj.is_dir and not trusted.empty_in_main(fs, obj):
                 left = True
@@ -255,6 +255,13 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
             batch.drop(view.versions[decided.op])
         batch.drop(decided)
         batch.commit()
+
+
+def _taken_names(fs: Filesystem, view: View, obj: Obj) -> list[tuple[Obj, bytes]]:
+    """The names of an object that the suspect removed, and the one under which the merge put it out of the way."""
+    bindings = (view.binding(*name) for name in view.hiding.get(obj.op, ()))
+    removed = [(fs.by_op[b.directory], b.name) for b in bindings if b is not None and not b.kept]
+    return removed + [(directory, name) for directory, name in obj.links if name.startswith(MOVING)]
 
 
 def discard_steps(

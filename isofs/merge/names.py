@@ -22,7 +22,9 @@ from isofs.model.records import MAIN, Binding, Decided, Op
 from isofs.store import inodes
 
 #: Where an object of main's waits for a moment when names form a circle.
-_MOVING = b".isofs-moving-"
+MOVING = b".isofs-moving-"
+
+_ONE_NAME = "the suspect removed this name"
 
 
 class Names:
@@ -35,6 +37,8 @@ class Names:
     def place_all(self) -> Iterator[None]:
         """Give objects the suspect's names, as soon as the directory is in main and the name is free."""
         self._drop_irrelevant()
+        for binding in self._pending():  # of a merge that was cut off between an exchange and its row
+            self._note_exchange(binding)
         while True:
             progress = False
             for binding in self._pending():
@@ -142,7 +146,7 @@ class Names:
             if found is not None and found[0] is obj:
                 return directory, name
         for directory, name in obj.links:
-            if name.startswith(_MOVING):
+            if name.startswith(MOVING):
                 return directory, name
         return None
 
@@ -249,20 +253,44 @@ class Names:
             return self._beside(directory, binding.name)
         if there.op in self.view.placed:
             return None
-        if there.is_dir and (not obj.is_dir or next(tree.names(self.fs, there), None) is not None):
-            return None if self._emptying(there) else self._beside(directory, binding.name)
+        if there.is_dir:
+            left = list(self._left_in(there))
+            if not all(left):
+                return self._beside(directory, binding.name)
+            if any(found.op in self.view.placed for found in left if found):
+                return None
+            self._clear(there)
         return binding.name
 
-    def _emptying(self, there: Obj) -> bool:
-        """A directory that is to be deleted still has what the merge will move or delete: do that first."""
-        for name in list(tree.names(self.fs, there)):
-            found = tree.child(self.fs, there, name)
-            decided = self.view.decisions.get(found[0].op) if found is not None else None
-            if decided is None or not self._deleted(decided):
-                return False
-            (main.rmdir if found and found[0].is_dir else main.unlink)(self.fs, there, name, by=self.view.sid)
-            settle.expire(self.fs, there, name)
-        return True
+    def _left_in(self, directory: Obj) -> Iterator[Obj | None]:
+        """What main still has in a directory that is to be deleted, at any depth; None for what will stay there."""
+        for name in tree.names(self.fs, directory):
+            found, binding = tree.child(self.fs, directory, name), self.view.binding(directory.op, name)
+            if found is None:
+                continue
+            if binding is None or binding.kept or not self._will_leave(binding, found[0]):
+                yield None
+                continue
+            yield found[0]
+            if found[0].is_dir and found[0].op not in self.view.placed:
+                yield from self._left_in(found[0])
+
+    def _clear(self, directory: Obj) -> None:
+        """Delete all that main has in a directory, as the suspect did."""
+        for name in list(tree.names(self.fs, directory)):
+            found = tree.child(self.fs, directory, name)
+            if found is None:
+                continue
+            obj, path = found[0], views.path(self.fs, MAIN, found[0]) or b""
+            if obj.is_dir:
+                self._clear(obj)
+            (main.rmdir if obj.is_dir else main.unlink)(self.fs, directory, name, by=self.view.sid)
+            settle.expire(self.fs, directory, name)
+            decided = self.view.decisions.get(obj.op)
+            if decided is None:
+                self.report.items.append(Item(path, "deleted", _ONE_NAME))
+            else:
+                self.report.items.append(Item(path, "deleted", decided.reason, decided.review))
 
     def _beside(self, directory: Obj, name: bytes) -> bytes:
         """`NAME.isofs-USER`, with a number if that is taken, cut to what the file system allows."""
@@ -325,7 +353,7 @@ class Names:
                 continue
             if self._change_places(binding, directory, there[0]):
                 return True
-            aside = _MOVING + b"%d" % there[0].op
+            aside = MOVING + b"%d" % there[0].op
             main.rename(self.fs, directory, binding.name, directory, aside, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, directory, binding.name)
             return True
@@ -337,21 +365,46 @@ class Names:
         assert binding.op is not None
         obj = fs.by_op[binding.op]
         source = self._free_source(obj) if obj.ino else None
-        if source is None or source[1].startswith(_MOVING):
+        if source is None or source[1].startswith(MOVING):
             return False
         if views.is_below(fs, MAIN, directory, obj) or views.is_below(fs, MAIN, source[0], there):
             return False
-        before, vacated = views.path(fs, MAIN, obj), self.view.binding(source[0].op, source[1])
+        before = views.path(fs, MAIN, obj)
         main.rename(fs, *source, directory, binding.name, main.RENAME_EXCHANGE, by=self.view.sid)
         for at, name in (source, (directory, binding.name)):
             settle.expire(fs, at, name)
-        if vacated is not None:  # so that what is there now is known to have to leave
-            batch = Batch(fs)
-            batch.put(replace(vacated, replaced=there.op))
-            batch.commit()
+        self._note_exchange(binding)
         self._report_name(binding, directory, binding.name, "renamed", before)
         self._done(binding)
         return True
+
+    def _note_exchange(self, binding: Binding) -> None:
+        """If an object has its name in exchange for what was there: that has to leave the place where it is now."""
+        fs, replaced = self.fs, binding.replaced
+        if replaced in (None, binding.op) or replaced not in fs.by_op:
+            return
+        there = tree.child(fs, fs.by_op[binding.directory], binding.name)
+        if there is None or there[0].op != binding.op:
+            return
+        batch = Batch(fs)
+        for directory, name in fs.by_op[replaced].links:
+            vacated = self.view.binding(directory.op, name)
+            if vacated is not None and vacated.replaced == binding.op:
+                batch.put(replace(vacated, replaced=replaced))
+        batch.commit()
+
+    def put_beside_what_stays(self) -> None:
+        """After the deletions: what was moved out of the way and is not deleted after all is put beside its name."""
+        for op, names in list(self.view.hiding.items()):
+            obj = self.fs.by_op[op]
+            for directory, name in list(obj.links):
+                if name.startswith(MOVING):
+                    aside = self._beside(directory, min(name for _, name in names))
+                    main.rename(self.fs, directory, name, directory, aside, by=self.view.sid, lives_on=False)
+                    settle.expire(self.fs, directory, name)
+                    path = views.path(self.fs, MAIN, obj) or b""
+                    reason = "main has put something in it: it stays, the suspect has its name"
+                    self.report.items.append(Item(path, "kept", reason, True))
 
     def remove_all(self) -> None:
         """Take from objects of main the names that the suspect took, where the object lives on."""
@@ -373,7 +426,7 @@ class Names:
                 settle.expire(self.fs, directory, binding.name)
                 where = views.path(self.fs, MAIN, directory)
                 path = where + b"/" + binding.name if where else binding.name
-                self.report.items.append(Item(path, "deleted", "the suspect removed this name"))
+                self.report.items.append(Item(path, "deleted", _ONE_NAME))
             batch.commit()
 
     def _stays_as_it_is(self, op: Op) -> bool:
