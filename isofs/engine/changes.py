@@ -72,6 +72,8 @@ def _of_object(fs: Filesystem, view: View, op: Op) -> Iterator[ChangeLine]:
         return
     if version is not None:
         path = views.path(fs, view.sid, obj)
+        if path is None and view.sid in fs.waiting:  # the subject is on main again, which may have it no more
+            path = views.path(fs, MAIN, obj) or fs.origins[op].name
         if path is not None:
             yield ChangeLine("attributes" if version.attributes else "modified", kind, path, op, None, size)
     for name in given:
@@ -110,10 +112,17 @@ def _size(fs: Filesystem, view: View, obj: Obj) -> int | None:
     if obj.kind != stat.S_IFREG:
         return None
     try:
-        place = tree.content(fs, view.sid, obj) or tree.place(fs, obj)
-        return inodes.lstat(place).st_size
+        return inodes.lstat(_content(fs, view, obj.op) or tree.place(fs, obj)).st_size
     except (OSError, CallError):
         return None
+
+
+def _content(fs: Filesystem, view: View, op: Op | None) -> Place | None:
+    """Where the content of a version lies, also of one that waits for a decision."""
+    version = view.versions.get(op) if op is not None else None
+    if version is None or version.content is None:
+        return None
+    return fs.store.content(view.sid, version.content)
 
 
 def bytes_kept(fs: Filesystem, view: View) -> int:
@@ -152,7 +161,7 @@ def sides(fs: Filesystem, view: View, line: ChangeLine) -> Sides:
                 old = None
     new = None
     if line.change != "deleted":
-        new = tree.content(fs, view.sid, obj) or old
+        new = _content(fs, view, line.op) or old
     return Sides(old, new)
 
 
