@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import select
 import stat
 import subprocess
@@ -187,8 +188,9 @@ def trees_base() -> Path:
 def mounts_below(path: Path) -> list[str]:
     """The mount points at or below a directory, the latest first."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        point = line.split()[4]
+    for line in filter(None, Path("/proc/self/mountinfo").read_bytes().split(b"\n")):
+        name = line.split(b" ")[4]
+        point = os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), name))
         if point == str(path) or point.startswith(f"{path}/"):
             found.append(point)
     return found[::-1]
