@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fake_daemon
-from isofs.control import client, wire
+from isofs.control import client, endpoint, wire
 from isofs.control.server import Handler, Limits, Progress, serve
 from isofs.errors import (
     BY_CODE,
@@ -103,6 +104,50 @@ def test_a_living_daemons_socket_is_left_alone(echoing: str) -> None:
     with pytest.raises(BaseExceptionGroup) as refused, fake_daemon.running(echoing, {}):
         pass
     assert refused.group_contains(Already)
+
+
+def test_the_directory_goes_with_the_last_socket(path: str) -> None:
+    other = f"{path}.other"
+    with fake_daemon.running(path, {}):
+        with fake_daemon.running(other, {}):
+            pass
+        assert os.path.exists(path)
+    assert not os.path.exists(os.path.dirname(path))
+
+
+def test_a_sweep_removes_what_the_dead_left(path: str) -> None:
+    """And nothing that a daemon listens at, or that is no socket of ours."""
+    directory = Path(path).parent
+    with fake_daemon.running(path, {"echo": echo}):
+        dead = directory / "dead.sock"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(dead))
+        endpoint.sweep(str(directory))
+        assert os.listdir(directory) == [os.path.basename(path)]
+        assert client.call(path, "echo", {}) == {}
+        (directory / "note").write_text("x")
+        endpoint.sweep(str(directory))
+    assert os.listdir(directory) == ["note"]
+    (directory / "note").unlink()
+    endpoint.sweep(str(directory))
+    assert not directory.exists()
+    endpoint.sweep(str(directory))
+
+
+def test_daemons_that_come_and_go_at_once(path: str) -> None:
+    """The directory is made and removed all the time; none is refused, and each is reached while it listens."""
+    directory = os.path.dirname(path)
+
+    def come_and_go(number: int) -> None:
+        for _ in range(100):
+            with endpoint.listening(f"{path}.{number}.sock"), socket.socket(socket.AF_UNIX) as caller:
+                caller.connect(f"{path}.{number}.sock")
+                endpoint.sweep(directory)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(come_and_go, number) for number in range(4)]:
+            done.result(60)
+    assert not os.path.exists(directory)
 
 
 def as_nobody(path: str) -> dict[str, object]:
