@@ -40,9 +40,9 @@ def _checked(directory: str | None, store: str | None) -> results.Checked:
         facts: results.Checked = daemon.ask_at(where, "check", {})
         return facts
     # The whole of isofs: only a check without a daemon needs it.
-    from isofs import service
+    from isofs.service import resting
 
-    return service.check(where, None if store is None else mounts.real(store))
+    return resting.check(where, None if store is None else mounts.real(store))
 
 
 def _sentence(problem: results.Problem) -> str:

@@ -8,6 +8,7 @@ import click
 
 from isoctl import daemon, output
 from isofs.control import mounts, results
+from isofs.service import starting
 
 
 @click.command()
@@ -21,8 +22,6 @@ def mount(directory: str, store: str | None, foreground: bool, as_json: bool) ->
     Takes away what a dead daemon left mounted there first, and says so.
     """
     daemon.need_root()
-    # The whole of isofs: no other command needs it.
-    from isofs import service
 
     def ready(facts: results.Mounted) -> None:
         # Whoever started a mount may not care to hear of it, and it serves all the same.
@@ -30,7 +29,7 @@ def mount(directory: str, store: str | None, foreground: bool, as_json: bool) ->
             _show(facts, as_json)
 
     where = mounts.real(directory)
-    service.start(where, None if store is None else mounts.real(store), foreground, ready)
+    starting.start(where, None if store is None else mounts.real(store), foreground, ready)
 
 
 def _show(facts: results.Mounted, as_json: bool) -> None:

@@ -17,8 +17,7 @@ from isofs.engine.redirect import arrived, claim_names, note_lookup, redirect, r
 from isofs.engine.state import Caller, Filesystem, Node, Obj, View, drop_if_unused, hold, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import CallError
-from isofs.model.records import MAIN, SubjectId
-from isofs.store.folder import RESERVED
+from isofs.model.records import MAIN, RESERVED, SubjectId
 
 #: Seconds that the kernel may keep answers about what nobody has diverged from.
 LONG = 3600.0

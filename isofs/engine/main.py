@@ -15,9 +15,8 @@ from isofs.engine import tree, trusted, versions
 from isofs.engine.batch import Batch
 from isofs.engine.state import Caller, Filesystem, Obj
 from isofs.errors import CallError
-from isofs.model.records import MAIN, SubjectId
+from isofs.model.records import MAIN, RESERVED, SubjectId
 from isofs.store import inodes
-from isofs.store.folder import RESERVED
 from isofs.store.inodes import Place
 
 RENAME_NOREPLACE = 1

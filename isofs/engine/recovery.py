@@ -16,10 +16,10 @@ from isofs.engine.batch import Batch, apply
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
 from isofs.errors import CallError, NoMount, StoreUnusable
-from isofs.model.records import Binding, Op, Origin, Put, SubjectState
+from isofs.model.records import RESERVED, Binding, Op, Origin, Put, SubjectState
 from isofs.model.vectors import G, Vector, trusted_deletion
 from isofs.store import inodes
-from isofs.store.folder import RESERVED, Store
+from isofs.store.folder import Store
 from isofs.store.inodes import Place
 
 

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 
 from isofs.engine.state import DIRECTORY_DESCRIPTORS, Filesystem, Node, Obj
 from isofs.errors import CallError
-from isofs.model.records import SubjectId
-from isofs.store.folder import RESERVED
+from isofs.model.records import RESERVED, SubjectId
 from isofs.store.inodes import Place, lstat
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -12,6 +12,9 @@ from isofs.model.vectors import Vector
 SubjectId = int
 MAIN: SubjectId = 0
 
+#: The name at the root of main that is the store's, and that does not exist through the mount.
+RESERVED = b".isofs"
+
 #: An origin point: unique in the store, never used twice.
 Op = int
 

@@ -1,5 +1,1 @@
-"""The service: the only place that wires the parts together. `start` mounts, `check` looks at a store at rest."""
-
-from isofs.service.daemon import check, start
-
-__all__ = ["check", "start"]
+"""The service: the only place that wires the parts together. `starting` mounts, `resting` checks a store at rest."""

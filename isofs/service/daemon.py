@@ -8,117 +8,26 @@ import json
 import logging
 import os
 import signal
-import stat
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 
 import trio
 
-from isofs.control import endpoint, mounts, results, server
+from isofs.control import mounts, server
 from isofs.engine import recovery
 from isofs.engine.state import Filesystem
-from isofs.errors import BY_CODE, Already, Busy, IsofsError, NoAnswer, NoMount, NotAllowed, UsageError
+from isofs.errors import Busy, IsofsError
 from isofs.fuse import loop, mounting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply
-from isofs.service.commands import Commands, checked
-from isofs.store.folder import RESERVED, open_store
+from isofs.service.commands import Commands
+from isofs.store.folder import open_store
 
 log = logging.getLogger(__name__)
 
 #: Descriptors that the daemon asks for; the system may give less.
 _DESCRIPTORS = 1 << 20
-
-
-def store_path(directory: str, store: str | None) -> str:
-    """Where the store of a directory is."""
-    return store if store is not None else os.path.join(directory, os.fsdecode(RESERVED))
-
-
-def start(directory: str, store: str | None, foreground: bool, ready: Callable[[results.Mounted], None]) -> None:
-    """Mount over a directory (an absolute path without links) and serve it. `ready` is called when the mount answers.
-
-    In the background it returns after that; in the foreground when it has been unmounted.
-    """
-    repaired = _make_way(directory)
-    path = store_path(directory, store)
-    _check_store_path(directory, path)
-
-    def answers(pid: int) -> None:
-        ready({"mount": directory, "store": path, "repaired": repaired, "pid": pid})
-
-    if foreground:
-        _log_to_standard_error()
-        serve(directory, path, lambda: answers(os.getpid()))
-    else:
-        answers(_start_in_background(directory, path))
-
-
-def _make_way(directory: str) -> bool:
-    """Check that the directory can be mounted over; take away a dead daemon's mount. Whether there was one."""
-    endpoint.sweep(mounts.RUN)
-    for other in mounts.points():
-        if other != directory and (mounts.within(other, directory) or mounts.within(directory, other)):
-            place = "below" if mounts.within(other, directory) else "above"
-            raise NotAllowed(f"{directory} lies {place} {other}, where an isofs is mounted: one way in, one mount")
-    repaired = False
-    while any(m.directory == directory for m in mounts.mounted()):
-        if not mounts.stale(directory):
-            raise Already(f"{directory} is mounted already")
-        mounts.detach(directory)
-        repaired = True
-    _check_directory(directory)
-    if os.geteuid() != 0:
-        raise NotAllowed("mounting needs root")
-    return repaired
-
-
-def _check_directory(directory: str) -> None:
-    try:
-        found = os.stat(directory)
-    except OSError as error:
-        raise NoMount(f"{directory} cannot be opened: {error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode):
-        raise NoMount(f"{directory} is not a directory")
-
-
-def _check_store_path(directory: str, store: str) -> None:
-    """A store that people reach through a mount would be theirs to change, and the daemon's to wait for."""
-    if mounts.within(directory, store) and store != store_path(directory, None):
-        raise UsageError(f"the store {store} would be visible in {directory}: give a --store outside of it, or none")
-    for other in mounts.points():
-        if mounts.within(other, store) and not mounts.within(directory, other):
-            raise UsageError(f"the store {store} would lie in {other}, where an isofs is mounted: give another --store")
-
-
-def _start_in_background(directory: str, store: str) -> int:
-    """Start a daemon process and wait until it serves, or tells why it cannot."""
-    reader, writer = os.pipe()
-    with tempfile.TemporaryFile() as early:  # what is printed before the log is open
-        process = subprocess.Popen(
-            [sys.executable, "-m", "isofs.service.daemon", directory, store, "--ready", str(writer)],
-            stdin=subprocess.DEVNULL,
-            stdout=early,
-            stderr=early,
-            pass_fds=(writer,),
-            start_new_session=True,
-            cwd="/",
-        )
-        os.close(writer)
-        with open(reader, encoding="utf-8") as answers:
-            line = answers.readline()
-        if line:
-            answer = json.loads(line)
-            if "error" in answer:
-                process.wait()
-                raise BY_CODE.get(answer["error"], IsofsError)(answer["message"])
-            return process.pid
-        early.seek(0)
-        last = early.read().decode(errors="replace").strip().splitlines()[-1:]
-        raise NoAnswer(f"the daemon ended before it served: {last[0] if last else process.wait()}")
 
 
 def serve(directory: str, store: str, ready: Callable[[], None]) -> None:
@@ -197,23 +106,7 @@ async def _unmount_on_signal(session: mounting.Session) -> None:
                 loop.stop()
 
 
-def check(directory: str, store: str | None) -> results.Checked:
-    """Run the invariants on a store whose directory is not mounted. Changes nothing but what recovery must."""
-    _check_directory(directory)
-    opened = open_store(store_path(directory, store), create=False)
-    os.umask(0)
-    try:
-        fs = recovery.load(opened, directory)
-    except BaseException:
-        opened.close()
-        raise
-    try:
-        return checked(fs)
-    finally:
-        recovery.close_filesystem(fs)
-
-
-def _log_to_standard_error() -> None:
+def log_to_standard_error() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
 
 
@@ -225,7 +118,7 @@ def _log_file(store: str) -> Iterator[None]:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    _log_to_standard_error()
+    log_to_standard_error()
     yield
 
 

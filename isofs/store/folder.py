@@ -18,13 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from isofs.errors import StoreUnusable
-from isofs.model.records import Change, Op, Record, SubjectId
+from isofs.model.records import RESERVED, Change, Op, Record, SubjectId
 from isofs.store import inodes
 from isofs.store.inodes import Place
 from isofs.store.rows import Database, open_database
-
-#: The name at the root of main that is the store's, and that does not exist through the mount.
-RESERVED = b".isofs"
 
 _FOLDERS = (b"versions", b"bases", b"evidence", b"staging")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from isofs.service import daemon
+from isofs.service import daemon, starting
 
 _look = trio.lowlevel.wait_readable
 
@@ -25,4 +25,4 @@ async def _blind(what: Any) -> None:
 
 if __name__ == "__main__":
     trio.lowlevel.wait_readable = _blind
-    daemon.serve(sys.argv[1], daemon.store_path(sys.argv[1], None), lambda: print("serving", flush=True))
+    daemon.serve(sys.argv[1], starting.store_path(sys.argv[1], None), lambda: print("serving", flush=True))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from isofs.model.records import Change
-from isofs.service import daemon
+from isofs.service import daemon, starting
 from isofs.store.rows import Database
 
 
@@ -66,7 +66,7 @@ def _main() -> None:
         deadly.arm()
         print("serving", flush=True)
 
-    daemon.serve(directory, daemon.store_path(directory, None), ready)
+    daemon.serve(directory, starting.store_path(directory, None), ready)
     print(deadly.commits, flush=True)
 
 

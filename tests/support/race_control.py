@@ -17,7 +17,7 @@ from typing import Any
 from isofs.engine import calls, files, redirect, views
 from isofs.engine.state import Filesystem, Node, Obj, node_for
 from isofs.model.records import MAIN, SubjectId
-from isofs.service import daemon
+from isofs.service import daemon, starting
 from support.mount import Mounted
 
 
@@ -80,7 +80,7 @@ def mounted_without(rule: str, directory: Path) -> Iterator[Mounted]:
 def _main() -> None:
     directory, rule = sys.argv[1:]
     RULES[rule]()
-    daemon.serve(directory, daemon.store_path(directory, None), lambda: print("serving", flush=True))
+    daemon.serve(directory, starting.store_path(directory, None), lambda: print("serving", flush=True))
 
 
 if __name__ == "__main__":

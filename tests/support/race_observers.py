@@ -113,6 +113,8 @@ class Observer:
         try:
             with mmap.mmap(opened, 0, prot=mmap.PROT_READ) as memory:
                 self._same_data("map_anew", path, memory[:])
+        except ValueError as error:  # it seems empty, and none of main's is
+            self.found.differs("map_anew", f"{path}: {error}")
         finally:
             os.close(opened)
 

@@ -17,6 +17,9 @@ from typing import Any
 #: Seconds that a worker may take to end after its time is up; one that takes longer hangs.
 PATIENCE = 30.0
 
+#: Rounds that every worker makes, however slow the machine is, unless it takes longer than that many seconds.
+ROUNDS, LONGEST = 300, 60.0
+
 #: Differences that one worker describes; more are only counted.
 DESCRIBED = 20
 
@@ -52,14 +55,17 @@ class Shared:
 
 
 class Running:
-    """Asked by a worker before each round: is there time left, and does everyone go on?"""
+    """Asked by a worker before each round: is there time left, or too little done, and does everyone go on?"""
 
     def __init__(self, seconds: float, shared: Shared) -> None:
-        self._end = time.monotonic() + seconds
+        self._begin, self._seconds = time.monotonic(), seconds
+        self._rounds = 0
         self.shared = shared
 
     def __call__(self) -> bool:
-        return time.monotonic() < self._end and not self.shared[0]
+        self._rounds += 1
+        ran = time.monotonic() - self._begin
+        return not self.shared[0] and (ran < self._seconds or (self._rounds <= ROUNDS and ran < LONGEST))
 
     def stop_everyone(self) -> None:
         self.shared[0] = 1
@@ -79,7 +85,7 @@ class Worker:
 
 
 def run(workers: Sequence[Worker], seconds: float, shared: Shared | None = None) -> dict[str, Found]:
-    """Let all workers run for some seconds at the same time; what each found, by name.
+    """Let all workers run for some seconds, and at least ROUNDS, at the same time; what each found, by name.
 
     They start together. AssertionError if one fails with an exception or hangs; that one is killed is a difference.
     """
@@ -102,7 +108,7 @@ def run(workers: Sequence[Worker], seconds: float, shared: Shared | None = None)
             os.read(ready_reader, 1)
         os.close(go_writer)
         go_writer = -1
-        return _results(started, time.monotonic() + seconds + PATIENCE, shared)
+        return _results(started, time.monotonic() + max(seconds, LONGEST) + PATIENCE, shared)
     finally:
         for descriptor in (ready_reader, ready_writer, go_reader):
             os.close(descriptor)
