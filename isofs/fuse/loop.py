@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pyfuse3
 
+from isofs.fuse import waiting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.mounting import Session
 
@@ -31,7 +32,7 @@ def connected(adapter: Adapter, session: Session) -> Iterator[None]:
 async def serve() -> None:
     """Answer requests until the mount is gone. Only in the main thread: that is where signals go."""
     with _interrupted():
-        await pyfuse3.main(max_tasks=MAX_TASKS)
+        await waiting.serve(MAX_TASKS)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,137 @@
+"""Waiting for the kernel's requests without turns of trio's loop for each.
+
+pyfuse3 waits by `trio.lowlevel.wait_readable`, under a lock, with tasks that take turns: more than half of what
+answering a simple request costs. It looks `trio` up in its own module, where its asyncio mode replaces it, so it can
+be given a stand-in that looks at the device first. One task then answers request after request, and lets others run
+when there is none, or after a few; another is started whenever an answer has to wait (for a big copy, a verdict).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from typing import Any
+
+import pyfuse3
+import trio
+
+log = logging.getLogger(__name__)
+
+#: Seconds to wait for the next request before other tasks may run, and requests after which they must.
+PATIENCE = 0.0002
+AT_ONCE = 16
+
+#: `select` knows no higher descriptors.
+_SELECTABLE = 1024
+
+_Loop = Callable[..., Coroutine[Any, Any, None]]
+
+
+async def serve(max_tasks: int) -> None:
+    """`pyfuse3.main`, with as many requests answered at the same time, at most."""
+    if getattr(pyfuse3, "trio", None) is not trio:
+        log.info("this pyfuse3 has no place for a stand-in for trio: requests are waited for as it does")
+        await pyfuse3.main(max_tasks=max_tasks)
+        return
+    pyfuse3.trio = _Trio(max_tasks)
+    try:
+        # A task ends when it has answered and another waits already, and starts none: the stand-in does.
+        await pyfuse3.main(min_tasks=0, max_tasks=1)
+    finally:
+        pyfuse3.trio = trio
+
+
+class _Trio:
+    """What pyfuse3 finds as `trio`. It is its `trio.lowlevel` as well."""
+
+    def __init__(self, max_tasks: int) -> None:
+        self.lowlevel = self
+        self._left = max_tasks
+        self._waiting = False
+        self._asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name, None) or getattr(trio.lowlevel, name)
+
+    def Lock(self) -> _Lock:  # noqa: N802
+        return _Lock()
+
+    async def wait_readable(self, descriptor: int) -> None:
+        self._asked += 1
+        if (
+            self._asked % AT_ONCE
+            and descriptor < _SELECTABLE
+            and select.select((descriptor,), (), (), PATIENCE)[0]
+        ):
+            return
+        self._waiting = True
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            self._waiting = False
+
+    @contextlib.asynccontextmanager
+    async def open_nursery(self) -> AsyncIterator[_Tasks]:
+        async with trio.open_nursery() as nursery:
+            yield _Tasks(self, nursery)
+
+    async def run(self, nursery: trio.Nursery, loop: _Loop, args: tuple[Any, ...]) -> None:
+        """Run pyfuse3's loop in this task; whenever it waits for anything but a request, let another task read."""
+        self._left -= 1
+
+        def waits() -> None:
+            if not self._waiting and self._left > 0:
+                nursery.start_soon(self.run, nursery, loop, args)
+
+        try:
+            await _watched(loop(*args), waits)
+        finally:
+            self._left += 1
+
+
+class _Tasks:
+    """What pyfuse3 finds as its nursery."""
+
+    def __init__(self, stand_in: _Trio, nursery: trio.Nursery) -> None:
+        self._stand_in, self._nursery = stand_in, nursery
+
+    def start_soon(self, loop: _Loop, *args: Any, name: object = None) -> None:
+        self._nursery.start_soon(self._stand_in.run, self._nursery, loop, args, name=name)
+
+
+class _Lock:
+    """A lock that takes no turn of the loop while it is free."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._others = trio.lowlevel.ParkingLot()
+
+    async def __aenter__(self) -> None:
+        while self._held:
+            await self._others.park()
+        self._held = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self._held = False
+        self._others.unpark()
+
+
+@types.coroutine
+def _watched(loop: Coroutine[Any, Any, None], waits: Callable[[], None]) -> Generator[Any, Any, None]:
+    """Run a coroutine to its end, and tell whenever it gives control away."""
+    step: Callable[[Any], Any] = loop.send
+    given: Any = None
+    while True:
+        try:
+            asked = step(given)
+        except StopIteration:
+            return
+        waits()
+        try:
+            given = yield asked
+            step = loop.send
+        except BaseException as error:
+            given, step = error, loop.throw
