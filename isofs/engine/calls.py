@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from isofs.engine import isolation, main, tree, trusted, versions, views, writing
 from isofs.engine.redirect import arrived, claim_names, note_lookup, redirect, remember
-from isofs.engine.state import Caller, Filesystem, Node, Obj, View, drop_if_unused, hold, node_for
+from isofs.engine.state import CHANNELS, Caller, Filesystem, Node, Obj, View, drop_if_unused, hold, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import CallError
 from isofs.model.records import MAIN, RESERVED, SubjectId
@@ -72,7 +72,7 @@ def entry(
         return Entry(node, attributes, LONG, LONG)
     if fs.diverged(obj):
         return Entry(node, attributes, 0, 0)
-    shared = obj.kind not in views.CHANNELS and not fs.name_diverged(parent.obj, name)
+    shared = obj.kind not in CHANNELS and not fs.name_diverged(parent.obj, name)
     return Entry(node, attributes, LONG if shared else 0, _attr_timeout(fs, node))
 
 
@@ -156,13 +156,13 @@ def setattr(
     if view is None and handle is not None and handle.sid in fs.views:
         view = fs.views[handle.sid]
     if view is None:
-        _set_in_main(fs, node, new)
+        _set_in_main(fs, node, new, caller)
         return views.attributes(fs, MAIN, node), _attr_timeout(fs, node)
     if node.obj is fs.root and (new.mode, new.uid, new.gid) != (None, None, None):
         raise CallError(errno.EPERM)  # one inode for all users: its mode decides for all of them
     if handle is not None and handle.before and handle.writes:
         writing.prepare_write(fs, handle)
-        _apply(b"/proc/self/fd/%d" % handle.descriptor, new, False)
+        _apply(b"/proc/self/fd/%d" % handle.descriptor, new, False, caller)
         fs.kernel.forget_attributes(node.id)
         return views.attributes(fs, view.sid, node), 0
     own = node if handle is not None else own_node(fs, caller, view, node, "setattr")
@@ -172,23 +172,27 @@ def setattr(
         versions.copy_up(fs, view, node.obj, data=new.size != 0, attributes=only_attributes)
         own = node_for(fs, view.sid, node.obj)
     with tree.reached(fs, own) as path:
-        _apply(path, new, stat.S_ISLNK(node.obj.kind))
+        _apply(path, new, stat.S_ISLNK(node.obj.kind), caller)
     if node.sid == MAIN:
         fs.kernel.forget_attributes(node.id)
         return views.attributes(fs, view.sid, node), 0
     return views.attributes(fs, view.sid, own), 0
 
 
-def _set_in_main(fs: Filesystem, node: Node, new: NewAttributes) -> None:
+def _set_in_main(fs: Filesystem, node: Node, new: NewAttributes, caller: Caller) -> None:
     if node.pinned < 0:
         trusted.modified(fs, node.obj)
     with tree.reached(fs, node) as path:
-        _apply(path, new, stat.S_ISLNK(node.obj.kind))
+        _apply(path, new, stat.S_ISLNK(node.obj.kind), caller)
 
 
-def _apply(path: bytes, new: NewAttributes, is_link: bool) -> None:
+def _apply(path: bytes, new: NewAttributes, is_link: bool, caller: Caller) -> None:
     if new.size is not None:
         os.truncate(path, new.size)
+        if caller.uid and new.mode is None:
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+            if mode != writing.without_set_ids(mode):
+                os.chmod(path, writing.without_set_ids(mode))
     if new.uid is not None or new.gid is not None:
         os.chown(path, -1 if new.uid is None else new.uid, -1 if new.gid is None else new.gid)
     if new.mode is not None and not is_link:
@@ -238,8 +242,10 @@ def _check_new_name(fs: Filesystem, parent: Node, name: bytes) -> None:
         raise CallError(errno.EPERM)
 
 
-def _counted(fs: Filesystem, sid: SubjectId, parent: Node, name: bytes, obj: Obj) -> Entry:
-    made = entry(fs, sid, parent, name, obj)
+def _counted(
+    fs: Filesystem, sid: SubjectId, parent: Node, name: bytes, obj: Obj, at: os.stat_result | None = None
+) -> Entry:
+    made = entry(fs, sid, parent, name, obj, at)
     made.node.lookups += 1
     return made
 

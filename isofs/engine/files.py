@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -123,6 +124,9 @@ def create(fs: Filesystem, caller: Caller, parent: Node, name: bytes, mode: int,
     calls._check_new_name(fs, parent, name)
     sid = calls.sid_of(fs, caller, parent)
     view = fs.views.get(sid)
+    if view is None:
+        with contextlib.suppress(FileExistsError):
+            return _create_in_main(fs, caller, parent, name, mode, flags)
     there = views.child(fs, sid, parent.obj, name)
     if there is not None:
         if flags & os.O_EXCL:
@@ -132,13 +136,21 @@ def create(fs: Filesystem, caller: Caller, parent: Node, name: bytes, mode: int,
         made = calls._counted(fs, sid, parent, name, there)
         return made, open(fs, caller, made.node, flags)
     if view is None:
-        obj, descriptor = main.create(fs, parent.obj, name, mode, flags, caller)
-    else:
-        obj = isolation.create(fs, view, parent.obj, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
-        at = fs.store.content(sid, str(obj.op))
-        descriptor = os.open(at.name, versions.backing_flags(flags), dir_fd=at.directory)
+        raise CallError(errno.EEXIST)  # what is there is not shown (another file system), or is gone by now
+    obj = isolation.create(fs, view, parent.obj, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
+    at = fs.store.content(sid, str(obj.op))
+    descriptor = os.open(at.name, versions.backing_flags(flags), dir_fd=at.directory)
     made = calls._counted(fs, sid, parent, name, obj)
     return made, _handle(fs, caller, made.node, sid, flags, descriptor)
+
+
+def _create_in_main(
+    fs: Filesystem, caller: Caller, parent: Node, name: bytes, mode: int, flags: int
+) -> tuple[Entry, Handle]:
+    """Make a file that is not there yet, without looking first: nearly always it is not. FileExistsError if it is."""
+    obj, descriptor, at = main.create(fs, parent.obj, name, mode, flags, caller)
+    made = calls._counted(fs, MAIN, parent, name, obj, at)
+    return made, _handle(fs, caller, made.node, MAIN, flags, descriptor)
 
 
 def read(fs: Filesystem, handle: Handle, offset: int, size: int) -> bytes:
@@ -172,9 +184,7 @@ def _drop_set_ids(fs: Filesystem, handle: Handle) -> None:
     if handle.uid == 0:
         return
     mode = stat.S_IMODE(os.fstat(handle.descriptor).st_mode)
-    kept = mode & ~stat.S_ISUID
-    if mode & stat.S_IXGRP:
-        kept &= ~stat.S_ISGID
+    kept = writing.without_set_ids(mode)
     if kept != mode:
         os.fchmod(handle.descriptor, kept)
         fs.kernel.forget_attributes(handle.node.id)

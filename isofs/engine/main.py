@@ -68,8 +68,10 @@ def make(
     return _given(fs, directory, name, to, caller)
 
 
-def create(fs: Filesystem, directory: Obj, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Obj, int]:
-    """Make a regular file and open it: the object and a descriptor. EEXIST if there is one."""
+def create(
+    fs: Filesystem, directory: Obj, name: bytes, mode: int, flags: int, caller: Caller
+) -> tuple[Obj, int, os.stat_result]:
+    """Make a regular file and open it: the object, a descriptor and the attributes. EEXIST if there is one."""
     to = at(fs, directory, name)
     os.umask(caller.umask)
     try:
@@ -82,16 +84,28 @@ def create(fs: Filesystem, directory: Obj, name: bytes, mode: int, flags: int, c
     finally:
         os.umask(0)
     try:
-        return _given(fs, directory, name, to, caller), opened
+        made = os.fstat(opened)
+        gid = _group(to.directory, caller)
+        if (made.st_uid, made.st_gid) != (caller.uid, gid):
+            os.fchown(opened, caller.uid, gid)
+            if made.st_mode & (stat.S_ISUID | stat.S_ISGID):
+                os.fchmod(opened, stat.S_IMODE(made.st_mode))
+            made = os.fstat(opened)
+        return tree.known(fs, directory, name, made), opened, made
     except BaseException:
         os.close(opened)
         raise
 
 
+def _group(directory: int, caller: Caller) -> int:
+    """The group of what a caller makes: the directory's if that is set-group-id."""
+    above = os.fstat(directory)
+    return above.st_gid if above.st_mode & stat.S_ISGID else caller.gid
+
+
 def _given(fs: Filesystem, directory: Obj, name: bytes, to: Place, caller: Caller) -> Obj:
-    """Give a new inode to its maker (the group is the directory's if that is set-group-id)."""
-    above = os.fstat(to.directory)
-    inodes.own(to, caller.uid, above.st_gid if above.st_mode & stat.S_ISGID else caller.gid)
+    """Give a new inode to its maker."""
+    inodes.own(to, caller.uid, _group(to.directory, caller))
     found = tree.child(fs, directory, name)
     if found is None:
         raise CallError(errno.ESTALE)

@@ -33,6 +33,9 @@ FIRST_COUNTED_NODE = 1 << 48
 #: The node id of the root, given by the FUSE protocol.
 ROOT_NODE = 1
 
+#: Types whose node carries data from one process to another: never shared between views.
+CHANNELS = (stat.S_IFIFO, stat.S_IFSOCK)
+
 #: Directory descriptors kept open for reuse, at most.
 DIRECTORY_DESCRIPTORS = 512
 
@@ -213,6 +216,7 @@ class Filesystem:
     waiting: dict[SubjectId, View] = field(default_factory=dict)
     suspects: dict[int, SubjectId] = field(default_factory=dict)  # by uid
     nodes: dict[int, Node] = field(default_factory=dict)
+    channels: set[Node] = field(default_factory=set)  # main's, of those that carry data between processes
     handles: dict[int, Handle] = field(default_factory=dict)
     descriptors: OrderedDict[Obj, int] = field(default_factory=OrderedDict)
     retries: dict[int, tuple[object, ...]] = field(default_factory=dict)
@@ -259,6 +263,8 @@ def node_for(fs: Filesystem, sid: SubjectId, obj: Obj) -> Node:
             number = fs.next_node
             fs.next_node += 1
         node = obj.nodes[sid] = fs.nodes[number] = Node(number, sid, obj)
+        if obj.kind in CHANNELS and sid == MAIN:
+            fs.channels.add(node)
     return node
 
 
@@ -268,6 +274,7 @@ def drop_if_unused(fs: Filesystem, node: Node) -> None:
         return
     fs.held.pop(node, None)
     fs.nodes.pop(node.id, None)
+    fs.channels.discard(node)
     if node.obj.nodes.get(node.sid) is node:
         del node.obj.nodes[node.sid]
     if node.pinned >= 0:

@@ -6,18 +6,14 @@ Every rule of visibility is here and nowhere else. All functions take the number
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from isofs.engine import tree
-from isofs.engine.state import Filesystem, Node, Obj, View, node_for
+from isofs.engine.state import CHANNELS, Filesystem, Node, Obj, View, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Binding, Op, SubjectId
 from isofs.store.inodes import lstat
-
-#: Types whose node carries data from one process to another: never shared between views.
-CHANNELS = (stat.S_IFIFO, stat.S_IFSOCK)
 
 
 class Attributes(NamedTuple):

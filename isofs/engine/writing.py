@@ -19,6 +19,12 @@ from isofs.store.inodes import Place
 _READ = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
 
 
+def without_set_ids(mode: int) -> int:
+    """Permission bits as a change of content by anyone but root leaves them."""
+    kept = stat.S_IMODE(mode) & ~stat.S_ISUID
+    return kept & ~stat.S_ISGID if mode & stat.S_IXGRP else kept
+
+
 def prepare_write(fs: Filesystem, handle: Handle) -> None:
     """Before a suspect's write: its version is made and the handle leads to it, or to a copy without a name."""
     if handle.before and handle.ready:

@@ -121,11 +121,10 @@ class Commands:
         since = wire.moment(datetime.now(UTC).timestamp())
         subject = suspicion.suspect(self._fs, uid, name, reason, since)
         log.warning("%s (uid %d) is isolated: %s", name, uid, reason or "no reason given")
-        for node in list(self._fs.nodes.values()):
-            if node.sid == MAIN and node.obj.kind in views.CHANNELS:
-                for directory, entry in node.obj.links:
-                    for parent in directory.nodes.values():
-                        self._cache.forget_entry(parent.id, entry)
+        for node in self._fs.channels:
+            for directory, entry in node.obj.links:
+                for parent in directory.nodes.values():
+                    self._cache.forget_entry(parent.id, entry)
         found = await self._holders(uid) if writers else []
         if policy == "kill" and writers:
             await self._kill(uid, found)
