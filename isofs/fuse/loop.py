@@ -29,10 +29,10 @@ def connected(adapter: Adapter, session: Session) -> Iterator[None]:
         pyfuse3.close(unmount=False)
 
 
-async def serve() -> None:
+async def serve(session: Session) -> None:
     """Answer requests until the mount is gone. Only in the main thread: that is where signals go."""
     with _interrupted():
-        await waiting.serve(MAX_TASKS)
+        await waiting.serve(session.device, MAX_TASKS)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ from typing import Any
 import pyfuse3
 import trio
 
+from isofs.fuse.handshake import Handshake
+
 log = logging.getLogger(__name__)
 
 #: Seconds to wait for the next request before other tasks may run, and requests after which they must.
@@ -30,25 +32,28 @@ _SELECTABLE = 1024
 _Loop = Callable[..., Coroutine[Any, Any, None]]
 
 
-async def serve(max_tasks: int) -> None:
+async def serve(device: int, max_tasks: int) -> None:
     """`pyfuse3.main`, with as many requests answered at the same time, at most."""
     if getattr(pyfuse3, "trio", None) is not trio:
         log.info("this pyfuse3 has no place for a stand-in for trio: requests are waited for as it does")
         await pyfuse3.main(max_tasks=max_tasks)
         return
-    pyfuse3.trio = _Trio(max_tasks)
+    handshake = Handshake(device)
+    vars(pyfuse3)["trio"] = _Trio(max_tasks, handshake)
     try:
         # A task ends when it has answered and another waits already, and starts none: the stand-in does.
         await pyfuse3.main(min_tasks=0, max_tasks=1)
     finally:
-        pyfuse3.trio = trio
+        vars(pyfuse3)["trio"] = trio
+        handshake.close()
 
 
 class _Trio:
     """What pyfuse3 finds as `trio`. It is its `trio.lowlevel` as well."""
 
-    def __init__(self, max_tasks: int) -> None:
+    def __init__(self, max_tasks: int, handshake: Handshake) -> None:
         self.lowlevel = self
+        self._handshake = handshake
         self._left = max_tasks
         self._waiting = False
         self._asked = 0
@@ -56,16 +61,17 @@ class _Trio:
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name, None) or getattr(trio.lowlevel, name)
 
-    def Lock(self) -> _Lock:  # noqa: N802
+    def Lock(self) -> _Lock:
         return _Lock()
 
     async def wait_readable(self, descriptor: int) -> None:
         self._asked += 1
-        if (
-            self._asked % AT_ONCE
-            and descriptor < _SELECTABLE
-            and select.select((descriptor,), (), (), PATIENCE)[0]
-        ):
+        if self._asked == 1:
+            self._handshake.ask()
+            return
+        if self._asked == 2:
+            self._handshake.answered()
+        if self._asked % AT_ONCE and descriptor < _SELECTABLE and select.select((descriptor,), (), (), PATIENCE)[0]:
             return
         self._waiting = True
         try:
@@ -116,7 +122,8 @@ class _Lock:
 
     async def __aexit__(self, *_: object) -> None:
         self._held = False
-        self._others.unpark()
+        if self._others:
+            self._others.unpark()
 
 
 @types.coroutine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -36,6 +37,7 @@ def serve(directory: str, store: str, ready: Callable[[], None]) -> None:
     _raise_descriptor_limit()
     session = mounting.prepare(directory)
     fs = recovery.open_filesystem(open_store(store), directory)
+    _let_garbage_be_young()
     try:
         for sid in recovery.unfinished(fs):
             log.warning("finishing the verdict on %s, which was cut off", fs.subjects[sid].name)
@@ -56,6 +58,14 @@ def _run(fs: Filesystem, session: mounting.Session, ready: Callable[[], None]) -
         if expected is None:
             raise
         raise expected from group
+
+
+def _let_garbage_be_young() -> None:
+    """Search for cycles among what was made lately only: nodes are freed without, and a search of a million of them,
+    several objects each, would keep everybody waiting for seconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5000, 10, 1 << 30)
 
 
 def _raise_descriptor_limit() -> None:
@@ -85,7 +95,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
                 await nursery.start(server.serve, mounts.socket_for(session.directory), commands.handlers())
                 log.info("serving %s, store %s", session.directory, fs.store.path)
                 ready()
-                await loop.serve()
+                await loop.serve(session)
                 unmounted = True
                 nursery.cancel_scope.cancel()
     finally:
