@@ -59,7 +59,7 @@ def _sources(at: Path, scale: Scale) -> Path:
     root.mkdir()
     for number in range(scale.sources):
         functions = "\n".join(
-            f"int f{number}_{n}(int x) {{ return printf(\"%d\", x * {n}) + {number}; }}" for n in range(_FUNCTIONS)
+            f'int f{number}_{n}(int x) {{ return printf("%d", x * {n}) + {number}; }}' for n in range(_FUNCTIONS)
         )
         (root / f"part{number}.c").write_text(f"#include <stdio.h>\n#include <stdlib.h>\n{functions}\n")
     (root / "main.c").write_text("int main(void) { return 0; }\n")

@@ -28,7 +28,7 @@ def table(at: Path, files: int) -> str:
     isoctl("mount", str(root))
     try:
         socket = mounts.socket_for(str(root))
-        pid = int(client.call(socket, "status", {})["pid"])
+        pid = int(str(client.call(socket, "status", {})["pid"]))
         small, few = _resident(pid), _suspect_time(root, socket)
         took = timed(Step("", walk), Context(root, Scale(), Assets(root, root, root)), TRUSTED)
         large, descriptors = _resident(pid), len(os.listdir(f"/proc/{pid}/fd"))

@@ -87,6 +87,7 @@ def plot(results: Results) -> str:
     """Ratios to the host on a logarithmic scale, a row for each piece of work, as SVG."""
     names = [name for name in results.names if name != HOST]
     left, width, row, top = 190, 620, 22, 60
+    x: float
     ratios = [r for work in results.steps for name in names if (r := results.ratio(work, name)) is not None]
     high = math.ceil(math.log10(max(ratios, default=10)) * 2) / 2
     low = math.floor(math.log10(min(ratios, default=1)) * 2) / 2

@@ -210,7 +210,8 @@ def _several(what: Callable[[Context, int, int], None], processes: int, context:
             finally:
                 os._exit(1)
         children.append(pid)
-    if any([os.waitpid(pid, 0)[1] for pid in children]):
+    failed = [pid for pid in children if os.waitpid(pid, 0)[1]]
+    if failed:
         raise RuntimeError("a process of several failed")
 
 
