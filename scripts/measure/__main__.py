@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="WORK", help=f"of {', '.join([*CHAINS, 'calls', 'extent'])}")
     parser.add_argument("--of", action="append", metavar="NAME", help="only these contenders, beside the host")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds (5; quick: 3)")
+    parser.add_argument("--at", default="/dev/shm", metavar="DIR", help="where everything lies (%(default)s)")
     parser.add_argument("--write", action="store_true", help="write the table and the plot into docs/")
     args = parser.parse_args()
     if unknown := set(args.only or ()) - {*CHAINS, "calls", "extent"}:
@@ -39,7 +40,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
     os.umask(0o022)
-    at = Path(tempfile.mkdtemp(prefix="isofs-bench.", dir="/var/tmp"))
+    at = Path(tempfile.mkdtemp(prefix="isofs-bench.", dir=args.at))
     at.chmod(0o755)
     try:
         text = _measure(args, at)

@@ -128,7 +128,11 @@ def passthrough(at: Path) -> Iterator[Path]:
         yield mount
     finally:
         unmounted(mount)
-        daemon.wait(_LIMIT)
+        try:
+            daemon.wait(3)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
 
 
 @contextlib.contextmanager
