@@ -37,6 +37,10 @@ class Mount:
     source: str
 
 
+#: What is mounted of the file system: the directory in its root that the daemon mounts, or all of it.
+_ROOTS = (b"/root", b"/")
+
+
 def mounted() -> list[Mount]:
     """The isofs mounts of this process's mount namespace."""
     with open(_MOUNTINFO, "rb") as table:
@@ -56,7 +60,7 @@ def parse(table: bytes) -> list[Mount]:
     """
     found: dict[bytes, tuple[int, Mount]] = {}
     for number, device, root, mount in _entries(table):
-        if root != b"/":
+        if root not in _ROOTS:
             continue
         entry = number, mount
         # The first one made is the mount, those after it are binds.

@@ -30,8 +30,9 @@ from isofs.store.folder import Store
 #: Node ids from here on are counted; below it a node of main has its inode's number.
 FIRST_COUNTED_NODE = 1 << 48
 
-#: The node id of the root, given by the FUSE protocol.
-ROOT_NODE = 1
+#: The node id of the root. The FUSE protocol's own root, 1, is the directory above it, which nobody comes to
+#: (`isofs.fuse.mounting`).
+ROOT_NODE = 2
 
 #: Types whose node carries data from one process to another: never shared between views.
 CHANNELS = (stat.S_IFIFO, stat.S_IFSOCK)

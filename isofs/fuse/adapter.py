@@ -14,11 +14,12 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
-from isofs.engine import calls, copying, files
+from isofs.engine import calls, copying, files, views
 from isofs.engine.calls import Entry, NewAttributes
-from isofs.engine.state import Caller, Filesystem, Handle, Node, Obj, node_for
+from isofs.engine.state import ROOT_NODE, Caller, Filesystem, Handle, Node, Obj, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import IsofsError
+from isofs.fuse import mounting
 from isofs.model.records import MAIN, SubjectState
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class Adapter(pyfuse3.Operations):
         self.settled = trio.Event()
 
     def _node(self, number: int) -> Node:
-        if number == pyfuse3.ROOT_INODE:
+        if number in (ROOT_NODE, pyfuse3.ROOT_INODE):
             return node_for(self._fs, MAIN, self._fs.root)
         node = self._fs.nodes.get(number)
         if node is None:
@@ -135,6 +136,8 @@ class Adapter(pyfuse3.Operations):
     @answered
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         parent = self._node(parent_inode)
+        if parent_inode == pyfuse3.ROOT_INODE:
+            return self._mounted_root(parent, name)
         found = calls.lookup(self._fs, await self._caller(ctx), parent, name)
         if found is None:
             absent = EntryAttributes()
@@ -144,6 +147,15 @@ class Adapter(pyfuse3.Operations):
                 raise FUSEError(errno.ENOENT)
             return absent
         return _entry(found)
+
+    def _mounted_root(self, root: Node, name: bytes) -> EntryAttributes:
+        """The answer for the one name in the protocol's root: the directory that is mounted."""
+        if name != mounting.ROOT_NAME:
+            raise FUSEError(errno.ENOENT)
+        answer = _attributes(views.attributes(self._fs, MAIN, root), 0)
+        answer.st_ino = pyfuse3.InodeT(ROOT_NODE)
+        answer.entry_timeout = calls.LONG
+        return answer
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for number, count in inode_list:

@@ -4,6 +4,10 @@ The daemon must never enter its own mount. So it leaves the machine's mount name
 its own the directory stays what it was, whatever path is followed. The mount itself is made, and later undone, by
 a thread or child that works in the machine's namespace. Other file systems that are unmounted there are unmounted
 here as well.
+
+What is mounted there is not the root of the FUSE protocol but a directory in it. The kernel makes the protocol's root
+before it has heard what the mount can do, and never keeps the ACL of it (or that it has none): everybody but its owner
+would wait for a request at each absolute path.
 """
 
 from __future__ import annotations
@@ -32,6 +36,14 @@ _UMOUNT_NOFOLLOW = 8
 _INHERITED = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
 
 FILE_SYSTEM_TYPE = "fuse.isofs"
+
+#: The directory in the protocol's root that is mounted.
+ROOT_NAME = b"root"
+
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT = 428, 429
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_FDCWD = -100
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (
@@ -106,7 +118,7 @@ def _mount_of(directory: str) -> str:
 
 
 def mount(session: Session) -> None:
-    """Mount over the directory, for everybody on the machine."""
+    """Make the mount, for nobody to see yet. It must be served from now on; `publish` shows it."""
     options = (
         f"fd={session.device},rootmode={stat.S_IFDIR:o},user_id=0,group_id=0,"
         "default_permissions,allow_other,max_read=1048576"
@@ -114,14 +126,37 @@ def mount(session: Session) -> None:
     # MS_POSIXACL: the umask comes to us with the call instead of being applied, as default ACLs demand.
     flags = (os.statvfs(session.directory).f_flag & _INHERITED) | _MS_POSIXACL
     target = os.fsencode(session.directory)
-
-    def do() -> None:
-        _mount(b"isofs", target, FILE_SYSTEM_TYPE.encode(), flags, options.encode())
-
     try:
-        _in_namespace(session.namespace, do)
+        _mount(b"isofs", target, FILE_SYSTEM_TYPE.encode(), flags, options.encode())
     except OSError as error:
         raise NoMount(f"{session.directory} cannot be mounted over: {error.strerror}") from error
+
+
+def publish(session: Session) -> None:
+    """Mount over the directory, for everybody on the machine. Call it from a thread: it waits for an answer."""
+    target = os.fsencode(session.directory)
+    try:
+        tree = _open_tree(target + b"/" + ROOT_NAME)
+        try:
+            _checked(_libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW))
+            _in_namespace(session.namespace, lambda: _move_mount(tree, target))
+        finally:
+            os.close(tree)
+    except OSError as error:
+        raise NoMount(f"{session.directory} cannot be mounted over: {error.strerror}") from error
+
+
+def _open_tree(path: bytes) -> int:
+    """A descriptor of a mount of its own of the directory at a path, which is nowhere yet."""
+    flags = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)
+    opened: int = _libc.syscall(ctypes.c_long(_SYS_OPEN_TREE), ctypes.c_int(_AT_FDCWD), ctypes.c_char_p(path), flags)
+    _checked(opened < 0)
+    return opened
+
+
+def _move_mount(tree: int, target: bytes) -> None:
+    to = (ctypes.c_int(_AT_FDCWD), ctypes.c_char_p(target), ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH))
+    _checked(_libc.syscall(ctypes.c_long(_SYS_MOVE_MOUNT), ctypes.c_int(tree), ctypes.c_char_p(b""), *to))
 
 
 def unmount(session: Session, *, lazily: bool = False) -> None:

@@ -82,6 +82,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     fs.kernel = cache
     mounting.mount(session)
     unmounted = False
+    failed: list[IsofsError] = []
 
     def unmount() -> None:
         mounting.unmount(session)
@@ -93,15 +94,30 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
                 nursery.start_soon(cache.run)
                 nursery.start_soon(_unmount_on_signal, session)
                 await nursery.start(server.serve, mounts.socket_for(session.directory), commands.handlers())
-                log.info("serving %s, store %s", session.directory, fs.store.path)
-                ready()
+                nursery.start_soon(_publish, session, fs, ready, failed)
                 await loop.serve(session)
-                unmounted = True
+                unmounted = not failed
                 nursery.cancel_scope.cancel()
+        for error in failed:
+            raise error
     finally:
         if not unmounted:
             with contextlib.suppress(IsofsError):
                 mounting.unmount(session, lazily=True)
+
+
+async def _publish(
+    session: mounting.Session, fs: Filesystem, ready: Callable[[], None], failed: list[IsofsError]
+) -> None:
+    """Show the mount, which is being served; stop serving if it cannot be shown."""
+    try:
+        await trio.to_thread.run_sync(mounting.publish, session)
+    except IsofsError as error:
+        failed.append(error)
+        loop.stop()
+        return
+    log.info("serving %s, store %s", session.directory, fs.store.path)
+    ready()
 
 
 async def _unmount_on_signal(session: mounting.Session) -> None:
