@@ -22,6 +22,10 @@ from isofs.model.records import MAIN, RESERVED, SubjectId
 #: Seconds that the kernel may keep answers about what nobody has diverged from.
 LONG = 3600.0
 
+#: The same for a suspect's version of a file, which nobody else sees or changes: long enough for the call that looked
+#: it up, which would ask for the attributes again.
+BRIEF = 0.001
+
 _ACL = b"system.posix_acl_"
 
 
@@ -67,7 +71,8 @@ def entry(
     attributes = views.attributes(fs, sid, node, at)
     remember(fs, parent, name, node)
     if node.sid:
-        return Entry(node, attributes, 0, 0)
+        alone = not obj.is_dir and tree.content(fs, node.sid, obj) is not None
+        return Entry(node, attributes, 0, BRIEF if alone else 0)
     if not fs.views:
         return Entry(node, attributes, LONG, LONG)
     if fs.diverged(obj):
