@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import struct
-from collections import deque
+import threading
 
 import pyfuse3
 import trio
@@ -24,24 +25,20 @@ class KernelCache:
     """The kernel's caches of one mount (`isofs.engine.state.Kernel`).
 
     Attributes are forgotten at once. Forgetting an entry takes locks that a call in progress may hold, so entries
-    go through a queue and a thread; `drained` waits for those asked for so far. `device` is the FUSE device.
+    go through a queue to a thread of their own, which begins at once however busy the others are; `drained` waits for
+    those asked for so far. `device` is the FUSE device.
     """
 
     def __init__(self, device: int) -> None:
         self._device = device
-        self._entries: deque[tuple[int, bytes]] = deque()
-        self._more = trio.Event()
-        self._done = trio.Condition()
-        self._asked = self._finished = 0
+        self._entries: queue.SimpleQueue[tuple[int, bytes] | threading.Event | None] = queue.SimpleQueue()
 
     def forget_attributes(self, node: int) -> None:
         with contextlib.suppress(OSError):  # the kernel does not know the node: nothing to forget
             pyfuse3.invalidate_inode(pyfuse3.InodeT(node), attr_only=True)
 
     def forget_entry(self, parent: int, name: bytes) -> None:
-        self._entries.append((parent, name))
-        self._asked += 1
-        self._more.set()
+        self._entries.put((parent, name))
 
     async def forget_data(self, node: int) -> None:
         """Write back what the node's page cache holds, and drop it."""
@@ -49,22 +46,24 @@ class KernelCache:
 
     async def run(self) -> None:
         """Carry out what was asked for, for ever."""
-        while True:
-            await self._more.wait()
-            self._more = trio.Event()
-            while self._entries:
-                parent, name = self._entries.popleft()
-                await trio.to_thread.run_sync(_expire_entry, self._device, parent, name)
-                self._finished += 1
-                async with self._done:
-                    self._done.notify_all()
+        threading.Thread(target=self._expire, name="entries", daemon=True).start()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._entries.put(None)
+
+    def _expire(self) -> None:
+        while (asked := self._entries.get()) is not None:
+            if isinstance(asked, threading.Event):
+                asked.set()
+            else:
+                _expire_entry(self._device, *asked)
 
     async def drained(self) -> None:
         """Wait until every entry asked for so far is forgotten."""
-        asked = self._asked
-        async with self._done:
-            while self._finished < asked:
-                await self._done.wait()
+        done = threading.Event()
+        self._entries.put(done)
+        await trio.to_thread.run_sync(done.wait)
 
 
 def _expire_entry(device: int, parent: int, name: bytes) -> None:
