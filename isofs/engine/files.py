@@ -30,7 +30,7 @@ def _handle(
     fs.next_handle += 1
     handle = Handle(number, node, sid, caller.uid, caller.pid, flags, descriptor, ready=ready, before=before)
     fs.handles[number] = handle
-    node.handles.add(handle)
+    node.add_handle(handle)
     return handle
 
 
@@ -195,5 +195,5 @@ def release(fs: Filesystem, handle: Handle) -> None:
     if handle.descriptor >= 0:
         os.close(handle.descriptor)
     del fs.handles[handle.id]
-    handle.node.handles.discard(handle)
+    handle.node.drop_handle(handle)
     drop_if_unused(fs, handle.node)

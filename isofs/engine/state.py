@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
@@ -86,7 +86,13 @@ class Node:
     lookups: int = 0
     pinned: int = -1
     borrowed: bool = False
-    handles: set[Handle] = field(default_factory=set)
+    handles: Set[Handle] = frozenset()  # a set of its own only while there are any: it takes a fifth of a node's memory
+
+    def add_handle(self, handle: Handle) -> None:
+        self.handles = {*self.handles, handle}
+
+    def drop_handle(self, handle: Handle) -> None:
+        self.handles = self.handles - {handle} or frozenset()
 
 
 @dataclass(eq=False, slots=True)

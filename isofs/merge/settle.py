@@ -93,8 +93,8 @@ def lead_on(fs: Filesystem, obj: Obj, handles: list[Handle]) -> None:
     """Handles that have been opened on what is main's now belong to its node (the kernel has them on another)."""
     node = node_for(fs, MAIN, obj)
     for handle in handles:
-        handle.node.handles.discard(handle)
-        node.handles.add(handle)
+        handle.node.drop_handle(handle)
+        node.add_handle(handle)
         handle.node, handle.sid, handle.counted = node, MAIN, False
 
 
