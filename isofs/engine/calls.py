@@ -192,6 +192,8 @@ def _set_in_main(fs: Filesystem, node: Node, new: NewAttributes, caller: Caller)
 
 
 def _apply(path: bytes, new: NewAttributes, is_link: bool, caller: Caller) -> None:
+    if new == NewAttributes():  # chown to the owner -1 and the group -1: only the change time moves
+        os.chown(path, -1, -1)
     if new.size is not None:
         os.truncate(path, new.size)
         if caller.uid and new.mode is None:
