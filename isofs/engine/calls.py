@@ -197,9 +197,10 @@ def _apply(path: bytes, new: NewAttributes, is_link: bool, caller: Caller) -> No
     if new.size is not None:
         os.truncate(path, new.size)
         if caller.uid and new.mode is None:
-            mode = stat.S_IMODE(os.stat(path).st_mode)
-            if mode != writing.without_set_ids(mode):
-                os.chmod(path, writing.without_set_ids(mode))
+            at = os.stat(path)
+            kept = writing.without_set_ids(at, caller.pid)
+            if kept != stat.S_IMODE(at.st_mode):
+                os.chmod(path, kept)
     if new.uid is not None or new.gid is not None:
         os.chown(path, -1 if new.uid is None else new.uid, -1 if new.gid is None else new.gid)
     if new.mode is not None and not is_link:

@@ -183,8 +183,8 @@ def _drop_set_ids(fs: Filesystem, handle: Handle) -> None:
     """A change of content by anyone but root takes the set-id bits from a program; as root we have to do it."""
     if handle.uid == 0:
         return
-    mode = stat.S_IMODE(os.fstat(handle.descriptor).st_mode)
-    kept = writing.without_set_ids(mode)
+    at = os.fstat(handle.descriptor)
+    mode, kept = stat.S_IMODE(at.st_mode), writing.without_set_ids(at, handle.pid)
     if kept != mode:
         os.fchmod(handle.descriptor, kept)
         fs.kernel.forget_attributes(handle.node.id)

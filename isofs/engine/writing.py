@@ -19,10 +19,23 @@ from isofs.store.inodes import Place
 _READ = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
 
 
-def without_set_ids(mode: int) -> int:
-    """Permission bits as a change of content by anyone but root leaves them."""
-    kept = stat.S_IMODE(mode) & ~stat.S_ISUID
-    return kept & ~stat.S_ISGID if mode & stat.S_IXGRP else kept
+def without_set_ids(at: os.stat_result, pid: int) -> int:
+    """The permission bits of a file as a change of its content by a process that is not root's leaves them."""
+    mode = stat.S_IMODE(at.st_mode)
+    kept = mode & ~stat.S_ISUID
+    if mode & stat.S_ISGID and (mode & stat.S_IXGRP or not _in_group(pid, at.st_gid)):
+        kept &= ~stat.S_ISGID
+    return kept
+
+
+def _in_group(pid: int, gid: int) -> bool:
+    """Whether a process works with the rights of a group."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            rows = dict(line.split(":", 1) for line in file if line.startswith(("Gid:", "Groups:")))
+    except FileNotFoundError:
+        return False
+    return str(gid) in (rows["Gid"].split()[-1], *rows["Groups"].split())
 
 
 def prepare_write(fs: Filesystem, handle: Handle) -> None:
