@@ -6,6 +6,7 @@ removed after the row is gone: what is killed in between leaves a file that no r
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -56,6 +57,19 @@ def touch(fs: Filesystem, view: View, directory: Obj, batch: Batch) -> None:
         batch.put(Touch(view.sid, batch.op_of(directory), now))
     else:
         versions.set_mtime(content, now)
+
+
+def relinked(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
+    """An object has other names in the view: its change time there is now.
+
+    A directory of main's keeps its own: what is noted of it moves the modification time as well, which stays.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        content = tree.content(fs, view.sid, obj)
+        if content is not None:
+            versions.set_mtime(content, inodes.lstat(content).st_mtime_ns)
+        elif not obj.is_dir:
+            batch.put(Touch(view.sid, batch.op_of(obj), time.time_ns()))
 
 
 def create(
@@ -173,6 +187,8 @@ def _remove_in(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
         if own is not None:
             tree.pin(fs, own)
         content = versions.delete_version(fs, view, obj, batch)
+    else:
+        relinked(fs, view, obj, batch)
     _unname(fs, view, directory, name, batch)
     return content
 
@@ -225,6 +241,7 @@ def link(fs: Filesystem, view: View, obj: Obj, directory: Obj, name: bytes) -> N
     batch = Batch(fs)
     _bind(fs, view, directory, name, batch.op_of(obj), batch)
     touch(fs, view, directory, batch)
+    relinked(fs, view, obj, batch)
     batch.commit()
     versions.diverged(fs, obj)
 
@@ -262,6 +279,7 @@ def rename(
     _bind(fs, view, to, to_name, op, batch)
     touch(fs, view, directory, batch)
     touch(fs, view, to, batch)
+    relinked(fs, view, obj, batch)
     batch.commit()
     _claim_moved(fs, view, obj)
     if target is not None:
@@ -293,6 +311,7 @@ def _replace_content(fs: Filesystem, view: View, directory: Obj, name: bytes, to
     """`obj` is renamed over `target`, both with one name: target stays the object, modified to obj's content."""
     versions.copy_up(fs, view, obj)
     version = view.versions[obj.op]
+    relinked(fs, view, obj, Batch(fs))
     old = target.nodes.get(view.sid)
     if old is not None:
         tree.pin(fs, old)
@@ -352,6 +371,8 @@ def exchange(fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, t
     _bind(fs, view, to, to_name, one_op, batch)
     touch(fs, view, directory, batch)
     touch(fs, view, to, batch)
+    for obj in (one, other):
+        relinked(fs, view, obj, batch)
     batch.commit()
     for obj in (one, other):
         _claim_moved(fs, view, obj)

@@ -78,7 +78,8 @@ def copy_up(
     batch.put(Version(view.sid, op, "m", own, str(op), mark, attributes))
     touched = view.touches.get(op)
     if touched is not None:
-        set_mtime(to, max(touched, at.st_mtime_ns))
+        if obj.is_dir:
+            set_mtime(to, max(touched, at.st_mtime_ns))
         batch.drop(Touch(view.sid, op, touched))
     batch.commit()
     diverged(fs, obj)

@@ -15,6 +15,9 @@ from isofs.errors import CallError
 from isofs.model.records import MAIN, Binding, Op, SubjectId
 from isofs.store.inodes import lstat
 
+#: Inode numbers of what only a suspect has are told from here on; the nodes' own numbers lie far above.
+OWN_NUMBERS = 1 << 47
+
 
 class Attributes(NamedTuple):
     """What `stat` tells of an object in a view. Times are nanoseconds since the epoch."""
@@ -111,15 +114,16 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
             nlink = _directory_links(fs, view, obj, at)
             touched = _touched(fs, view, obj)
             mtime_ns, ctime_ns = max(mtime_ns, touched), max(ctime_ns, touched)
-        elif view.concerns(obj.op):
-            nlink = link_count(fs, view, obj)
+        else:
+            ctime_ns = max(ctime_ns, view.touches.get(obj.op, 0))
+            if view.concerns(obj.op):
+                nlink = link_count(fs, view, obj)
     elif node.pinned >= 0 and view is not None:
         nlink = 0
     if obj is fs.root and fs.store_inside and nlink > 2:
         nlink -= 1  # the store's folder does not exist through the mount
-    ino = node.id if (node.sid == MAIN and obj is not fs.root) or not obj.ino else obj.ino
     return Attributes(
-        ino,
+        _number(fs, view, node),
         at.st_mode,
         nlink,
         at.st_uid,
@@ -132,6 +136,19 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
         mtime_ns,
         ctime_ns,
     )
+
+
+def _number(fs: Filesystem, view: View | None, node: Node) -> int:
+    """The inode number that is told: it stays the same however often the kernel forgets the node."""
+    obj = node.obj
+    if obj is fs.root:
+        return obj.ino
+    if node.sid == MAIN:
+        return node.id
+    version = view.version(obj.op) if view is not None else None
+    if version is not None and version.content is not None and not (obj.ino and version.content == str(obj.op)):
+        return OWN_NUMBERS + int(version.content)
+    return obj.ino or node.id
 
 
 def _touched(fs: Filesystem, view: View, directory: Obj) -> int:

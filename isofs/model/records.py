@@ -116,7 +116,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """When a suspect last changed the names in a directory (nanoseconds since the epoch)."""
+    """When a suspect last changed the names in a directory, or those of another object (ns since the epoch)."""
 
     sid: SubjectId
     op: Op

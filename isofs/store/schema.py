@@ -112,8 +112,8 @@ bindings = Table(
     Column("kept", Boolean, nullable=False),
 )
 
-# When a suspect last changed the names in a directory of which it has no version: the directory's time stamp in the
-# suspect's view. A version has an inode of its own, which keeps the time.
+# When a suspect last changed the names in a directory of which it has no version, or the names of another object: the
+# directory's time stamps and the other's change time in the suspect's view. A version has an inode of its own, which keeps the time.
 touches = Table(
     "touches",
     metadata,
