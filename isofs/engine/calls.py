@@ -179,9 +179,16 @@ def setattr(
     with tree.reached(fs, own) as path:
         _apply(path, new, stat.S_ISLNK(node.obj.kind), caller)
     if node.sid == MAIN:
-        fs.kernel.forget_attributes(node.id)
+        _changed_without_path(fs, node)
         return views.attributes(fs, view.sid, node), 0
     return views.attributes(fs, view.sid, own), 0
+
+
+def _changed_without_path(fs: Filesystem, node: Node) -> None:
+    """A suspect changed what it has open or works in: no name was looked up that would lead to its own node now."""
+    fs.kernel.forget_attributes(node.id)
+    if node.obj.is_dir:
+        versions.expire_names(fs, node.obj)
 
 
 def _set_in_main(fs: Filesystem, node: Node, new: NewAttributes, caller: Caller) -> None:
@@ -391,5 +398,5 @@ def _changing_xattr(fs: Filesystem, caller: Caller, node: Node, name: bytes):  #
     if own.pinned < 0:
         versions.copy_up(fs, view, node.obj, attributes=True)
     if node.sid == MAIN:
-        fs.kernel.forget_attributes(node.id)
+        _changed_without_path(fs, node)
     return tree.reached(fs, own)

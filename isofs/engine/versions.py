@@ -90,8 +90,12 @@ def copy_up(
 def _expire_names(fs: Filesystem, view: View, obj: Obj) -> None:
     """A change through a handle from before looked no name up: those that the kernel keeps still lead to main's."""
     node = obj.nodes.get(MAIN)
-    if node is None or not any(h.before and h.sid == view.sid for h in node.handles):
-        return
+    if node is not None and any(h.before and h.sid == view.sid for h in node.handles):
+        expire_names(fs, obj)
+
+
+def expire_names(fs: Filesystem, obj: Obj) -> None:
+    """Let the kernel look up anew who asks for an object by one of main's names."""
     for directory, name in obj.links:
         for parent in directory.nodes.values():
             fs.kernel.forget_entry(parent.id, name)

@@ -105,10 +105,11 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
         at = tree.status(fs, node)
     obj, nlink = node.obj, at.st_nlink
     view = fs.views.get(sid)
-    if view is not None and obj is fs.root:
-        own = tree.content(fs, sid, obj)  # the root has one node; only its times can differ in a view
-        at = at if own is None else lstat(own)
-    mtime_ns, ctime_ns = at.st_mtime_ns, at.st_ctime_ns
+    times = at
+    if view is not None and obj.is_dir and not node.sid and node.pinned < 0:
+        own = tree.content(fs, sid, obj)  # on a node that all share (the root, a working directory) only times differ
+        times = at if own is None else lstat(own)
+    mtime_ns, ctime_ns = times.st_mtime_ns, times.st_ctime_ns
     if view is not None and obj.op and node.pinned < 0:
         if obj.is_dir:
             nlink = _directory_links(fs, view, obj, at)
@@ -132,7 +133,7 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
         at.st_size,
         at.st_blocks,
         at.st_blksize,
-        at.st_atime_ns,
+        times.st_atime_ns,
         mtime_ns,
         ctime_ns,
     )

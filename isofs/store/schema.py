@@ -113,7 +113,8 @@ bindings = Table(
 )
 
 # When a suspect last changed the names in a directory of which it has no version, or the names of another object: the
-# directory's time stamps and the other's change time in the suspect's view. A version has an inode of its own, which keeps the time.
+# directory's time stamps and the other's change time in the suspect's view. A version has an inode of its own, which
+# keeps the time.
 touches = Table(
     "touches",
     metadata,
