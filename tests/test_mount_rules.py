@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from support.calls import NOW, OMIT, TYPES, Calls, get, ls, put, rename2, utimens, EXCHANGE, NOREPLACE
+from support.calls import EXCHANGE, NOREPLACE, NOW, OMIT, TYPES, Calls, get, ls, put, rename2, utimens
 from support.mount import BOB, CAROL, DAVE, Mounted, Worker, portrait
 
 pytestmark = pytest.mark.mount
@@ -123,7 +123,9 @@ def with_set_ids() -> None:
 def changing_owners(c: Calls) -> None:
     here = [name for name in ls() if not name.startswith("to-") and name != "symlink"]
     for name in here:
-        for uid, gid in ((-1, -1), (-1, SECOND), (OWNER, GROUP), (-1, FOREIGN), (OTHER, -1), (OTHER, GROUP)):
+        if not name.endswith(("2644", "6666")):  # see test_mount_limits
+            c.watching(name, os.chown, name, -1, -1)
+        for uid, gid in ((-1, SECOND), (OWNER, GROUP), (-1, FOREIGN), (OTHER, -1), (OTHER, GROUP)):
             c.watching(name, os.chown, name, uid, gid)
     for name in ("symlink", "to-file", "to-directory"):
         c.watching((name, "file", "directory"), os.lchown, name, -1, SECOND)
@@ -152,7 +154,7 @@ def setting_times(c: Calls) -> None:
     for name in ("symlink", "to-file"):
         c.watching((name, "file"), utimens, name, 10, 11, 0x100)
     c(utimens, "file", 2**31 + 7, 2**32 + 7)
-    c.note("far", os.stat("file").st_mtime)
+    c.note("far", os.stat("file").st_mtime > 2**32)
 
 
 def in_a_sticky_directory() -> None:
@@ -244,7 +246,7 @@ def renaming_anything_over_anything(c: Calls) -> None:
     for place in [name for name in ls() if " " in name]:
         old, new = f"{place}/old", f"{place}/to/new"
         c(rename2, old, new, NOREPLACE)
-        c.watching((place, f"{place}/to", old, new), rename2, old, new, 0)
+        c.watching((place, f"{place}/to"), rename2, old, new, 0)
         c.note("left", [ls(place), ls(f"{place}/to")])
 
 
@@ -252,7 +254,7 @@ def renaming_anything_over_anything(c: Calls) -> None:
 def exchanging_anything_with_anything(c: Calls) -> None:
     for place in [name for name in ls() if " " in name]:
         old, new = f"{place}/old", f"{place}/to/new"
-        c.watching((place, f"{place}/to", old, new), rename2, old, new, EXCHANGE)
+        c.watching((place, f"{place}/to"), rename2, old, new, EXCHANGE)
         c(rename2, new, old, EXCHANGE)
 
 
@@ -397,6 +399,7 @@ def to_be_changed() -> None:
     for name in ("linked", "away", "over", "over2", "size", "empty"):
         put(name, "" if name == "empty" else "text")
         give(name, 0o666)
+        os.utime(name, (1, 2 if name == "over" else 3))
     for name in ("a", "b", "c", "a/inner", "gone"):
         os.mkdir(name)
         give(name, 0o777)
@@ -485,9 +488,9 @@ def long_names() -> None:
 
 @script(long_names)
 def names_that_cannot_be(c: Calls) -> None:
-    fitting = "/".join(["d"] + ["."] * 2046)
-    wrong = (LONG + "x", f"d/{LONG}x", f"{LONG}x/f", "x/" * 2047 + "xx", "loop1", "loop1/x", "file/x", "none/x", "", LONG)
-    right = ("d/" + "./" * 2045 + "ok", f"{LONG}/{LONG}", fitting)
+    too_long = (LONG + "x", f"d/{LONG}x", f"{LONG}x/f", "x/" * 2047 + "xx", "d" + "/" * 4093 + "ok")
+    wrong = (*too_long, "loop1", "loop1/x", "file/x", "none/x", "", LONG)
+    right = ("d" + "/" * 4092 + "ok", f"{LONG}/{LONG}")
     for name in (*wrong, *right, "hop39", "hop40", "hop41"):
         c(os.lstat(".").st_mode.__index__)
         for call in (os.stat, os.lstat, os.readlink, os.listdir, os.listxattr):
