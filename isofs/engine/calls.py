@@ -310,6 +310,8 @@ def rename(
     flags: int = 0,
 ) -> None:
     _check_new_name(fs, to, to_name)
+    if flags & ~(main.RENAME_NOREPLACE | main.RENAME_EXCHANGE):
+        raise CallError(errno.EINVAL)  # RENAME_WHITEOUT, as on other file systems that overlayfs cannot write to
     sid = sid_of(fs, caller, parent)
     if sid != sid_of(fs, caller, to):
         raise CallError(errno.EXDEV)  # only a trusted user with a descriptor into a suspect's view comes here
