@@ -1,0 +1,200 @@
+"""What the mount cannot do, and the host can: the table of docs/conformance.md. A limit that is gone fails its test."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.calls import lstat, put, rename2
+from support.mount import ALICE, DAVE, Mounted, Worker
+
+pytestmark = pytest.mark.mount
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+
+MIB = 1 << 20
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def _ioctl(number: int, argument: bytes) -> int:
+    opened = os.open("f", os.O_RDWR)
+    try:
+        return len(fcntl.ioctl(opened, number, argument))
+    finally:
+        os.close(opened)
+
+
+def _with(flags: int, use: Callable[[int], Any]) -> Any:
+    opened = os.open("f", flags)
+    try:
+        return use(opened)
+    finally:
+        os.close(opened)
+
+
+def fallocate(mode: int) -> int:
+    return int(_with(os.O_RDWR, lambda f: _checked(_libc.fallocate(f, mode, 0, 4096))))
+
+
+def temporary_file() -> int:
+    os.close(os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600))
+    return 0
+
+
+def seek_data() -> int:
+    """Of a file with data at the beginning and at its end, and a hole between."""
+    return int(_with(os.O_RDONLY, lambda f: os.lseek(f, 8192, os.SEEK_DATA)))
+
+
+def extents() -> int:
+    return _ioctl(0xC020660B, struct.pack("QQIIII", 0, 1 << 30, 0, 0, 0, 0))
+
+
+def inode_flags() -> int:
+    return _ioctl(0x80086601, bytes(8))
+
+
+def unaligned_direct_write() -> int:
+    return int(_with(os.O_RDWR | os.O_DIRECT, lambda f: os.pwrite(f, b"abc", 1)))
+
+
+def far_seek() -> int:
+    return int(_with(os.O_RDONLY, lambda f: os.lseek(f, 1 << 60, os.SEEK_SET)))
+
+
+def read_without_waiting() -> int:
+    with open("f", "rb") as file:
+        file.read()
+        return os.preadv(file.fileno(), [bytearray(10)], 0, os.RWF_NOWAIT)
+
+
+def whiteout() -> list[Any]:
+    put("w")
+    rename2("w", "w2", 4)
+    return lstat("w")
+
+
+def birth_time() -> int:
+    buffer = ctypes.create_string_buffer(256)
+    _checked(_libc.statx(-100, b"f", 0, 0xFFF, buffer))
+    return int(struct.unpack_from("I", buffer)[0]) & 0x800
+
+
+def chown_of_nobody_by_another() -> int:
+    """Where the host takes the set-group bit from a file that is not executable, it asks for the right to."""
+    os.chown("set", -1, -1)
+    return 0
+
+
+#: The call, what the mount answers (an errno or a value), and whether another than the owner makes it.
+LIMITS: dict[str, tuple[Callable[[], Any], int, bool]] = {
+    "fallocate": (lambda: fallocate(0), -errno.EOPNOTSUPP, False),
+    "fallocate keeping the size": (lambda: fallocate(1), -errno.EOPNOTSUPP, False),
+    "punching a hole": (lambda: fallocate(3), -errno.EOPNOTSUPP, False),
+    "zeroing": (lambda: fallocate(0x10), -errno.EOPNOTSUPP, False),
+    "O_TMPFILE": (temporary_file, -errno.EOPNOTSUPP, False),
+    "SEEK_DATA": (seek_data, 8192, False),
+    "FIEMAP": (extents, -errno.EOPNOTSUPP, False),
+    "inode flags": (inode_flags, -errno.ENOTTY, False),
+    "unaligned O_DIRECT": (unaligned_direct_write, 3, False),
+    "a far seek": (far_seek, 1 << 60, False),
+    "RWF_NOWAIT": (read_without_waiting, -errno.EOPNOTSUPP, False),
+    "RENAME_WHITEOUT": (whiteout, -errno.EINVAL, False),
+    "birth time": (birth_time, 0, False),
+    "chown of nobody": (chown_of_nobody_by_another, 0, True),
+}
+
+
+def prepare(directory: str) -> None:
+    os.mkdir(directory)
+    os.chdir(directory)
+    os.chmod(".", 0o777)
+    for name in ("f", "set"):
+        put(name, "x" * 8192)
+        os.chown(name, ALICE, ALICE)
+    with open("f", "r+b") as file:
+        file.seek(MIB)
+        file.write(b"end")
+    os.chmod("set", 0o2664)
+    os.chdir("/")
+
+
+def attempt(name: str, directory: str) -> Any:
+    os.chdir(directory)
+    try:
+        return LIMITS[name][0]()
+    except OSError as error:
+        return -(error.errno or 0)
+    finally:
+        os.chdir("/")
+
+
+@pytest.mark.parametrize("suspect", [False, True], ids=["trusted", "suspect"])
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit(mount: Mounted, place: Path, name: str, suspect: bool) -> None:
+    _, limited, by_another = LIMITS[name]
+    uid = DAVE if by_another else ALICE
+    root, one = Worker(0), Worker(uid)
+    try:
+        for base in (place, mount.path):
+            root(prepare, str(base / "work"))
+        if suspect:
+            mount.ask("suspect", uid=uid, user="somebody")
+        on_host = one(attempt, name, str(place / "work"))
+        found = one(attempt, name, str(mount.path / "work"))
+    finally:
+        one.close()
+        root.close()
+    assert found != on_host, "the limit is gone: take it from docs/conformance.md"
+    assert found == limited
+
+
+@pytest.mark.parametrize("suspect", [False, True], ids=["trusted", "suspect"])
+def test_what_programs_fall_back_to(mount: Mounted, suspect: bool) -> None:
+    """The C library's posix_fallocate, the kernel's copy_file_range, O_DIRECT and both kinds of maps work."""
+    root = Worker(0)
+    root(prepare, str(mount.path / "work"))
+    root.close()
+    if suspect:
+        mount.ask("suspect", uid=ALICE, user="alice")
+    one = Worker(ALICE)
+    try:
+        assert one(_fall_back, str(mount.path / "work"))
+    finally:
+        one.close()
+
+
+def _fall_back(directory: str) -> bool:
+    os.chdir(directory)
+    with open("f", "r+b") as file, open("copy", "w+b") as copy:
+        os.posix_fallocate(file.fileno(), 0, 3 * MIB)
+        assert os.fstat(file.fileno()).st_size == 3 * MIB
+        assert os.copy_file_range(file.fileno(), copy.fileno(), 4096, 0, 0) == 4096
+        assert copy.read() == b"x" * 4096
+    opened = os.open("f", os.O_RDWR | os.O_DIRECT)
+    with mmap.mmap(-1, 4096) as buffer:
+        buffer[:] = b"z" * 4096
+        assert os.pwrite(opened, buffer, 4096) == 4096
+        buffer[:] = bytes(4096)
+        assert os.preadv(opened, [buffer], 4096) == 4096
+        assert buffer[:] == b"z" * 4096
+    os.close(opened)
+    assert stat.S_ISREG(os.stat("f").st_mode)
+    os.chdir("/")
+    return True
