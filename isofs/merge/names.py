@@ -111,7 +111,7 @@ class Names:
             self.report.items.append(Item(where, "kept", reason, True))
             self._done(binding)
             return True
-        name = self._name_for(binding, directory, there and there[0], obj)
+        name = self._name_for(binding, directory, there and there[0])
         if name is None:
             return False
         before = views.path(self.fs, MAIN, obj)
@@ -162,7 +162,7 @@ class Names:
         if there is not None and there[0].is_dir and obj.is_dir and not self._will_leave(binding, there[0]):
             self._unite(binding, obj, there[0])
             return True
-        name = self._name_for(binding, directory, there and there[0], obj)
+        name = self._name_for(binding, directory, there and there[0])
         if name is None:
             return False
         given = self._given(binding, name)
@@ -245,7 +245,7 @@ class Names:
         late = version is not None and settle.overtaken(self.fs, version)
         return decided.outcome == Outcome.DELETE.value and not late
 
-    def _name_for(self, binding: Binding, directory: Obj, there: Obj | None, obj: Obj) -> bytes | None:
+    def _name_for(self, binding: Binding, directory: Obj, there: Obj | None) -> bytes | None:
         """The name to use: the suspect's, one beside it if main's stays there, or None: not yet."""
         if there is None:
             return binding.name
