@@ -71,7 +71,8 @@ def entry(
     attributes = views.attributes(fs, sid, node, at)
     remember(fs, parent, name, node)
     if node.sid:
-        alone = not obj.is_dir and tree.content(fs, node.sid, obj) is not None
+        # With an entry the binding tells the node's number as the inode's: only where it is may it be kept.
+        alone = attributes.ino == node.id and not obj.is_dir and tree.content(fs, node.sid, obj) is not None
         return Entry(node, attributes, 0, BRIEF if alone else 0)
     if not fs.views:
         return Entry(node, attributes, LONG, LONG)

@@ -27,7 +27,11 @@ from isofs.model.records import (
 from isofs.model.vectors import Vector
 from isofs.store.folder import Store
 
-#: Node ids from here on are counted; below it a node of main has its inode's number.
+#: Below it a node of main has its inode's number. From here on the inode numbers are that are told of what only a
+#: suspect has, and the ids of the nodes of what the suspect made.
+OWN_NUMBERS = 1 << 47
+
+#: Node ids from here on are counted.
 FIRST_COUNTED_NODE = 1 << 48
 
 #: The node id of the root. The FUSE protocol's own root, 1, is the directory above it, which nobody comes to
@@ -263,7 +267,9 @@ def node_for(fs: Filesystem, sid: SubjectId, obj: Obj) -> Node:
     """The node of an object in a view, made if there is none yet (with no lookups)."""
     node = obj.nodes.get(sid)
     if node is None:
-        number = obj.ino if sid == MAIN and ROOT_NODE < obj.ino < FIRST_COUNTED_NODE else 0
+        number = obj.ino if sid == MAIN and ROOT_NODE < obj.ino < OWN_NUMBERS else 0
+        if sid and not obj.ino and obj.op:
+            number = OWN_NUMBERS + obj.op
         if obj is fs.root and sid == MAIN:
             number = ROOT_NODE
         if not number or number in fs.nodes:

@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from isofs.engine import tree
-from isofs.engine.state import CHANNELS, Filesystem, Node, Obj, View, node_for
+from isofs.engine.state import CHANNELS, OWN_NUMBERS, Filesystem, Node, Obj, View, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Binding, Op, SubjectId
 from isofs.store.inodes import lstat
-
-#: Inode numbers of what only a suspect has are told from here on; the nodes' own numbers lie far above.
-OWN_NUMBERS = 1 << 47
 
 
 class Attributes(NamedTuple):

@@ -47,7 +47,7 @@ _UNSUPPORTED = {2, 3, 4}  # of stress-ng's exit codes: no resources, not impleme
 def _of_python(code: int, output: str) -> set[str]:
     found = set(re.findall(r"^((?:FAIL|ERROR): .*)$", output, re.MULTILINE))
     found |= set(re.findall(r"^test (\S+) (?:failed|crashed)", output, re.MULTILINE))
-    return found or ({f"ended with {code}"} if "tests OK." not in output else set())
+    return found or ({f"ended with {code}"} if code else set())
 
 
 def _of_stress(code: int, output: str) -> set[str]:
@@ -102,7 +102,13 @@ SUITES = {
         _of_code,
     ),
     "bonnie": Suite(
-        (Command("bonnie", ("/usr/sbin/bonnie++", "-d", "{}", "-s", "64", "-r", "32", "-n", "1:4096:0:4", "-q"), 900),),
+        (
+            Command(
+                "bonnie",
+                ("/usr/sbin/bonnie++", "-d", "{}", "-s", "64", "-r", "32", "-n", "1:4096:0:4", "-f", "-q"),
+                900,
+            ),
+        ),
         _of_code,
     ),
 }
