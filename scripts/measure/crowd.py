@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from isofs.engine import recovery, suspicion, tree
-from isofs.engine.batch import Batch, Filesystem, Obj
+from isofs.engine.batch import Batch
+from isofs.engine.state import Filesystem, Obj
 from isofs.model.records import Fingerprint, Version
 from isofs.model.vectors import isolate
 from isofs.store.folder import open_store
