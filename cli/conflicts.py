@@ -40,4 +40,4 @@ def conflicts(directory: str | None, user: str | None, as_json: bool) -> None:
 def _vector(vector: Mapping[str, object] | None) -> str:
     if vector is None:
         return "none"
-    return " ".join(f"{dimension}={value}" for dimension, value in vector.items())
+    return output.vector(vector)

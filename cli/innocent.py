@@ -28,16 +28,10 @@ def innocent(directory: str | None, user: str, as_json: bool) -> None:
     else:
         output.line(f"merged {facts['user']}: {output.counts(facts['counts'])}")
         for item in facts["items"]:
-            _show(item)
+            # Somebody should look at these; the others went as anyone would expect.
+            if item["as"] is not None or item["review"] or item["action"] == "conflict":
+                output.line(output.merge_item(item))
     if facts["conflicts"]:
         remain = output.plural(facts["conflicts"], "conflict")
         output.warn(f"{remain} to decide: `isoctl conflicts {facts['user']}`")
         raise click.exceptions.Exit(Exit.CONFLICTS)
-
-
-def _show(item: results.Item) -> None:
-    """Print an item that somebody should look at; the others went as anyone would expect."""
-    aside = "" if item["as"] is None else f" as {item['as']}"
-    if aside or item["review"] or item["action"] == "conflict":
-        review = "  (please review)" if item["review"] else ""
-        output.line(f"{item['action']:<8}  {item['path']}{aside}: {item['reason']}{review}")

@@ -16,6 +16,7 @@ from isoctl.diff import diff
 from isoctl.innocent import innocent
 from isoctl.malicious import malicious
 from isoctl.mount import mount
+from isoctl.plan import plan
 from isoctl.status import status
 from isoctl.suspect import suspect
 from isoctl.umount import umount
@@ -91,6 +92,7 @@ for _command in (
     status,
     changes,
     diff,
+    plan,
     innocent,
     malicious,
     conflicts,

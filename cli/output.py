@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import click
 
+from isofs.control import results
 from isofs.errors import IsofsError
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
@@ -35,6 +38,33 @@ def document(facts: Mapping[str, object]) -> None:
 def line(*words: object) -> None:
     """Print one line of words, made safe for a terminal."""
     click.echo(" ".join(quoted(str(word)) for word in words))
+
+
+def paged(lines: Iterator[str]) -> None:
+    """Print lines, made safe for a terminal; on one, through a pager if there are many."""
+    safe = (quoted(one) + "\n" for one in lines)
+    if not on_terminal():
+        for one in safe:
+            click.echo(one, nl=False)
+        return
+    first = list(itertools.islice(safe, shutil.get_terminal_size().lines - 1))
+    rest = list(itertools.islice(safe, 1))
+    if rest:
+        click.echo_via_pager(itertools.chain(first, rest, safe))
+    else:
+        click.echo("".join(first), nl=False)
+
+
+def merge_item(item: results.Item) -> str:
+    """One line for what a merge does with one object or name."""
+    aside = "" if item["as"] is None else f" as {item['as']}"
+    review = "  (please review)" if item["review"] else ""
+    return f"{item['action']:<8}  {item['path']}{aside}: {item['reason']}{review}"
+
+
+def vector(values: Mapping[str, object]) -> str:
+    """A version vector: a value for each dimension."""
+    return " ".join(f"{dimension}={value}" for dimension, value in values.items())
 
 
 def warn(message: str) -> None:

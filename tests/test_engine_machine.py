@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from isofs.engine import checks, recovery, suspicion, views
 from isofs.engine.state import Caller, Filesystem, Obj
 from isofs.merge import apply
+from isofs.merge.preview import preview
+from isofs.merge.report import Item
 from isofs.model.records import MAIN
 from isofs.store.folder import open_store
 from support import verdicts
@@ -97,6 +99,11 @@ class Open:
     engine: OpenFile
     model: ModelFile
     twin: HostFile | None
+
+
+def told(items: Iterable[Item]) -> list[tuple[str, bytes, bytes]]:
+    """What is said of each name, but for the directories above it: they may themselves be renamed on the way."""
+    return sorted((item.action, os.path.basename(item.path), os.path.basename(item.aside or b"")) for item in items)
 
 
 def outcome(call: Callable[[], object]) -> object:
@@ -322,7 +329,10 @@ class Machine(RuleBasedStateMachine):
     def _find_innocent(self, view: View) -> None:
         seen, others = self._tree(view.uid), self._other_versions(view)
         contents = self._contents(view)
+        engine = self.fs.views[view.sid]
+        planned = preview(self.fs, engine, apply.states(self.fs, engine))
         report = apply.innocent(self.fs, view.sid)
+        assert told(one.item for one in planned) == told(report.items)
         merge = verdicts.innocent(self.world, view.sid)
         self._check_merge_is_complete(view, contents, report.conflicts)
         if merge.clean:

@@ -285,6 +285,38 @@ def test_what_both_modified_is_a_conflict(story: Story) -> None:
     assert kept_text(story, conflict) == "alice's\n"
 
 
+def test_a_plan_is_what_the_merge_does(story: Story) -> None:
+    """And it changes nothing: neither for the suspect nor for anybody else."""
+    for name in ("both", "gone", "moved", "named", "left"):
+        story.bob.write(name, "start\n")
+    story.suspect()
+    for name in ("both", "left"):
+        story.alice.write(name, "alice's\n")
+    story.alice.remove("gone")
+    story.alice.rename("moved", "to")
+    story.alice.write("new", "alice's\n")
+    story.bob.write("both", "bob's\n")
+    story.bob.write("new", "bob's\n")
+    before, seen = story.everything(), story.changes()
+    plan = story.mount.facts("plan", str(ALICE))
+    assert (story.everything(), story.changes()) == (before, seen)
+    planned = {item["path"]: item for item in plan["items"]}
+    assert {path: item["action"] for path, item in planned.items()} == {
+        "both": "conflict",
+        "gone": "deleted",
+        "left": "took",
+        "new": "renamed",
+        "to": "renamed",
+    }
+    assert planned["new"]["as"] == f"new.isofs-{ALICE}"
+    assert planned["both"]["main"]["G"] == 1
+    shown = story.mount.isoctl("plan", str(ALICE), "-v").out
+    assert shown.startswith(f"{ALICE}: 1 conflict, 1 deleted, 2 renamed, 1 took\n")
+    assert "main G=1" in shown
+    items = story.innocent(conflicts=1)
+    assert {path: item["action"] for path, item in items.items()} == {p: i["action"] for p, i in planned.items()}
+
+
 def test_who_has_conflicts_is_isolated_anew(story: Story) -> None:
     """The next verdict is about the new work; what waits is decided after it."""
     story.bob.write("f", "start\n")

@@ -102,6 +102,28 @@ class Diff(TypedDict):
 #: united or restored, and `as` is the name that something was put aside under.
 Item = TypedDict("Item", {"path": str, "action": str, "reason": str, "review": bool, "as": str | None})
 
+#: What a merge would do, with the version vectors of both sides where there are any.
+PlannedItem = TypedDict(
+    "PlannedItem",
+    {
+        "path": str,
+        "action": str,
+        "reason": str,
+        "review": bool,
+        "as": str | None,
+        "main": dict[str, object] | None,
+        "suspect": dict[str, object] | None,
+    },
+)
+
+
+class Planned(TypedDict):
+    """`plan`: what `innocent` would do now."""
+
+    user: str
+    counts: dict[str, int]
+    items: list[PlannedItem]
+
 
 class Merged(TypedDict):
     """`innocent`: what the merge did, and how many conflicts wait for a decision."""

@@ -17,8 +17,8 @@ from isofs.engine import main, tree, trusted, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
-from isofs.merge import marks, settle
-from isofs.merge.names import MOVING, Names
+from isofs.merge import marks, naming, settle
+from isofs.merge.names import Names
 from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
 from isofs.model.reconcile import Outcome
@@ -98,13 +98,14 @@ def _begin(fs: Filesystem, sid: SubjectId, state: SubjectState) -> View:
     if state is SubjectState.MERGING:
         for decided in list(view.decisions.values()):
             batch.drop(decided)
-        for decided in plan(sid, _states(fs, view)):
+        for decided in plan(sid, states(fs, view)):
             batch.put(decided)
     batch.commit()
     return view
 
 
-def _states(fs: Filesystem, view: View) -> Iterator[ObjectState]:
+def states(fs: Filesystem, view: View) -> Iterator[ObjectState]:
+    """The state of every object that a view has a version of, as it is now."""
     for op, version in view.versions.items():
         vector, obj = fs.origins[op].vector, fs.by_op[op]
         exists, changed = bool(obj.ino), False
@@ -235,8 +236,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
             (main.rmdir if obj.is_dir else main.unlink)(fs, directory, name, by=view.sid)
             settle.expire(fs, directory, name)
         if left:
-            reason = "the suspect deleted the directory, main has put something in it: it stays"
-            report.items.append(Item(path, "kept", reason, True))
+            report.items.append(Item(path, "kept", naming.FILLED, True))
         elif late:
             reason = "main modified it while it was being merged: the suspect's deletion does not stand"
             report.items.append(Item(path, "kept", reason, True))
@@ -261,7 +261,7 @@ def _taken_names(fs: Filesystem, view: View, obj: Obj) -> list[tuple[Obj, bytes]
     """The names of an object that the suspect removed, and the one under which the merge put it out of the way."""
     bindings = (view.binding(*name) for name in view.hiding.get(obj.op, ()))
     removed = [(fs.by_op[b.directory], b.name) for b in bindings if b is not None and not b.kept]
-    return removed + [(directory, name) for directory, name in obj.links if name.startswith(MOVING)]
+    return removed + [(directory, name) for directory, name in obj.links if name.startswith(naming.MOVING)]
 
 
 def discard_steps(

@@ -14,17 +14,10 @@ from dataclasses import replace
 from isofs.engine import main, tree, trusted, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import settle
-from isofs.merge.plan import is_conflict
+from isofs.merge import naming, settle
 from isofs.merge.report import Item, Report
-from isofs.model.reconcile import Outcome
-from isofs.model.records import MAIN, Binding, Decided, Op
+from isofs.model.records import MAIN, Binding
 from isofs.store import inodes
-
-#: Where an object of main's waits for a moment when names form a circle.
-MOVING = b".isofs-moving-"
-
-_ONE_NAME = "the suspect removed this name"
 
 
 class Names:
@@ -55,21 +48,13 @@ class Names:
         """Names that isofs kept to make the view whole are no change; those of contested objects wait with them."""
         batch = Batch(self.fs)
         for b in list(self.view.all_bindings()):
-            contested = b.op is not None and self._contested(b.op)
-            returns = b.op is not None and not self.fs.by_op[b.op].ino and self._takes(b.op)
+            contested = b.op is not None and naming.contested(self.view, b.op)
+            returns = b.op is not None and not self.fs.by_op[b.op].ino and naming.takes(self.view, b.op)
             if contested and not b.kept and b.replaced not in (None, b.op):
                 batch.put(replace(b, op=None))  # that the suspect took the name from another object is a change
             elif contested or (b.kept and b.op is not None and not returns):
                 batch.drop(b)
         batch.commit()
-
-    def _contested(self, op: Op) -> bool:
-        decided = self.view.decisions.get(op)
-        return decided is not None and is_conflict(decided)
-
-    def _takes(self, op: Op) -> bool:
-        decided = self.view.decisions.get(op)
-        return decided is None or decided.outcome == Outcome.TAKE.value
 
     def _place(self, binding: Binding) -> bool:
         """Try to give one name; whether something was done."""
@@ -86,7 +71,7 @@ class Names:
             return False
         if obj.ino:
             return self._place_known(binding, directory, obj)
-        if not self._takes(binding.op):
+        if not naming.takes(self.view, binding.op):
             self._done(binding)
             return True
         return self._bring(binding, directory, obj)
@@ -104,17 +89,16 @@ class Names:
         if there is not None and there[0] is obj:
             self._done(binding)
             return True
-        source = self._free_source(obj)
-        if source is None and (obj.is_dir or self._hidden_names(obj)):
+        source = naming.free_source(self.fs, self.view, obj)
+        if source is None and (obj.is_dir or naming.hidden_names(self.view, obj)):
             where = views.path(self.fs, MAIN, obj) or b"?"
-            reason = "renamed on both sides: main's name stays"
-            self.report.items.append(Item(where, "kept", reason, True))
+            self.report.items.append(Item(where, "kept", naming.RENAMED_TWICE, True))
             self._done(binding)
             return True
         name = self._name_for(binding, directory, there and there[0])
         if name is None:
             return False
-        before = views.path(self.fs, MAIN, obj)
+        before = views.path(self.fs, MAIN, obj) or b"?"
         if source is not None and views.is_below(self.fs, MAIN, directory, obj):
             return False
         given = self._given(binding, name)
@@ -126,29 +110,9 @@ class Names:
             main.rename(self.fs, *source, directory, name, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, *source)
         settle.expire(self.fs, directory, name)
-        self._report_name(binding, directory, name, "renamed", before)
+        self._report_name(binding, directory, name, "renamed", naming.renamed_from(before))
         self._done(given)
         return True
-
-    def _hidden_names(self, obj: Obj) -> bool:
-        """Whether the suspect took a name of the object away (and did not only add one)."""
-        hidden = (self.view.binding(*name) for name in self.view.hiding.get(obj.op, ()))
-        return any(b is not None and b.op != obj.op for b in hidden)
-
-    def _free_source(self, obj: Obj) -> tuple[Obj, bytes] | None:
-        """A name of main's that the suspect took from the object, so that it may be renamed away from it."""
-        for directory_op, name in sorted(self.view.hiding.get(obj.op, ())):
-            binding = self.view.binding(directory_op, name)
-            directory = self.fs.by_op[directory_op]
-            if binding is None or binding.kept or binding.op == obj.op:
-                continue
-            found = tree.child(self.fs, directory, name)
-            if found is not None and found[0] is obj:
-                return directory, name
-        for directory, name in obj.links:
-            if name.startswith(MOVING):
-                return directory, name
-        return None
 
     def _bring(self, binding: Binding, directory: Obj, obj: Obj) -> bool:
         """An object that main lacks is brought in under the name."""
@@ -159,7 +123,12 @@ class Names:
             return True
         assert version.content is not None
         there = tree.child(fs, directory, binding.name)
-        if there is not None and there[0].is_dir and obj.is_dir and not self._will_leave(binding, there[0]):
+        if (
+            there is not None
+            and there[0].is_dir
+            and obj.is_dir
+            and not naming.will_leave(self.fs, self.view, binding, there[0])
+        ):
             self._unite(binding, obj, there[0])
             return True
         name = self._name_for(binding, directory, there and there[0])
@@ -198,8 +167,8 @@ class Names:
         settle.promote(fs, view, obj)
         settle.expire(fs, directory, name)
         action = "restored" if decided is not None else "took"
-        reason = decided.reason if decided is not None else "the suspect made it"
-        self._report_name(binding, directory, name, action, None, reason, decided is not None)
+        reason = decided.reason if decided is not None else naming.MADE
+        self._report_name(binding, directory, name, action, reason, decided is not None)
         self._done(given)
         return True
 
@@ -226,54 +195,22 @@ class Names:
             node.obj = there
             there.nodes.setdefault(view.sid, node)
         where = views.path(fs, MAIN, there) or b""
-        self.report.items.append(Item(where, "united", "both made a directory of this name"))
-
-    def _will_leave(self, binding: Binding, there: Obj) -> bool:
-        """Whether what main has under the name is what the suspect removed from it or moved away."""
-        op = there.op
-        if not op or binding.replaced != op or self._contested(op):
-            return False
-        decided = self.view.decisions.get(op)
-        if op in self.view.placed or (decided is not None and self._deleted(decided)):
-            return True
-        # Only this name of it: main's object lives on under another.
-        return not there.is_dir and not self._stays_as_it_is(op) and tree.located(self.fs, there)[1].st_nlink > 1
-
-    def _deleted(self, decided: Decided) -> bool:
-        """Whether the suspect's deletion of an object stands."""
-        version = self.view.version(decided.op)
-        late = version is not None and settle.overtaken(self.fs, version)
-        return decided.outcome == Outcome.DELETE.value and not late
+        self.report.items.append(Item(where, "united", naming.UNITED))
 
     def _name_for(self, binding: Binding, directory: Obj, there: Obj | None) -> bytes | None:
         """The name to use: the suspect's, one beside it if main's stays there, or None: not yet."""
         if there is None:
             return binding.name
-        if not self._will_leave(binding, there):
-            return self._beside(directory, binding.name)
+        if naming.stays(self.fs, self.view, binding, there):
+            return naming.beside(self.fs, self.view, directory, binding.name)
         if there.op in self.view.placed:
             return None
         if there.is_dir:
-            left = list(self._left_in(there))
-            if not all(left):
-                return self._beside(directory, binding.name)
+            left = naming.left_in(self.fs, self.view, there)
             if any(found.op in self.view.placed for found in left if found):
                 return None
             self._clear(there)
         return binding.name
-
-    def _left_in(self, directory: Obj) -> Iterator[Obj | None]:
-        """What main still has in a directory that is to be deleted, at any depth; None for what will stay there."""
-        for name in tree.names(self.fs, directory):
-            found, binding = tree.child(self.fs, directory, name), self.view.binding(directory.op, name)
-            if found is None:
-                continue
-            if binding is None or binding.kept or not self._will_leave(binding, found[0]):
-                yield None
-                continue
-            yield found[0]
-            if found[0].is_dir and found[0].op not in self.view.placed:
-                yield from self._left_in(found[0])
 
     def _clear(self, directory: Obj) -> None:
         """Delete all that main has in a directory, as the suspect did."""
@@ -288,41 +225,19 @@ class Names:
             settle.expire(self.fs, directory, name)
             decided = self.view.decisions.get(obj.op)
             if decided is None:
-                self.report.items.append(Item(path, "deleted", _ONE_NAME))
+                self.report.items.append(Item(path, "deleted", naming.ONE_NAME))
             else:
                 self.report.items.append(Item(path, "deleted", decided.reason, decided.review))
 
-    def _beside(self, directory: Obj, name: bytes) -> bytes:
-        """`NAME.isofs-USER`, with a number if that is taken, cut to what the file system allows."""
-        user = os.fsencode(self.fs.subjects[self.view.sid].name)
-        count = 1
-        while True:
-            end = b".isofs-" + user + (b"" if count == 1 else b"-%d" % count)
-            aside = name[: 255 - len(end)] + end
-            if tree.child(self.fs, directory, aside) is None:
-                return aside
-            count += 1
-
     def _report_name(
-        self,
-        binding: Binding,
-        directory: Obj,
-        name: bytes,
-        action: str,
-        before: bytes | None,
-        reason: str = "the suspect renamed it",
-        review: bool = False,
+        self, binding: Binding, directory: Obj, name: bytes, action: str, reason: str, review: bool = False
     ) -> None:
         above = views.path(self.fs, MAIN, directory)
-        wanted = above + b"/" + binding.name if above else binding.name
-        if name != binding.name:
-            aside = above + b"/" + name if above else name
-            reason = "main has something else under this name: put beside it"
-            self.report.items.append(Item(wanted, "renamed", reason, True, aside))
-        elif action == "renamed" and before is not None:
-            self.report.items.append(Item(wanted, action, f"{reason}, it was {os.fsdecode(before)}", review))
-        else:
+        wanted, given = (above + b"/" + one if above else one for one in (binding.name, name))
+        if given == wanted:
             self.report.items.append(Item(wanted, action, reason, review))
+        else:
+            self.report.items.append(Item(wanted, "renamed", naming.BESIDE, True, given))
 
     def _given(self, binding: Binding, name: bytes) -> Binding:
         """The binding with the name that will be used, written down before: a merge that goes on uses the same."""
@@ -349,11 +264,11 @@ class Names:
         for binding in self._pending():
             directory = self.fs.by_op[binding.directory]
             there = tree.child(self.fs, directory, binding.name) if directory.ino else None
-            if there is None or not self._will_leave(binding, there[0]):
+            if there is None or not naming.will_leave(self.fs, self.view, binding, there[0]):
                 continue
             if self._change_places(binding, directory, there[0]):
                 return True
-            aside = MOVING + b"%d" % there[0].op
+            aside = naming.MOVING + b"%d" % there[0].op
             main.rename(self.fs, directory, binding.name, directory, aside, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, directory, binding.name)
             return True
@@ -364,18 +279,22 @@ class Names:
         fs = self.fs
         assert binding.op is not None
         obj = fs.by_op[binding.op]
-        source = self._free_source(obj) if obj.ino else None
-        if source is None or source[1].startswith(MOVING):
+        source = naming.free_source(self.fs, self.view, obj) if obj.ino else None
+        if source is None or source[1].startswith(naming.MOVING):
             return False
         if views.is_below(fs, MAIN, directory, obj) or views.is_below(fs, MAIN, source[0], there):
             return False
-        before = views.path(fs, MAIN, obj)
+        before, displaced = (views.path(fs, MAIN, one) or b"?" for one in (obj, there))
         main.rename(fs, *source, directory, binding.name, main.RENAME_EXCHANGE, by=self.view.sid)
         for at, name in (source, (directory, binding.name)):
             settle.expire(fs, at, name)
         self._note_exchange(binding)
-        self._report_name(binding, directory, binding.name, "renamed", before)
+        self._report_name(binding, directory, binding.name, "renamed", naming.renamed_from(before))
         self._done(binding)
+        vacated = self.view.binding(source[0].op, source[1])
+        if vacated is not None and vacated.op == there.op:
+            self._report_name(vacated, *source, "renamed", naming.renamed_from(displaced))
+            self._done(vacated)
         return True
 
     def _note_exchange(self, binding: Binding) -> None:
@@ -398,8 +317,8 @@ class Names:
         for op, names in list(self.view.hiding.items()):
             obj = self.fs.by_op[op]
             for directory, name in list(obj.links):
-                if name.startswith(MOVING):
-                    aside = self._beside(directory, min(name for _, name in names))
+                if name.startswith(naming.MOVING):
+                    aside = naming.beside(self.fs, self.view, directory, min(name for _, name in names))
                     main.rename(self.fs, directory, name, directory, aside, by=self.view.sid, lives_on=False)
                     settle.expire(self.fs, directory, name)
                     path = views.path(self.fs, MAIN, obj) or b""
@@ -411,7 +330,7 @@ class Names:
         for binding in list(self.view.all_bindings()):
             if binding.op is not None or binding.kept or binding.replaced is None:
                 continue
-            if binding.replaced in self.view.decisions and self._stays_as_it_is(binding.replaced):
+            if binding.replaced in self.view.decisions and naming.stays_as_it_is(self.view, binding.replaced):
                 continue
             batch = Batch(self.fs)
             batch.drop(binding)
@@ -426,13 +345,8 @@ class Names:
                 settle.expire(self.fs, directory, binding.name)
                 where = views.path(self.fs, MAIN, directory)
                 path = where + b"/" + binding.name if where else binding.name
-                self.report.items.append(Item(path, "deleted", _ONE_NAME))
+                self.report.items.append(Item(path, "deleted", naming.ONE_NAME))
             batch.commit()
-
-    def _stays_as_it_is(self, op: Op) -> bool:
-        """Whether no single name of an object may be removed: it is contested, or its deletion is decided as one."""
-        version = self.view.version(op)
-        return self._contested(op) or (version is not None and version.state == "d")
 
     def restore_times(self) -> None:
         """Directories that were brought in have the time stamp that the suspect's view had, not the merge's."""

@@ -20,9 +20,10 @@ from isofs.errors import HandlesOpen, IsofsError, NoSubject, UsageError
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply
-from isofs.merge.report import Report
+from isofs.merge.preview import preview
+from isofs.merge.report import Item, Report
 from isofs.model.records import MAIN, Subject, SubjectState
-from isofs.model.vectors import named
+from isofs.model.vectors import Vector, named
 from isofs.service import processes
 from isofs.service.unified import unified
 
@@ -60,7 +61,18 @@ class Commands:
         self._verdict = trio.Lock()
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], object]]:
-        names = ("status", "suspect", "changes", "diff", "innocent", "malicious", "conflicts", "check", "umount")
+        names = (
+            "status",
+            "suspect",
+            "changes",
+            "diff",
+            "plan",
+            "innocent",
+            "malicious",
+            "conflicts",
+            "check",
+            "umount",
+        )
         return {name: getattr(self, name) for name in names}
 
     def _subject(self, args: Args) -> Subject:
@@ -201,6 +213,19 @@ class Commands:
             )
         return result
 
+    async def plan(self, args: Args, progress: Progress) -> Result:
+        """What `innocent` would do now. Changes nothing."""
+        subject = self._subject(args)
+        view = self._view(subject)
+        planned = preview(self._fs, view, apply.states(self._fs, view))
+        return {
+            "user": subject.name,
+            "counts": dict(sorted(Counter(one.item.action for one in planned).items())),
+            "items": [
+                {**_item(one.item), "main": _vector(one.main), "suspect": _vector(one.suspect)} for one in planned
+            ],
+        }
+
     async def innocent(self, args: Args, progress: Progress) -> Result:
         """Merge, object by object; whoever is not the subject is served in between."""
         async with self._verdict:
@@ -213,16 +238,7 @@ class Commands:
         return {
             "user": subject.name,
             "counts": report.counts,
-            "items": [
-                {
-                    "path": wire.path_text(item.path),
-                    "action": item.action,
-                    "reason": item.reason,
-                    "review": item.review,
-                    "as": None if item.aside is None else wire.path_text(item.aside),
-                }
-                for item in report.items
-            ],
+            "items": [_item(item) for item in report.items],
             "conflicts": report.conflicts,
         }
 
@@ -284,7 +300,6 @@ class Commands:
                 continue
             for obj, version, decided in apply.needs_attention(self._fs, view):
                 path = views.path(self._fs, MAIN, obj) or self._fs.origins[obj.op].name
-                main = self._fs.vector(obj)
                 kept = None
                 if version.content is not None:
                     kept = os.path.join(self._fs.store.path, "versions", str(sid), version.content)
@@ -295,8 +310,8 @@ class Commands:
                         "path": wire.path_text(path),
                         "kind": changed.kind_word(obj.kind),
                         "reason": decided.reason if decided is not None else "",
-                        "main": None if main is None else dict(named(main)),
-                        "suspect": dict(named(version.vector)),
+                        "main": _vector(self._fs.vector(obj)),
+                        "suspect": _vector(version.vector),
                         "version": kept,
                         "readable": self._readable(kept),
                     }
@@ -347,6 +362,20 @@ def _change(line: ChangeLine) -> Result:
         "from": None if line.before is None else wire.path_text(line.before),
         "size": line.size,
     }
+
+
+def _item(item: Item) -> Result:
+    return {
+        "path": wire.path_text(item.path),
+        "action": item.action,
+        "reason": item.reason,
+        "review": item.review,
+        "as": None if item.aside is None else wire.path_text(item.aside),
+    }
+
+
+def _vector(vector: Vector | None) -> Result | None:
+    return None if vector is None else dict(named(vector))
 
 
 def _selected(line: ChangeLine, wanted: list[bytes]) -> bool:

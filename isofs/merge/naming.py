@@ -1,0 +1,118 @@
+"""Questions about the names of a merge: what stays, what leaves, what is free. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from isofs.engine import tree
+from isofs.engine.state import Filesystem, Obj, View
+from isofs.merge import settle
+from isofs.merge.plan import is_conflict
+from isofs.model.reconcile import Outcome
+from isofs.model.records import Binding, Decided, Op
+
+#: Where an object of main's waits for a moment when names form a circle.
+MOVING = b".isofs-moving-"
+
+# Why a name is dealt with as it is, in the words of plans and reports.
+MADE = "the suspect made it"
+ONE_NAME = "the suspect removed this name"
+UNITED = "both made a directory of this name"
+BESIDE = "main has something else under this name: put beside it"
+FILLED = "the suspect deleted the directory, main has put something in it: it stays"
+RENAMED_TWICE = "renamed on both sides: main's name stays"
+
+
+def renamed_from(before: bytes) -> str:
+    return f"the suspect renamed it, it was {os.fsdecode(before)}"
+
+
+def contested(view: View, op: Op) -> bool:
+    decided = view.decisions.get(op)
+    return decided is not None and is_conflict(decided)
+
+
+def takes(view: View, op: Op) -> bool:
+    decided = view.decisions.get(op)
+    return decided is None or decided.outcome == Outcome.TAKE.value
+
+
+def hidden_names(view: View, obj: Obj) -> bool:
+    """Whether the suspect took a name of the object away (and did not only add one)."""
+    hidden = (view.binding(*name) for name in view.hiding.get(obj.op, ()))
+    return any(b is not None and b.op != obj.op for b in hidden)
+
+
+def free_source(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes] | None:
+    """A name of main's that the suspect took from the object, so that it may be renamed away from it."""
+    for directory_op, name in sorted(view.hiding.get(obj.op, ())):
+        binding = view.binding(directory_op, name)
+        directory = fs.by_op[directory_op]
+        if binding is None or binding.kept or binding.op == obj.op:
+            continue
+        found = tree.child(fs, directory, name)
+        if found is not None and found[0] is obj:
+            return directory, name
+    for directory, name in obj.links:
+        if name.startswith(MOVING):
+            return directory, name
+    return None
+
+
+def will_leave(fs: Filesystem, view: View, binding: Binding, there: Obj) -> bool:
+    """Whether what main has under the name is what the suspect removed from it or moved away."""
+    op = there.op
+    if not op or binding.replaced != op or contested(view, op):
+        return False
+    decided = view.decisions.get(op)
+    if op in view.placed or (decided is not None and deleted(fs, view, decided)):
+        return True
+    # Only this name of it: main's object lives on under another.
+    return not there.is_dir and not stays_as_it_is(view, op) and tree.located(fs, there)[1].st_nlink > 1
+
+
+def stays(fs: Filesystem, view: View, binding: Binding, there: Obj) -> bool:
+    """Whether what main has under the name stays there, so that the suspect's has to be put beside it."""
+    if not will_leave(fs, view, binding, there):
+        return True
+    return there.op not in view.placed and there.is_dir and not all(left_in(fs, view, there))
+
+
+def deleted(fs: Filesystem, view: View, decided: Decided) -> bool:
+    """Whether the suspect's deletion of an object stands."""
+    version = view.version(decided.op)
+    late = version is not None and settle.overtaken(fs, version)
+    return decided.outcome == Outcome.DELETE.value and not late
+
+
+def left_in(fs: Filesystem, view: View, directory: Obj) -> Iterator[Obj | None]:
+    """What main still has in a directory that is to be deleted, at any depth; None for what will stay there."""
+    for name in tree.names(fs, directory):
+        found, binding = tree.child(fs, directory, name), view.binding(directory.op, name)
+        if found is None:
+            continue
+        if binding is None or binding.kept or not will_leave(fs, view, binding, found[0]):
+            yield None
+            continue
+        yield found[0]
+        if found[0].is_dir and found[0].op not in view.placed:
+            yield from left_in(fs, view, found[0])
+
+
+def beside(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
+    """`NAME.isofs-USER`, with a number if that is taken, cut to what the file system allows."""
+    user = os.fsencode(fs.subjects[view.sid].name)
+    count = 1
+    while True:
+        end = b".isofs-" + user + (b"" if count == 1 else b"-%d" % count)
+        aside = name[: 255 - len(end)] + end
+        if tree.child(fs, directory, aside) is None:
+            return aside
+        count += 1
+
+
+def stays_as_it_is(view: View, op: Op) -> bool:
+    """Whether no single name of an object may be removed: it is contested, or its deletion is decided as one."""
+    version = view.version(op)
+    return contested(view, op) or (version is not None and version.state == "d")

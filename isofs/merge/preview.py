@@ -1,0 +1,120 @@
+"""What an innocent verdict would do now, in the words of the report that it would give. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from isofs.engine import tree, views
+from isofs.engine.state import Filesystem, Obj, View
+from isofs.merge import naming
+from isofs.merge.plan import ObjectState, plan
+from isofs.merge.report import Item
+from isofs.model.reconcile import Outcome
+from isofs.model.records import MAIN, Binding, Decided
+from isofs.model.vectors import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One thing that the merge would do, and of an object with a version the vectors that say so."""
+
+    item: Item
+    main: Vector | None = None
+    suspect: Vector | None = None
+
+
+def preview(fs: Filesystem, view: View, states: Iterator[ObjectState]) -> list[Planned]:
+    """Everything that merging a view would do, by path. `states` are those of its versions."""
+    decided = replace(view, decisions={one.op: one for one in plan(view.sid, states)})
+    found = [*_contents(fs, decided), *_placed(fs, decided), *_removed(fs, decided)]
+    return sorted(found, key=lambda planned: planned.item.path)
+
+
+def _contents(fs: Filesystem, view: View) -> Iterator[Planned]:
+    """What becomes of the objects that main knows."""
+    for decided in view.decisions.values():
+        obj = fs.by_op[decided.op]
+        item = _content(fs, view, obj, decided)
+        if item is not None:
+            yield Planned(item, fs.vector(obj), view.versions[decided.op].vector)
+
+
+def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | None:
+    where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
+    outcome = Outcome(decided.outcome)
+    if outcome is Outcome.CONFLICT:
+        return Item(where, "conflict", decided.reason)
+    if outcome is Outcome.KEEP:
+        return Item(where, "kept", decided.reason, decided.review)
+    if not obj.ino:
+        return None  # if it comes back, it does with its name
+    if outcome is Outcome.TAKE:
+        return Item(where, "took", decided.reason, decided.review)
+    if outcome is Outcome.DELETE and obj.is_dir and not all(naming.left_in(fs, view, obj)):
+        return Item(where, "kept", naming.FILLED, True)
+    return Item(where, "deleted", decided.reason, decided.review) if outcome is Outcome.DELETE else None
+
+
+def _placed(fs: Filesystem, view: View) -> Iterator[Planned]:
+    """The names that the suspect gave."""
+    for binding in view.all_bindings():
+        if binding.op is None:
+            continue
+        obj = fs.by_op[binding.op]
+        returns = not obj.ino and naming.takes(view, obj.op)
+        if not naming.contested(view, obj.op) and (returns or not binding.kept):
+            item = _known_name(fs, view, binding, obj) if obj.ino else _new_name(fs, view, binding, obj)
+            if item is not None:
+                version = view.version(obj.op)
+                yield Planned(item, fs.vector(obj), None if version is None else version.vector)
+
+
+def _known_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | None:
+    """A name for what main has already."""
+    there = _there(fs, binding)
+    if there is obj:
+        return None
+    before = views.path(fs, MAIN, obj) or b"?"
+    if naming.free_source(fs, view, obj) is None and (obj.is_dir or naming.hidden_names(view, obj)):
+        return Item(before, "kept", naming.RENAMED_TWICE, True)
+    return _given(fs, view, binding, there, Item(b"", "renamed", naming.renamed_from(before)))
+
+
+def _new_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | None:
+    """A name for what main has not, or not any more."""
+    if not naming.takes(view, obj.op) or not views.content_exists(fs, view.sid, obj):
+        return None
+    there, decided = _there(fs, binding), view.decisions.get(obj.op)
+    if there is not None and there.is_dir and obj.is_dir and not naming.will_leave(fs, view, binding, there):
+        return Item(views.path(fs, MAIN, there) or b"", "united", naming.UNITED)
+    item = Item(b"", "took", naming.MADE) if decided is None else Item(b"", "restored", decided.reason, True)
+    return _given(fs, view, binding, there, item)
+
+
+def _there(fs: Filesystem, binding: Binding) -> Obj | None:
+    directory = fs.by_op[binding.directory]
+    found = tree.child(fs, directory, binding.name) if directory.ino else None
+    return None if found is None else found[0]
+
+
+def _given(fs: Filesystem, view: View, binding: Binding, there: Obj | None, item: Item) -> Item:
+    """`item` under the name that the object would get: its own, or one beside what main has there."""
+    directory = fs.by_op[binding.directory]
+    above = views.path(fs, view.sid, directory) or views.path(fs, MAIN, directory)
+    wanted = above + b"/" + binding.name if above else binding.name
+    if there is None or not naming.stays(fs, view, binding, there):
+        return replace(item, path=wanted)
+    aside = naming.beside(fs, view, directory, binding.name)
+    return Item(wanted, "renamed", naming.BESIDE, True, above + b"/" + aside if above else aside)
+
+
+def _removed(fs: Filesystem, view: View) -> Iterator[Planned]:
+    """Single names that the suspect took from what lives on under others."""
+    for binding in view.all_bindings():
+        there = _there(fs, binding)
+        if binding.op is not None or binding.kept or there is None or there.op != binding.replaced:
+            continue
+        if naming.will_leave(fs, view, binding, there) and there.op not in view.placed | view.decisions.keys():
+            above = views.path(fs, MAIN, fs.by_op[binding.directory])
+            yield Planned(Item(above + b"/" + binding.name if above else binding.name, "deleted", naming.ONE_NAME))
