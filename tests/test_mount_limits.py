@@ -96,12 +96,6 @@ def birth_time() -> int:
     return int(struct.unpack_from("I", buffer)[0]) & 0x800
 
 
-def chown_of_nobody_by_another() -> int:
-    """Where the host takes the set-group bit from a file that is not executable, it asks for the right to."""
-    os.chown("set", -1, -1)
-    return 0
-
-
 #: The call, what the mount answers (an errno or a value), and whether another than the owner makes it.
 LIMITS: dict[str, tuple[Callable[[], Any], int, bool]] = {
     "fallocate": (lambda: fallocate(0), -errno.EOPNOTSUPP, False),
@@ -117,7 +111,6 @@ LIMITS: dict[str, tuple[Callable[[], Any], int, bool]] = {
     "RWF_NOWAIT": (read_without_waiting, -errno.EOPNOTSUPP, False),
     "RENAME_WHITEOUT": (whiteout, -errno.EINVAL, False),
     "birth time": (birth_time, 0, False),
-    "chown of nobody": (chown_of_nobody_by_another, 0, True),
 }
 
 

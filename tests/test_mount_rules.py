@@ -116,6 +116,9 @@ def with_set_ids() -> None:
             if name != "symlink":
                 TYPES[name](f"{name}-{mode}")
                 give(f"{name}-{mode}", int(mode, 8))
+    for mode in ("6666", "2755", "2644"):
+        put(f"foreign-{mode}")
+        give(f"foreign-{mode}", int(mode, 8), gid=FOREIGN)
     one_of_each()
 
 
@@ -123,8 +126,7 @@ def with_set_ids() -> None:
 def changing_owners(c: Calls) -> None:
     here = [name for name in ls() if not name.startswith("to-") and name != "symlink"]
     for name in here:
-        if not name.endswith(("2644", "6666")):  # see test_mount_limits
-            c.watching(name, os.chown, name, -1, -1)
+        c.watching(name, os.chown, name, -1, -1)
         for uid, gid in ((-1, SECOND), (OWNER, GROUP), (-1, FOREIGN), (OTHER, -1), (OTHER, GROUP)):
             c.watching(name, os.chown, name, uid, gid)
     for name in ("symlink", "to-file", "to-directory"):

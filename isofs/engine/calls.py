@@ -161,6 +161,8 @@ def setattr(
     handle = fs.handles.get(handle_id) if handle_id is not None else None
     if view is None and handle is not None and handle.sid in fs.views:
         view = fs.views[handle.sid]
+    if new == NewAttributes():
+        _check_naming_nobody(caller, node, views.attributes(fs, view.sid if view else MAIN, node))
     if view is None:
         _set_in_main(fs, node, new, caller)
         return views.attributes(fs, MAIN, node), _attr_timeout(fs, node)
@@ -185,6 +187,19 @@ def setattr(
     return views.attributes(fs, view.sid, own), 0
 
 
+def _check_naming_nobody(caller: Caller, node: Node, at: Attributes) -> None:
+    """chown to the owner -1 and the group -1 moves the change time, whoever asks; only the owner may take set-id bits.
+
+    The kernel leaves this to us (FUSE_HANDLE_KILLPRIV_V2), and says the same before a write, which takes them as well.
+    """
+    if caller.uid in (0, at.uid) or stat.S_ISDIR(at.mode):
+        return
+    if any(handle.uid == caller.uid and handle.writes for handle in node.handles):
+        return
+    if writing.without_set_ids(at.mode, at.gid, caller.pid) != stat.S_IMODE(at.mode):
+        raise CallError(errno.EPERM)
+
+
 def _changed_without_path(fs: Filesystem, node: Node) -> None:
     """A suspect changed what it has open or works in: no name was looked up that would lead to its own node now."""
     fs.kernel.forget_attributes(node.id)
@@ -200,17 +215,16 @@ def _set_in_main(fs: Filesystem, node: Node, new: NewAttributes, caller: Caller)
 
 
 def _apply(path: bytes, new: NewAttributes, is_link: bool, caller: Caller) -> None:
-    if new == NewAttributes():  # chown to the owner -1 and the group -1: only the change time moves
-        os.chown(path, -1, -1)
+    gives = new == NewAttributes() or (new.uid, new.gid) != (None, None)
+    before = os.stat(path) if caller.uid and (gives or new.size is not None) else None
     if new.size is not None:
         os.truncate(path, new.size)
-        if caller.uid and new.mode is None:
-            at = os.stat(path)
-            kept = writing.without_set_ids(at, caller.pid)
-            if kept != stat.S_IMODE(at.st_mode):
-                os.chmod(path, kept)
-    if new.uid is not None or new.gid is not None:
+    if gives:
         os.chown(path, -1 if new.uid is None else new.uid, -1 if new.gid is None else new.gid)
+    if before is not None and new.mode is None and not stat.S_ISDIR(before.st_mode) and not is_link:
+        kept = writing.without_set_ids(before.st_mode, before.st_gid, caller.pid)
+        if kept != stat.S_IMODE(before.st_mode):
+            os.chmod(path, kept)
     if new.mode is not None and not is_link:
         os.chmod(path, stat.S_IMODE(new.mode))
     if new.atime_ns is not None or new.mtime_ns is not None:

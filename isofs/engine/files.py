@@ -184,7 +184,7 @@ def _drop_set_ids(fs: Filesystem, handle: Handle) -> None:
     if handle.uid == 0:
         return
     at = os.fstat(handle.descriptor)
-    mode, kept = stat.S_IMODE(at.st_mode), writing.without_set_ids(at, handle.pid)
+    mode, kept = stat.S_IMODE(at.st_mode), writing.without_set_ids(at.st_mode, at.st_gid, handle.pid)
     if kept != mode:
         os.fchmod(handle.descriptor, kept)
         fs.kernel.forget_attributes(handle.node.id)

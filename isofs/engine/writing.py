@@ -19,11 +19,11 @@ from isofs.store.inodes import Place
 _READ = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
 
 
-def without_set_ids(at: os.stat_result, pid: int) -> int:
-    """The permission bits of a file as a change of its content by a process that is not root's leaves them."""
-    mode = stat.S_IMODE(at.st_mode)
+def without_set_ids(mode: int, gid: int, pid: int) -> int:
+    """The permission bits of a file as a change of its content or owner by a process that is not root's leaves them."""
+    mode = stat.S_IMODE(mode)
     kept = mode & ~stat.S_ISUID
-    if mode & stat.S_ISGID and (mode & stat.S_IXGRP or not _in_group(pid, at.st_gid)):
+    if mode & stat.S_ISGID and (mode & stat.S_IXGRP or not _in_group(pid, gid)):
         kept &= ~stat.S_ISGID
     return kept
 
