@@ -7,16 +7,20 @@ a trusted user and, but for root, as a suspect, from whom main must be safe.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import itertools
 import os
 import resource
 import shutil
 import signal
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -566,32 +570,58 @@ def run_script(name: str, directory: str) -> list[str]:
 
 
 def prepare(name: str, directory: str) -> None:
+    os.umask(0)
     os.mkdir(directory)
     os.chown(directory, 0, GROUP)
     os.chmod(directory, 0o777)
     given = SCRIPTS[name][1]
     if given is not None:
-        os.umask(0)
         os.chdir(directory)
         given()
         os.chdir("/")
 
 
-def as_role(role: Role, function: Callable[..., object], *args: object) -> object:
-    one = Worker(role.uid, groups=role.groups)
+class OnHost(NamedTuple):
+    """What a script did on the host: its calls, and the tree that it left, as its actor and as root see it."""
+
+    log: list[str]
+    seen: dict[str, Any]
+    tree: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def roots() -> Iterator[Worker]:
+    one = Worker(0, umask=0)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def on_host(base: Path, roots: Worker) -> Callable[[str, str], OnHost]:
+    """What a script did when somebody of a role ran it on the host: once for all tests."""
+
+    @functools.cache
+    def done(name: str, role: str) -> OnHost:
+        host = Path(tempfile.mkdtemp(dir=base))
+        host.chmod(0o777)
+        work = str(host / "work")
+        roots(prepare, name, work)
+        with actor(role) as one:
+            found = OnHost(one(run_script, name, work), one(portrait, work), portrait(str(host)))
+        shutil.rmtree(host)
+        return found
+
+    return done
+
+
+@contextlib.contextmanager
+def actor(role: str) -> Iterator[Worker]:
+    """A process of its own: scripts leave descriptors, limits and signals behind."""
+    one = Worker(ROLES[role].uid, groups=ROLES[role].groups)
     try:
-        return one(function, *args)
+        yield one
     finally:
         one.close()
-
-
-@pytest.fixture
-def host(place: Path) -> Iterator[Path]:
-    path = place / "host"
-    path.mkdir()
-    path.chmod(0o777)
-    yield path
-    shutil.rmtree(path)
 
 
 CASES = [
@@ -604,18 +634,18 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "role", "suspect"), CASES)
-def test_rules(mount: Mounted, host: Path, name: str, role: str, suspect: bool) -> None:
-    actor = ROLES[role]
-    for base in (mount.path, host):
-        as_role(ROLES["root"], prepare, name, str(base / "work"))
-    before = portrait(str(mount.backing), ".isofs")
+def test_rules(
+    mount: Mounted, roots: Worker, on_host: Callable[[str, str], OnHost], name: str, role: str, suspect: bool
+) -> None:
+    expected, work, backing = on_host(name, role), str(mount.path / "work"), str(mount.backing)
+    roots(prepare, name, work)
     if suspect:
-        mount.ask("suspect", uid=actor.uid, user="somebody")
-    expected = as_role(actor, run_script, name, str(host / "work"))
-    assert as_role(actor, run_script, name, str(mount.path / "work")) == expected
-    assert as_role(actor, portrait, str(mount.path / "work")) == as_role(actor, portrait, str(host / "work"))
+        before = portrait(backing, ".isofs")
+        mount.ask("suspect", uid=ROLES[role].uid, user="somebody")
+    with actor(role) as one:
+        assert one(run_script, name, work) == expected.log
+        assert one(portrait, work) == expected.seen
     if suspect:
-        assert portrait(str(mount.backing), ".isofs") == before
-        done = mount.ask("innocent", uid=actor.uid)
-        assert not done["conflicts"]
-    assert portrait(str(mount.backing), ".isofs") == portrait(str(host))
+        assert portrait(backing, ".isofs") == before
+        assert not mount.ask("innocent", uid=ROLES[role].uid)["conflicts"]
+    assert portrait(backing, ".isofs") == expected.tree
