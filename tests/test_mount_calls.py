@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import mmap
 import os
 import shutil
 import socket
 import stat
-import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from support.calls import EXCHANGE, NOREPLACE, Calls, get, ls, lstat, put, rename2, run, times
 from support.mount import ALICE, BOB, CAROL, Mounted, Person, Worker, portrait
 
 pytestmark = pytest.mark.mount
@@ -28,69 +30,7 @@ pytestmark = pytest.mark.mount
 #: A second group that alice is in, and one that she is not in.
 GROUP, FOREIGN = 62001, 62002
 
-_libc = ctypes.CDLL(None, use_errno=True)
-NOREPLACE, EXCHANGE = 1, 2
-
-
-class Calls:
-    """Makes calls and writes down how each ended: what it returned, or its errno."""
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-
-    def __call__(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-        shown = ", ".join(repr(a) for a in args if not (isinstance(a, int) and a > 1 << 30))
-        try:
-            result = function(*args, **keywords)
-        except OSError as error:
-            self.log.append(f"{function.__name__}({shown}): {errno.errorcode[error.errno or 0]}")
-            return None
-        known = "done" if function in (os.open, os.dup) else result
-        self.log.append(f"{function.__name__}({shown}): {known!r}")
-        return result
-
-    def note(self, what: str, value: Any) -> None:
-        self.log.append(f"{what}: {value!r}")
-
-
-def rename2(old: str, new: str, flags: int) -> None:
-    if _libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags):
-        raise OSError(ctypes.get_errno(), "renameat2")
-
-
-def lstat(path: str) -> list[Any]:
-    at = os.lstat(path)
-    size = None if stat.S_ISDIR(at.st_mode) else at.st_size
-    return [oct(at.st_mode), at.st_uid, at.st_gid, at.st_nlink, size, at.st_rdev]
-
-
-def put(path: str, text: str = "text", mode: int = 0o666) -> None:
-    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    os.write(opened, os.fsencode(text))
-    os.close(opened)
-
-
-def get(path: str) -> str:
-    with open(path, "rb") as file:
-        return file.read().decode("latin-1")
-
-
-def ls(path: str = ".") -> list[str]:
-    return sorted(os.listdir(path))
-
-
-def times(path: str) -> tuple[int, int]:
-    at = os.lstat(path)
-    return at.st_atime_ns, at.st_mtime_ns
-
-
-def run(*words: str) -> str:
-    """A program's output; OSError with its exit code if it fails."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(errno.EREMOTEIO, done.stderr)
-    return done.stdout
-
+_libc = ctypes.CDLL(None)
 
 Script = Callable[[Calls], None]
 SCRIPTS: dict[str, tuple[Script, Callable[[], None] | None]] = {}
@@ -800,92 +740,106 @@ def prepare(name: str, directory: str) -> None:
         os.chdir("/")
 
 
-@pytest.fixture
-def host(place: Path) -> Iterator[Path]:
-    """A directory of the host."""
-    path = place / "host"
-    path.mkdir()
-    path.chmod(0o777)
-    yield path
-    shutil.rmtree(path)
+class OnHost(NamedTuple):
+    """What the calls of a script did, and the tree that it left, as alice and as root see it."""
+
+    log: list[str]
+    seen: dict[str, Any]
+    tree: dict[str, Any]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def root() -> Iterator[Worker]:
     one = Worker(0, umask=0)
     yield one
     one.close()
 
 
-def alice_runs(name: str, directory: str) -> list[str]:
-    """Let alice, who is in a group of her own and in another, run a script: in a new process each time."""
-    one = Worker(ALICE, groups=(GROUP,))
-    try:
-        log = one(run_script, name, directory)
-    finally:
-        one.close()
-    return [line.replace(directory, "HERE") for line in log]
+@pytest.fixture(scope="module")
+def on_host(base: Path, root: Worker) -> Callable[[str], tuple[OnHost, OnHost]]:
+    """What a script did when alice ran it on the host for the first time, and for the second: once for all tests."""
+
+    @functools.cache
+    def done(name: str) -> tuple[OnHost, OnHost]:
+        host = Path(tempfile.mkdtemp(dir=base))
+        host.chmod(0o777)
+        work = str(host / "work")
+        root(prepare, name, work)
+        first, second = (OnHost(*alice_runs(name, work), root(portrait, str(host))) for _ in range(2))
+        assert first.log
+        assert not first.log[-1].startswith("ended")
+        shutil.rmtree(host)
+        return first, second
+
+    return done
 
 
-def alice_sees(path: Path) -> dict[str, Any]:
-    one = Worker(ALICE, groups=(GROUP,))
-    try:
-        return dict(one(portrait, str(path)))
-    finally:
-        one.close()
+def alice_runs(name: str, directory: str) -> tuple[list[str], dict[str, Any]]:
+    """Let alice, who is in a group of her own and in another, run a script, in a new process each time; what she sees.
+
+    Not from the process that ran it: scripts leave descriptors and the like behind.
+    """
+    found: list[Any] = []
+    for function, *args in ((run_script, name, directory), (portrait, directory)):
+        one = Worker(ALICE, groups=(GROUP,))
+        try:
+            found.append(one(function, *args))
+        finally:
+            one.close()
+    return [line.replace(directory, "HERE") for line in found[0]], found[1]
 
 
-def run_on_both(name: str, host: Path, mount: Mounted, *, again: bool = False) -> None:
-    """Run a script on the host and on the mount, and compare calls and trees. `again` if it has been run before."""
-    expected = alice_runs(name, str(host / "work"))
-    assert expected
-    assert again or not expected[-1].startswith("ended")
-    assert alice_runs(name, str(mount.path / "work")) == expected
-    assert alice_sees(mount.path / "work") == alice_sees(host / "work")
+def run_on_mount(name: str, mount: Mounted, expected: OnHost) -> None:
+    """Run a script on the mount, and compare calls and what alice sees after."""
+    log, seen = alice_runs(name, str(mount.path / "work"))
+    assert log == expected.log
+    assert seen == expected.seen
+
+
+OnHosts = Callable[[str], tuple[OnHost, OnHost]]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_trusted_user(mount: Mounted, root: Worker, host: Path, name: str) -> None:
-    for base in (mount.path, host):
-        root(prepare, name, str(base / "work"))
-    run_on_both(name, host, mount)
-    assert root(portrait, str(mount.path)) == root(portrait, str(host))
-    assert portrait(str(mount.backing), ".isofs") == root(portrait, str(host))
+def test_a_trusted_user(mount: Mounted, root: Worker, on_host: OnHosts, name: str) -> None:
+    expected, _ = on_host(name)
+    root(prepare, name, str(mount.path / "work"))
+    run_on_mount(name, mount, expected)
+    assert root(portrait, str(mount.path)) == expected.tree
+    assert portrait(str(mount.backing), ".isofs") == expected.tree
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_suspect(mount: Mounted, root: Worker, host: Path, name: str) -> None:
+def test_a_suspect(mount: Mounted, root: Worker, on_host: OnHosts, name: str) -> None:
     """The same for a suspect; nobody else sees anything, and after an innocent verdict main is what the host has."""
-    for base in (mount.path, host):
-        root(prepare, name, str(base / "work"))
+    expected, _ = on_host(name)
+    root(prepare, name, str(mount.path / "work"))
     before = root(portrait, str(mount.path))
     mount.ask("suspect", uid=ALICE, user="alice")
-    run_on_both(name, host, mount)
+    run_on_mount(name, mount, expected)
     assert root(portrait, str(mount.path)) == before
     assert portrait(str(mount.backing), ".isofs") == before
     done = mount.ask("innocent", uid=ALICE)
     assert not done["conflicts"]
-    assert root(portrait, str(mount.path)) == root(portrait, str(host))
+    assert root(portrait, str(mount.path)) == expected.tree
     assert mount.ask("status")["subjects"] == []
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_suspect_who_was_at_work_before(mount: Mounted, root: Worker, host: Path, name: str) -> None:
+def test_a_suspect_who_was_at_work_before(mount: Mounted, root: Worker, on_host: OnHosts, name: str) -> None:
     """What the script makes is main's already, and in everybody's caches, when the suspect runs it once more."""
-    for base in (mount.path, host):
-        root(prepare, name, str(base / "work"))
-        alice_runs(name, str(base / "work"))
+    _, expected = on_host(name)
+    root(prepare, name, str(mount.path / "work"))
+    alice_runs(name, str(mount.path / "work"))
     before = root(portrait, str(mount.path))
     bob = Worker(BOB)
     try:
         bob(portrait, str(mount.path))
         mount.ask("suspect", uid=ALICE, user="alice")
-        run_on_both(name, host, mount, again=True)
+        run_on_mount(name, mount, expected)
         bob(portrait, str(mount.path))
     finally:
         bob.close()
     assert root(portrait, str(mount.path)) == before
-    assert alice_sees(mount.path) == alice_sees(host)
     mount.ask("malicious", uid=ALICE)
     assert root(portrait, str(mount.path)) == before
 
