@@ -6,6 +6,7 @@ each suspect has a dimension of its own, named by the subject's number.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Vector(Mapping[Dimension, Value]):
         return self.get(G) == "d"
 
 
+@functools.lru_cache(maxsize=1024)  # nearly all vectors that are written are like another
 def to_json(vector: Vector) -> str:
     """One line of JSON; `from_json` gives the vector back."""
     return json.dumps({str(d): v for d, v in vector.items_}, separators=(",", ":"))

@@ -10,13 +10,13 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     Connection,
     Delete,
+    Insert,
     bindparam,
     create_engine,
     delete,
@@ -26,10 +26,10 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import StaticPool
-from sqlalchemy.sql.expression import Executable
 from sqlalchemy.sql.schema import Table
 
 from isofs.errors import StoreUnusable
@@ -54,104 +54,89 @@ from isofs.store import schema
 #: Origin points are reserved in blocks of this many, one statement a block.
 OPS_PER_BLOCK = 1024
 
-Row = dict[str, Any]
+#: Pages of the write-ahead log after which SQLite folds it into the database, which waits for the disk twice.
+LOG_PAGES = 8192
+
+#: What is read of a record, by column.
+_Found = dict[str, Any]
+
+#: What SQLite is given for a record: its values in the order of the table's columns.
+Row = tuple[Any, ...]
 
 
 def _subject_row(r: Subject) -> Row:
-    return {
-        "sid": r.sid,
-        "uid": r.uid,
-        "name": r.name,
-        "since": r.since,
-        "reason": r.reason,
-        "state": r.state.value,
-    }
+    return r.sid, r.uid, r.name, r.since, r.reason, r.state.value
 
 
 def _origin_row(r: Origin) -> Row:
-    return {
-        "op": r.op,
-        "kind": r.kind,
-        "ino": r.ino,
-        "parent": r.parent,
-        "name": r.name,
-        "vector": None if r.vector is None else to_json(r.vector),
-        "born": r.born,
-        "next_ino": r.next_ino,
-    }
+    vector = None if r.vector is None else to_json(r.vector)
+    return r.op, r.kind, r.ino, r.parent, r.name, vector, r.born, r.next_ino
 
 
 def _version_row(r: Version) -> Row:
     mark = r.fingerprint
-    return {
-        "sid": r.sid,
-        "op": r.op,
-        "state": r.state,
-        "vector": to_json(r.vector),
-        "content": r.content,
-        "main_ino": mark and mark.ino,
-        "main_ctime_ns": mark and mark.ctime_ns,
-        "main_size": mark and mark.size,
-        "attributes": r.attributes,
-    }
+    seen = (None, None, None) if mark is None else (mark.ino, mark.ctime_ns, mark.size)
+    return r.sid, r.op, r.state, to_json(r.vector), r.content, *seen, r.attributes
 
 
 def _binding_row(r: Binding) -> Row:
-    return {
-        "sid": r.sid,
-        "directory": r.directory,
-        "name": r.name,
-        "op": r.op,
-        "replaced": r.replaced,
-        "kept": r.kept,
-    }
+    return r.sid, r.directory, r.name, r.op, r.replaced, r.kept
 
 
 def _touch_row(r: Touch) -> Row:
-    return {"sid": r.sid, "op": r.op, "at_ns": r.at_ns}
+    return r.sid, r.op, r.at_ns
 
 
 def _base_row(r: Base) -> Row:
-    return {"op": r.op, "count": r.count, "content": r.content}
+    return r.op, r.count, r.content
 
 
 def _decided_row(r: Decided) -> Row:
-    return {
-        "sid": r.sid,
-        "op": r.op,
-        "outcome": r.outcome,
-        "merged": to_json(r.merged),
-        "reason": r.reason,
-        "review": r.review,
-    }
+    return r.sid, r.op, r.outcome, to_json(r.merged), r.reason, r.review
 
 
-def _read_subject(r: Row) -> Subject:
+def _read_subject(r: _Found) -> Subject:
     return Subject(**{**r, "state": SubjectState(r["state"])})
 
 
-def _read_origin(r: Row) -> Origin:
+def _read_origin(r: _Found) -> Origin:
     return Origin(**{**r, "vector": None if r["vector"] is None else from_json(r["vector"])})
 
 
-def _read_version(r: Row) -> Version:
+def _read_version(r: _Found) -> Version:
     mark = None if r["main_ino"] is None else Fingerprint(r["main_ino"], r["main_ctime_ns"], r["main_size"])
     if r["state"] not in ("m", "d"):
         raise ValueError(f"not a version's state: {r['state']!r}")
     return Version(r["sid"], r["op"], r["state"], from_json(r["vector"]), r["content"], mark, r["attributes"])
 
 
-def _read_decided(r: Row) -> Decided:
+def _read_decided(r: _Found) -> Decided:
     return Decided(**{**r, "merged": from_json(r["merged"])})
 
 
-@dataclass(frozen=True, slots=True)
 class _Mapping:
-    """How one type of record is written to and read from its table."""
+    """How one type of record is written to and read from its table.
 
-    table: Table
-    write: Callable[[Any], Row]
-    read: Callable[[Row], Record]
+    The statements are made once, and given to SQLite as they are: SQLAlchemy's own way with a statement takes longer
+    than SQLite's. `put` takes a row, `drop` what `key` takes of one.
+    """
+
+    def __init__(self, table: Table, row: Callable[[Any], Row], read: Callable[[_Found], Record]) -> None:
+        self.table, self.row, self.read = table, row, read
+        columns = [column.name for column in table.columns]
+        keys = [column.name for column in table.primary_key]
+        insertion = upsert(table)
+        rest = {name: insertion.excluded[name] for name in columns if name not in keys}
+        self.put = _sql(insertion.on_conflict_do_update(index_elements=keys, set_=rest))
+        self.drop = _sql(delete(table).where(*(table.c[name] == bindparam(name) for name in keys)))
+        self._at = [columns.index(name) for name in keys]
+
+    def key(self, row: Row) -> Row:
+        return tuple(row[at] for at in self._at)
+
+
+def _sql(statement: Insert | Delete) -> str:
+    return str(statement.compile(dialect=sqlite.dialect()))
 
 
 _MAPPINGS: dict[type, _Mapping] = {
@@ -165,23 +150,6 @@ _MAPPINGS: dict[type, _Mapping] = {
 }
 
 
-def _put_statement(table: Table) -> Executable:
-    statement = upsert(table)
-    rest = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key}
-    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=rest)
-
-
-def _drop_statement(table: Table) -> Delete:
-    statement = delete(table)
-    for column in table.primary_key:
-        statement = statement.where(column == bindparam(f"key_{column.name}"))
-    return statement
-
-
-_PUT = {kind: _put_statement(m.table) for kind, m in _MAPPINGS.items()}
-_DROP = {kind: _drop_statement(m.table) for kind, m in _MAPPINGS.items()}
-
-
 class Database:
     """An open database. Every method raises StoreUnusable if SQLite cannot do what is asked."""
 
@@ -191,7 +159,7 @@ class Database:
         self._next_op = self._reserved = 0
 
     def read(self) -> Iterator[Record]:
-        """Every record, of all types; subjects and origins come before what refers to them."""
+        """Every record, of all types, each type by its key; subjects and origins come before what refers to them."""
         with _translated(self._path):
             for mapping in _MAPPINGS.values():
                 for row in self._connection.execute(select(mapping.table)).mappings():
@@ -200,26 +168,27 @@ class Database:
 
     def write(self, changes: Sequence[Change]) -> None:
         """Make the changes, all or none, durable against the death of this process."""
-        with _translated(self._path), self._transaction():
+        with _translated(self._path), self._transaction() as raw:
             for change in changes:
-                kind = type(change.record)
-                row = _MAPPINGS[kind].write(change.record)
+                mapping = _MAPPINGS[type(change.record)]
+                row = mapping.row(change.record)
                 if isinstance(change, Put):
-                    self._connection.execute(_PUT[kind], row)
+                    raw.execute(mapping.put, row)
                 else:
-                    keys = {f"key_{c.name}": row[c.name] for c in _MAPPINGS[kind].table.primary_key}
-                    self._connection.execute(_DROP[kind], keys)
+                    raw.execute(mapping.drop, mapping.key(row))
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         """A transaction, rolled back also when its commit is refused (SQLite leaves it open then)."""
+        raw = self._connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.execute("BEGIN IMMEDIATE")
         try:
-            with self._connection.begin():
-                yield
+            yield raw
+            raw.execute("COMMIT")
         except BaseException:
-            raw = self._connection.connection.driver_connection
-            if raw is not None and raw.in_transaction:
-                raw.rollback()
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
             raise
 
     def new_op(self) -> Op:
@@ -249,7 +218,7 @@ class Database:
         with _translated(self._path):
             rows = [str(r[0]) for r in self._connection.execute(text("PRAGMA integrity_check"))]
             rows += [
-                f"row {r[1]} of {r[0]} refers to a missing row of {r[2]}"
+                f"a row of {r[0]} refers to a missing row of {r[2]}"
                 for r in self._connection.execute(text("PRAGMA foreign_key_check"))
             ]
             self._connection.rollback()
@@ -283,9 +252,21 @@ def open_database(path: str) -> Database:
 
 
 def _configure(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # transactions begin and end where this module says
-    for pragma in ("foreign_keys = ON", "synchronous = NORMAL", "temp_store = MEMORY"):
-        connection.execute(f"PRAGMA {pragma}")
+    """Transactions begin and end where this module says, and what is committed is in the page cache of the machine.
+
+    NORMAL means that a commit does not wait for the disk: a killed process loses nothing, and a power loss what
+    `Database.sync` was not called for. The log goes to the disk before it is folded into the database (OFF would leave
+    that out), so that a power loss at any moment finds a sound database.
+    """
+    connection.isolation_level = None
+    settings = {
+        "foreign_keys": "ON",
+        "synchronous": "NORMAL",
+        "temp_store": "MEMORY",
+        "wal_autocheckpoint": LOG_PAGES,
+    }
+    for name, value in settings.items():
+        connection.execute(f"PRAGMA {name} = {value}")
 
 
 def _check_version(connection: Connection, path: str) -> None:

@@ -2,6 +2,10 @@
 
 Vectors are JSON (`{"0": 2, "1": "m"}`, dimension 0 is G). Names are bytes. Times are ISO 8601 text in UTC or
 integer nanoseconds. Foreign keys are deferred: a batch of changes is consistent as a whole, in any order.
+
+Every change of a name writes rows while somebody waits, so each row is in as few B-trees as can be: tables with
+a key of several columns are that key's own B-tree. Whoever removes an origin has SQLite look for rows that refer to
+it: the key that begins with the origin point serves that, and partial indexes for the columns that are seldom set.
 """
 
 from __future__ import annotations
@@ -10,9 +14,11 @@ from sqlalchemy import (
     Boolean,
     Column,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     Table,
     Text,
 )
@@ -26,14 +32,12 @@ APPLICATION_ID = 0x69736F66
 metadata = MetaData()
 
 
-def _op(name: str, *, primary_key: bool = False) -> Column[int]:
-    reference = ForeignKey("origins.op", deferrable=True, initially="DEFERRED")
-    return Column(name, Integer, reference, primary_key=primary_key)
+def _op(name: str) -> Column[int]:
+    return Column(name, Integer, ForeignKey("origins.op", deferrable=True, initially="DEFERRED"))
 
 
-def _sid(name: str, *, primary_key: bool = False) -> Column[int]:
-    reference = ForeignKey("subjects.sid", deferrable=True, initially="DEFERRED")
-    return Column(name, Integer, reference, primary_key=primary_key)
+def _sid(name: str) -> Column[int]:
+    return Column(name, Integer, ForeignKey("subjects.sid", deferrable=True, initially="DEFERRED"))
 
 
 # Facts about the store itself, one a row: 'created' (time), 'next_op' (every origin point below it may be in
@@ -87,8 +91,8 @@ origins = Table(
 versions = Table(
     "versions",
     metadata,
-    _sid("sid", primary_key=True),
-    _op("op", primary_key=True),
+    _sid("sid"),
+    _op("op"),
     Column("state", Text, nullable=False),
     Column("vector", Text, nullable=False),
     Column("content", Text),
@@ -96,6 +100,8 @@ versions = Table(
     Column("main_ctime_ns", Integer),
     Column("main_size", Integer),
     Column("attributes", Boolean, nullable=False),
+    PrimaryKeyConstraint("op", "sid"),
+    sqlite_with_rowid=False,
 )
 
 # A suspect's own entry of a directory: `name` in `directory` leads to `op`, or to nothing if `op` is null.
@@ -104,12 +110,14 @@ versions = Table(
 bindings = Table(
     "bindings",
     metadata,
-    _sid("sid", primary_key=True),
-    _op("directory", primary_key=True),
-    Column("name", LargeBinary, primary_key=True),
+    _sid("sid"),
+    _op("directory"),
+    Column("name", LargeBinary),
     _op("op"),
     _op("replaced"),
     Column("kept", Boolean, nullable=False),
+    PrimaryKeyConstraint("directory", "sid", "name"),
+    sqlite_with_rowid=False,
 )
 
 # When a suspect last changed the names in a directory of which it has no version, or the names of another object: the
@@ -118,9 +126,11 @@ bindings = Table(
 touches = Table(
     "touches",
     metadata,
-    _sid("sid", primary_key=True),
-    _op("op", primary_key=True),
+    _sid("sid"),
+    _op("op"),
     Column("at_ns", Integer, nullable=False),
+    PrimaryKeyConstraint("op", "sid"),
+    sqlite_with_rowid=False,
 )
 
 # What main had of an object when G stood at `count`: kept when main's side of a diverged object changes for
@@ -128,9 +138,11 @@ touches = Table(
 bases = Table(
     "bases",
     metadata,
-    _op("op", primary_key=True),
-    Column("count", Integer, primary_key=True),
+    _op("op"),
+    Column("count", Integer),
     Column("content", Text, nullable=False),
+    PrimaryKeyConstraint("op", "count"),
+    sqlite_with_rowid=False,
 )
 
 # What a running merge decided of each object, written at once when the verdict falls and removed object by
@@ -138,10 +150,15 @@ bases = Table(
 decisions = Table(
     "decisions",
     metadata,
-    _sid("sid", primary_key=True),
-    _op("op", primary_key=True),
+    _sid("sid"),
+    _op("op"),
     Column("outcome", Text, nullable=False),
     Column("merged", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("review", Boolean, nullable=False),
+    PrimaryKeyConstraint("op", "sid"),
+    sqlite_with_rowid=False,
 )
+
+for _column in (origins.c.parent, bindings.c.op, bindings.c.replaced):
+    Index(f"{_column.table.name}_{_column.name}", _column, sqlite_where=_column.is_not(None))
