@@ -35,13 +35,20 @@ class Batch:
         self.changes: list[Change] = []
         self._ops: dict[Obj, Op] = {}
         self._origins: dict[Op, Origin] = {}
+        self._puts: dict[Op, int] = {}  # where in `changes` an origin is put
 
     def put(self, record: Record) -> None:
-        self.changes.append(Put(record))
         if isinstance(record, Origin):
             self._origins[record.op] = record
+            at = self._puts.setdefault(record.op, len(self.changes))
+            if at < len(self.changes):
+                self.changes[at] = Put(record)
+                return
+        self.changes.append(Put(record))
 
     def drop(self, record: Record) -> None:
+        if isinstance(record, Origin):
+            self._puts.pop(record.op, None)
         self.changes.append(Drop(record))
 
     def origin(self, op: Op) -> Origin:
@@ -87,7 +94,7 @@ class Batch:
             self.fs.by_op[op] = obj
         for change in self.changes:
             apply(self.fs, change)
-        self.changes, self._ops, self._origins = [], {}, {}
+        self.changes, self._ops, self._origins, self._puts = [], {}, {}, {}
 
 
 def apply(fs: Filesystem, change: Change) -> None:

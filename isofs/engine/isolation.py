@@ -17,7 +17,7 @@ from isofs.engine import tree, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Caller, Filesystem, Obj, View, node_for
 from isofs.errors import CallError
-from isofs.model.records import Binding, Fingerprint, Op, Origin, Touch, Version
+from isofs.model.records import Binding, Drop, Fingerprint, Op, Origin, Touch, Version
 from isofs.model.vectors import G, Vector, delete_isolated, isolate
 from isofs.store import inodes
 from isofs.store.inodes import DEFAULT_ACL, Place
@@ -67,7 +67,7 @@ def relinked(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
     with contextlib.suppress(FileNotFoundError):
         content = tree.content(fs, view.sid, obj)
         if content is not None:
-            versions.set_mtime(content, inodes.lstat(content).st_mtime_ns)
+            versions.set_mtime(content)
         elif not obj.is_dir:
             batch.put(Touch(view.sid, batch.op_of(obj), time.time_ns()))
 
@@ -116,7 +116,6 @@ def _make(
     if at.st_mode & stat.S_ISGID:
         gid = at.st_gid
         mode |= stat.S_ISGID if stat.S_ISDIR(mode) else 0
-    inodes.remove(to)
     default = inodes.xattrs(above).get(DEFAULT_ACL)
     os.umask(caller.umask)
     try:
@@ -174,6 +173,7 @@ def _remove(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj) -
     batch = Batch(fs)
     content = _remove_in(fs, view, directory, name, obj, batch)
     touch(fs, view, directory, batch)
+    _forget_removed(fs, view, obj, batch)
     batch.commit()
     finish_removal(fs, obj, content)
 
@@ -213,6 +213,22 @@ def finish_removal(fs: Filesystem, obj: Obj, content: Place | None) -> None:
     if origin is not None and origin.ino is None and origin.vector is None:
         _forget_unused(fs, obj)
     versions.diverged(fs, obj)
+
+
+def _forget_removed(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
+    """Drop with its last name the origin of an object that nobody but the suspect has ever had to do with."""
+    op, origin = obj.op, fs.origins.get(obj.op)
+    if origin is None or origin.ino is not None or origin.vector is not None:
+        return
+    names = len(view.placed.get(op, ())) if op in view.versions else 0
+    if names != 1 or op in view.hiding or op in view.bindings or op in view.touches:
+        return
+    if not any(c.record == view.versions[op] for c in batch.changes if isinstance(c, Drop)):
+        return
+    for other in (*fs.views.values(), *fs.waiting.values()):
+        if other is not view and (other.concerns(op) or op in other.bindings or op in other.touches):
+            return
+    batch.drop(origin)
 
 
 def _forget_unused(fs: Filesystem, obj: Obj) -> None:
@@ -278,8 +294,11 @@ def rename(
     _unname(fs, view, directory, name, batch)
     _bind(fs, view, to, to_name, op, batch)
     touch(fs, view, directory, batch)
-    touch(fs, view, to, batch)
+    if to is not directory:
+        touch(fs, view, to, batch)
     relinked(fs, view, obj, batch)
+    if target is not None:
+        _forget_removed(fs, view, target, batch)
     batch.commit()
     _claim_moved(fs, view, obj)
     if target is not None:

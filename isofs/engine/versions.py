@@ -152,6 +152,8 @@ def delete_version(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> Place 
     return content
 
 
-def set_mtime(content: Place, at_ns: int) -> None:
-    with tree.reached_place(content) as path:
-        os.utime(path, ns=(os.stat(path).st_atime_ns, at_ns))
+def set_mtime(content: Place, at_ns: int | None = None) -> None:
+    """Set a content's modification time, to what it is already without `at_ns`: the change time is now."""
+    at = inodes.lstat(content)
+    times = (at.st_atime_ns, at.st_mtime_ns if at_ns is None else at_ns)
+    os.utime(content.name, ns=times, dir_fd=content.directory, follow_symlinks=False)

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: ioctl FICLONE of linux/fs.h: share the blocks of another file.
 FICLONE = 0x40049409
@@ -22,8 +22,7 @@ DEFAULT_ACL = "system.posix_acl_default"
 _CHUNK = 1 << 24
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A name below an open directory: the only way in which backing files are addressed."""
 
     directory: int

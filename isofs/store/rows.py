@@ -168,28 +168,23 @@ class Database:
 
     def write(self, changes: Sequence[Change]) -> None:
         """Make the changes, all or none, durable against the death of this process."""
-        with _translated(self._path), self._transaction() as raw:
-            for change in changes:
-                mapping = _MAPPINGS[type(change.record)]
-                row = mapping.row(change.record)
-                if isinstance(change, Put):
-                    raw.execute(mapping.put, row)
-                else:
-                    raw.execute(mapping.drop, mapping.key(row))
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction, rolled back also when its commit is refused (SQLite leaves it open then)."""
         raw = self._connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
-        raw.execute("BEGIN IMMEDIATE")
-        try:
-            yield raw
-            raw.execute("COMMIT")
-        except BaseException:
-            if raw.in_transaction:
-                raw.execute("ROLLBACK")
-            raise
+        with _translated(self._path):
+            raw.execute("BEGIN IMMEDIATE")
+            try:
+                for change in changes:
+                    mapping = _MAPPINGS[type(change.record)]
+                    row = mapping.row(change.record)
+                    if isinstance(change, Put):
+                        raw.execute(mapping.put, row)
+                    else:
+                        raw.execute(mapping.drop, mapping.key(row))
+                raw.execute("COMMIT")
+            except BaseException:
+                if raw.in_transaction:  # SQLite leaves it open also when the commit is refused
+                    raw.execute("ROLLBACK")
+                raise
 
     def new_op(self) -> Op:
         """An origin point that was never used before."""
