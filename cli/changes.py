@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoctl import daemon, output, users
+from isoctl import daemon, marks, output, users
 from isofs.control import results
 
 
@@ -15,7 +15,8 @@ from isofs.control import results
 def changes(directory: str | None, user: str, as_json: bool) -> None:
     """List what USER changed while isolated.
 
-    One line per object and name: what happened to it, its kind, its size and its path.
+    One line per object and name: what happened to it, its kind, its size and its path; and, in
+    brackets, what makes it worth a look. What these marks say comes after the list.
     """
     facts: results.Changes = daemon.ask(directory, "changes", {"uid": users.subject(user).uid})
     if as_json:
@@ -24,4 +25,5 @@ def changes(directory: str | None, user: str, as_json: bool) -> None:
     for change in facts["changes"]:
         size = "" if change["size"] is None else output.size(change["size"])
         path = change["path"] if change["from"] is None else f"{change['from']} -> {change['path']}"
-        output.line(f"{change['change']:<10}  {change['kind']:<9}  {size:>8}  {path}")
+        output.line(f"{change['change']:<10}  {change['kind']:<9}  {size:>8}  {path}{marks.after(change['risks'])}")
+    marks.summary((change["risks"] for change in facts["changes"]), facts["risks"])

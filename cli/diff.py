@@ -7,7 +7,7 @@ import posixpath
 
 import click
 
-from isoctl import daemon, output, users
+from isoctl import daemon, marks, output, users
 from isofs.control import mounts, results, wire
 from isofs.errors import UsageError
 
@@ -23,7 +23,8 @@ def diff(directory: str | None, user: str, paths: tuple[str, ...], as_json: bool
     Unified diffs for text, sizes and hashes for the rest.
 
     A PATH is absolute, or relative to the current directory if that is in the mount, or else to the
-    root of the mount; a directory means all that is below it.
+    root of the mount; a directory means all that is below it. What is worth a look has a line
+    before it, with its marks in brackets.
     """
     daemon.need_root()
     uid = users.subject(user).uid
@@ -32,7 +33,11 @@ def diff(directory: str | None, user: str, paths: tuple[str, ...], as_json: bool
     if as_json:
         output.document(facts)
         return
+    # Whatever applies patches skips these: lines between two of them that begin with no mark of theirs.
+    marks.summary((entry["risks"] for entry in facts["entries"]), facts["risks"], before="# ")
     for entry in facts["entries"]:
+        if entry["risks"]:
+            output.line(f"# {entry['path']}{marks.after(entry['risks'])}")
         if entry["text"] is None:
             _summary(entry)
         elif output.on_terminal():

@@ -67,13 +67,22 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "changes": {
         "user": "alice",
         "changes": [
-            {"change": "added", "kind": "file", "path": HOSTILE, "from": None, "size": 2048},
-            {"change": "renamed", "kind": "directory", "path": "new", "from": "old", "size": None},
-            {"change": "deleted", "kind": "file", "path": "gone", "from": None, "size": None},
+            {
+                "change": "added",
+                "kind": "file",
+                "path": HOSTILE,
+                "from": None,
+                "size": 2048,
+                "risks": ["exec", "owner"],
+            },
+            {"change": "renamed", "kind": "directory", "path": "new", "from": "old", "size": None, "risks": []},
+            {"change": "deleted", "kind": "file", "path": "gone", "from": None, "size": None, "risks": ["exec"]},
         ],
+        "risks": ["mass-deletion"],
     },
     "diff": {
         "user": "alice",
+        "risks": [],
         "entries": [
             {
                 "path": "a",
@@ -82,6 +91,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                 "text": "--- a\n+++ b\n@@ -1 +1 @@\n-\told\\\n+new \x1b[2J\udcff\r\n",
                 "old": None,
                 "new": None,
+                "risks": [],
             },
             {
                 "path": HOSTILE,
@@ -90,6 +100,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                 "text": None,
                 "old": {"size": 1, "sha256": "00"},
                 "new": {"size": 3_000_000, "sha256": "11"},
+                "risks": ["setuid"],
             },
             {
                 "path": "gone",
@@ -98,6 +109,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                 "text": None,
                 "old": {"size": 1, "sha256": "00"},
                 "new": None,
+                "risks": [],
             },
         ],
     },
@@ -380,9 +392,12 @@ def test_suspect_kills_unless_told_otherwise(stage: Stage) -> None:
 
 def test_changes(stage: Stage) -> None:
     assert printed(stage, "changes", "4001") == [
-        f"added       file        2.0 KiB  {SHOWN}",
+        f"added       file        2.0 KiB  {SHOWN}  [exec, owner]",
         "renamed     directory            old -> new",
-        "deleted     file                 gone",
+        "deleted     file                 gone  [exec]",
+        "risk  exec: 2 changes: can be run, and could not be",
+        "risk  owner: 1 change: has another owner or group",
+        "risk  mass-deletion: many deletions",
     ]
 
 
@@ -390,7 +405,9 @@ def test_diff_to_a_program_is_exact(stage: Stage) -> None:
     with stage.daemon():
         result = isoctl("diff", "4001")
     assert result.stdout_bytes == (
+        b"# risk  setuid: 1 change: has the set-user-ID bit, and had it not\n"
         b"--- a\n+++ b\n@@ -1 +1 @@\n-\told\\\n+new \x1b[2J\xff\r\n"
+        + f"# {SHOWN}  [setuid]\n".encode()
         + f"modified file {SHOWN}: 1 B sha256:00 -> 2.9 MiB sha256:11\n".encode()
         + b"deleted file gone: 1 B sha256:00 -> nothing\n"
     )
@@ -400,7 +417,7 @@ def test_diff_to_a_terminal_is_safe_and_coloured(stage: Stage, monkeypatch: pyte
     monkeypatch.setattr(output, "on_terminal", lambda: True)
     with stage.daemon():
         result = isoctl("diff", "4001", color=True)
-    assert result.stdout.splitlines()[:5] == [
+    assert result.stdout.splitlines()[1:6] == [
         "\x1b[31m--- a\x1b[0m",
         "\x1b[32m+++ b\x1b[0m",
         "\x1b[36m@@ -1 +1 @@\x1b[0m",

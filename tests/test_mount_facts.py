@@ -219,12 +219,14 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     assert keys(suspected) == {**flat("user", "uid", "since"), "killed": [], "left": []}
     assert keys(mount.facts("changes", str(ALICE))) == {
         **flat("user"),
-        "changes": [flat("change", "kind", "path", "from", "size")],
+        "changes": [{**flat("change", "kind", "path", "from", "size"), "risks": []}],
+        "risks": [],
     }
     content = flat("size", "sha256")
     assert keys(mount.facts("diff", str(ALICE))) == {
         **flat("user"),
-        "entries": [{**flat("path", "change", "kind", "text"), "old": content, "new": content}],
+        "entries": [{**flat("path", "change", "kind", "text"), "old": content, "new": content, "risks": []}],
+        "risks": [],
     }
     done = mount.isoctl("innocent", str(ALICE), "--json")
     assert done.code == Exit.CONFLICTS

@@ -62,15 +62,20 @@ class Suspected(TypedDict):
 
 
 #: One change; `change` is added, modified, deleted, renamed or attributes, `kind` is file,
-#: directory, symlink, fifo, socket or device, and `from` is the name before a renaming.
-Change = TypedDict("Change", {"change": str, "kind": str, "path": str, "from": str | None, "size": int | None})
+#: directory, symlink, fifo, socket or device, and `from` is the name before a renaming. `risks` are
+#: names of rules of `isofs.model.risks`, as everywhere.
+Change = TypedDict(
+    "Change",
+    {"change": str, "kind": str, "path": str, "from": str | None, "size": int | None, "risks": list[str]},
+)
 
 
 class Changes(TypedDict):
-    """`changes`: one entry per object and name that the user changed."""
+    """`changes`: one entry per object and name that the user changed; `risks` are those of all together."""
 
     user: str
     changes: list[Change]
+    risks: list[str]
 
 
 class Content(TypedDict):
@@ -89,13 +94,15 @@ class Difference(TypedDict):
     text: str | None
     old: Content | None
     new: Content | None
+    risks: list[str]
 
 
 class Diff(TypedDict):
-    """`diff`: what changed within the objects that the user changed."""
+    """`diff`: what changed within the objects that the user changed; `risks` are those of all changes together."""
 
     user: str
     entries: list[Difference]
+    risks: list[str]
 
 
 #: What a merge did with one object or name; `action` is took, kept, deleted, renamed, conflict,

@@ -6,14 +6,14 @@ import importlib.metadata
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import trio
 
 from isofs.control import mounts, results, wire
 from isofs.engine import changes as changed
-from isofs.engine import checks, suspicion, views
+from isofs.engine import checks, facts, suspicion, views
 from isofs.engine.changes import ChangeLine
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import HandlesOpen, IsofsError, NoSubject, UsageError
@@ -22,6 +22,7 @@ from isofs.fuse.cache import KernelCache
 from isofs.merge import apply
 from isofs.merge.preview import preview
 from isofs.merge.report import Item, Report
+from isofs.model import risks
 from isofs.model.records import MAIN, Subject, SubjectState
 from isofs.model.vectors import Vector, named
 from isofs.service import processes
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 Args = Mapping[str, object]
 Progress = Callable[[int, int], None]
 Result = dict[str, object]
+
+#: Seconds of work at a stretch, before others are served.
+SLICE = 0.005
 
 #: Larger files are not shown line by line.
 TEXT_LIMIT = 1 << 20
@@ -174,20 +178,37 @@ class Commands:
 
     async def changes(self, args: Args, progress: Progress) -> Result:
         subject = self._subject(args)
-        lines = changed.changes(self._fs, self._view(subject))
-        return {"user": subject.name, "changes": [_change(line) for line in lines]}
+        totals, found = risks.Totals(), []
+        async for line, marks in self._marked(self._view(subject), progress):
+            totals.add(line.change, marks)
+            found.append({**_change(line), "risks": list(marks)})
+        return {"user": subject.name, "changes": found, "risks": list(risks.whole(totals))}
+
+    async def _marked(self, view: View, progress: Progress) -> AsyncIterator[tuple[ChangeLine, tuple[str, ...]]]:
+        """All changes with their risks; whoever calls the file system is served in between."""
+        lines = changed.changes(self._fs, view)
+        last = trio.current_time()
+        for done, found in enumerate(facts.marked(self._fs, view, lines), 1):
+            yield found
+            progress(done, len(lines))
+            if trio.current_time() - last > SLICE:
+                await trio.lowlevel.checkpoint()
+                last = trio.current_time()
 
     async def diff(self, args: Args, progress: Progress) -> Result:
         subject = self._subject(args)
         view = self._view(subject)
         wanted = [wire.path_bytes(p) for p in wire.texts(args, "paths")]
-        lines = [line for line in changed.changes(self._fs, view) if _selected(line, wanted)]
-        entries = []
-        for number, line in enumerate(lines):
-            entries.append(self._difference(view, line))
-            progress(number + 1, len(lines))
+        totals, chosen, entries = risks.Totals(), [], []
+        async for line, marks in self._marked(view, lambda done, total: None):
+            totals.add(line.change, marks)
+            if _selected(line, wanted):
+                chosen.append((line, marks))
+        for number, (line, marks) in enumerate(chosen):
+            entries.append({**self._difference(view, line), "risks": list(marks)})
+            progress(number + 1, len(chosen))
             await trio.lowlevel.checkpoint()
-        return {"user": subject.name, "entries": entries}
+        return {"user": subject.name, "entries": entries, "risks": list(risks.whole(totals))}
 
     def _difference(self, view: View, line: ChangeLine) -> Result:
         result: Result = {
@@ -281,7 +302,7 @@ class Commands:
             last = trio.current_time()
             for done, total in steps:
                 progress(done, total)
-                if trio.current_time() - last > 0.005:
+                if trio.current_time() - last > SLICE:
                     await trio.lowlevel.checkpoint()
                     last = trio.current_time()
         finally:
