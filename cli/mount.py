@@ -8,7 +8,6 @@ import click
 
 from isoctl import daemon, output
 from isofs.control import mounts, results
-from isofs.service import starting
 
 
 @click.command()
@@ -22,6 +21,7 @@ def mount(directory: str, store: str | None, foreground: bool, as_json: bool) ->
     Takes away what a dead daemon left mounted there first, and says so.
     """
     daemon.need_root()
+    from isofs.service import starting  # no other command needs it
 
     def ready(facts: results.Mounted) -> None:
         # Whoever started a mount may not care to hear of it, and it serves all the same.

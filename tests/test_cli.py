@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import dead_mount
 import fake_daemon
-import isofs
+import isofs.service
 from isoctl import output, users
 from isoctl.diff import relative
 from isoctl.main import main
@@ -550,10 +550,10 @@ def test_check_of_a_mount_uses_the_daemons_store(stage: Stage) -> None:
 
 
 class Service(types.ModuleType):
-    """What `isofs.service` would be, and what it was asked."""
+    """What `isofs.service.starting` and `resting` would be, and what they were asked."""
 
     def __init__(self) -> None:
-        super().__init__("isofs.service")
+        super().__init__("isofs.service.starting")
         self.asked: list[tuple[object, ...]] = []
         self.repaired = False
 
@@ -570,8 +570,9 @@ class Service(types.ModuleType):
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Service:
     fake = Service()
-    monkeypatch.setitem(sys.modules, "isofs.service", fake)
-    monkeypatch.setattr(isofs, "service", fake, raising=False)
+    for name in ("starting", "resting"):
+        monkeypatch.setitem(sys.modules, f"isofs.service.{name}", fake)
+        monkeypatch.setattr(isofs.service, name, fake, raising=False)
     return fake
 
 
@@ -750,7 +751,7 @@ def test_commands_load_nothing_that_only_the_daemon_needs() -> None:
         text=True,
     ).split()
     assert "isofs.control.client" in loaded
-    daemons = {"trio", "pyfuse3", "sqlalchemy", "isofs.service", "isofs.engine", "isofs.store"}
+    daemons = {"trio", "pyfuse3", "sqlalchemy", "isofs.service", "isofs.model.records", "isofs.engine", "isofs.store"}
     assert daemons.isdisjoint(loaded)
 
 
