@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from suites import SUITES, Command, Suite
+from suites import QUICK, SUITES, Command, Suite, of_script
 
 #: Two users that every Debian has, and that nobody works as.
 TRUSTED, SUSPECT = "games", "news"
@@ -99,20 +99,23 @@ def compared(command: Command, suite: Suite, where: dict[str, Path]) -> tuple[li
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/conformance")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all if none is named")
+    parser.add_argument("--quick", action="store_true", help="only a choice of commands that takes a minute or two")
     parser.add_argument("--only", action="append", default=[], help="run only the commands of this name")
+    parser.add_argument("--command", metavar="SCRIPT", help="instead of suites a shell script, for its exit code")
     args = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("run it as root")
     if unknown := set(args.suites) - set(SUITES):
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
+    suites = {"shell": of_script(args.command)} if args.command else SUITES
     worse = 0
     print(f"{'suite':8} {'command':28} {'seconds':>7}  " + "  ".join(f"{view:8}" for view in VIEWS))
     with places() as where:
-        for name in args.suites or SUITES:
-            for command in SUITES[name].commands:
-                if args.only and command.name not in args.only:
+        for name in args.suites or suites:
+            for command in suites[name].commands:
+                if (args.only and command.name not in args.only) or (args.quick and command.name not in QUICK):
                     continue
-                (on_host, *others), seconds = compared(command, SUITES[name], where)
+                (on_host, *others), seconds = compared(command, suites[name], where)
                 shown = ["ok" if not on_host else f"{len(on_host)} fail"]
                 extra = [found - on_host for found in others]
                 shown += [f"{len(more)} worse" if more else "same" for more in extra]

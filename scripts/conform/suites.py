@@ -35,11 +35,21 @@ _PYTHON = """
 
 #: The stressors of stress-ng that work on files.
 _STRESSORS = """
-    access acl chattr chdir chmod chown copy-file dentry dir dirdeep dirmany dnotify dup fallocate fcntl fiemap
+    access chattr chdir chmod chown copy-file dentry dir dirdeep dirmany dnotify dup fallocate fcntl fiemap
     file-ioctl filename flock fpunch fstat getdent hdd inode-flags inotify io iomix lease link locka lockf lockofd
-    metamix mknod mmap mmapfiles msync open readahead rename revio seek sendfile splice symlink sync-file touch
-    unlink utime xattr filerace
+    mknod mmap msync open readahead rename revio seek sendfile splice symlink sync-file touch
+    utime xattr
 """
+
+#: What `--quick` runs: no more than a few seconds of each, and nothing that fails on a bare host.
+_QUICK = """
+    test_posix test_fcntl test_mmap test_fileio test_file test_filecmp test_fileinput test_genericpath test_posixpath
+    test_stat test_dbm_dumb test_zipapp test_netrc test_shutil
+    chmod dentry dir flock link rename xattr
+    sequential mixed mapped
+    dbench-xattr
+"""
+QUICK = frozenset(_QUICK.split())
 
 _UNSUPPORTED = {2, 3, 4}  # of stress-ng's exit codes: no resources, not implemented
 
@@ -112,3 +122,8 @@ SUITES = {
         _of_code,
     ),
 }
+
+
+def of_script(script: str) -> Suite:
+    """A suite of one shell script."""
+    return Suite((Command("script", ("sh", "-c", script), 600),), _of_code)
