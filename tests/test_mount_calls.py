@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from support.calls import EXCHANGE, NOREPLACE, Calls, get, ls, lstat, put, rename2, run, times
+from support.calls import EXCHANGE, NOREPLACE, NOW, OMIT, Calls, get, ls, lstat, put, rename2, run, times, utimens
 from support.mount import ALICE, BOB, CAROL, Mounted, Person, Worker, portrait
 
 pytestmark = pytest.mark.mount
@@ -688,6 +688,130 @@ def listing_with_positions(c: Calls) -> None:
     c.note("all", sorted(set(first + rest)) == sorted([b".", b"..", *(b"f%d" % n for n in range(300))]))
     _libc.rewinddir(stream)
     c.note("from the beginning", [following() for _ in range(150)] == first)
+
+
+@script()
+def handles_for_paths_only(c: Calls) -> None:
+    """O_PATH: what such a handle may be used for, and what not, before and after its name is gone."""
+    put("f", "text")
+    os.mkdir("d")
+    put("d/x", "inner")
+    os.symlink("f", "l")
+    handles = [os.open(name, os.O_PATH | os.O_NOFOLLOW) for name in ("f", "d", "l")]
+    file, directory, link = handles
+    for moved in (False, True):
+        for handle in handles:
+            at = os.fstat(handle)
+            c.note("is", [oct(at.st_mode), at.st_nlink, at.st_uid])
+            c(os.read, handle, 10)
+            c(os.write, handle, b"x")
+            c(os.ftruncate, handle, 0)
+            c(os.fchmod, handle, 0o600)
+            c(os.fchown, handle, -1, -1)
+            c(os.listxattr, handle)
+            c(os.fsync, handle)
+        c.note("leads to", [os.path.basename(os.readlink(f"/proc/self/fd/{handle}")) for handle in handles])
+        c(os.open, "x", os.O_RDONLY, dir_fd=directory)
+        c(os.open, f"new{moved}", os.O_WRONLY | os.O_CREAT, dir_fd=directory)
+        c(os.open, "x", os.O_RDONLY, dir_fd=file)
+        c(os.mkdir, f"made{moved}", dir_fd=directory)
+        c(os.readlink, "", dir_fd=link)
+        c(get, f"/proc/self/fd/{file}")
+        c(put, f"/proc/self/fd/{file}", "through")
+        c(os.chmod, f"/proc/self/fd/{file}", 0o640)
+        c(os.truncate, f"/proc/self/fd/{file}", 3)
+        c(os.listdir(f"/proc/self/fd/{directory}").sort)
+        c(os.fchdir, directory)
+        c(ls)
+        os.chdir("..")
+        if not moved:
+            os.rename("f", "g")
+            os.rename("d", "e")
+    os.unlink("g")
+    at = os.fstat(file)
+    c.note("links", at.st_nlink)
+    c(get, f"/proc/self/fd/{file}")
+
+
+@script()
+def access_times(c: Calls) -> None:
+    """By relatime: reading is noted once after each change; not by O_NOATIME, and utimes sets what it is given."""
+    put("f", "text")
+    os.mkdir("d")
+    os.symlink("f", "l")
+    for name in ("f", "d"):
+        c(utimens, name, 1, 2)
+        c(times, name)
+        c(utimens, name, OMIT, 5)
+        c(times, name)
+        c(utimens, name, 6, OMIT)
+        c(times, name)
+        c(utimens, name, OMIT, OMIT)
+        c(times, name)
+        c(utimens, name, NOW, OMIT)
+        c.note("now", [os.stat(name).st_atime > 10**9, os.stat(name).st_mtime_ns])
+        c(utimens, name, OMIT, NOW)
+        c.note("now", os.stat(name).st_mtime > 10**9)
+    c(utimens, "l", 8, 9, 0x100)
+    c.note("of the link", os.lstat("l").st_mtime)
+    c(utimens, "f", 20, 10)
+    opened = c(os.open, "f", os.O_RDONLY | os.O_NOATIME)
+    c(os.read, opened, 10)
+    c(times, "f")
+    c(utimens, "nothing", 1, 1)
+
+
+@script()
+def links_over_renames(c: Calls) -> None:
+    """One file of three names, changed by each of them, moved, replaced and unlinked while it is open."""
+    os.mkdir("d")
+    put("one", "1")
+    os.link("one", "two")
+    os.link("one", "d/three")
+    opened = os.open("two", os.O_RDWR)
+    for name, to in (("one", "uno"), ("two", "d/dos"), ("d/three", "tres")):
+        c(put, name, f"by {name}")
+        c(os.rename, name, to)
+        c.note("open", os.pread(opened, 100, 0))
+        c(os.pwrite, opened, b"BY", 0)
+        for there in ("uno", "d/dos", "tres"):
+            c(get, there)
+            c(lstat, there)
+    c(os.rename, "uno", "tres")
+    c(rename2, "uno", "d/dos", EXCHANGE)
+    c(rename2, "uno", "d/dos", NOREPLACE)
+    c.note("links", os.fstat(opened).st_nlink)
+    put("other", "another")
+    c(os.rename, "other", "uno")
+    c.note("links", os.fstat(opened).st_nlink)
+    c(os.link, "d/dos", "again")
+    c(os.chmod, "again", 0o640)
+    for there in ("tres", "d/dos", "again"):
+        c(lstat, there)
+        c(os.unlink, there)
+    c.note("gone", [os.fstat(opened).st_nlink, os.pread(opened, 100, 0)])
+    c(os.link, f"/proc/self/fd/{opened}", "back")
+    c(ls)
+
+
+@script()
+def lists_for_what_is_made_below(c: Calls) -> None:
+    """A directory's default ACL goes on to what is made two levels below, with its mask, whatever the umask."""
+    os.mkdir("d")
+    c(run, "setfacl", "-d", "-m", f"u:{BOB}:rwx,g:{GROUP}:rw,g::r-x,o::-,m::r-x", "d")
+    for umask in (0, 0o027, 0o777):
+        os.umask(umask)
+        for mode in (0o777, 0o750, 0o2700, 0):
+            place = f"d/{umask:o}-{mode:o}"
+            c(os.mkdir, place, mode)
+            c(run, "getfacl", "-cpn", place)
+            c(os.mkdir, f"{place}/inner", 0o777)
+            c(put, f"{place}/inner/f", "x", 0o666)
+            for name in (place, f"{place}/inner", f"{place}/inner/f"):
+                c(lstat, name)
+                c(run, "getfacl", "-cpn", name)
+            c(os.chmod, place, 0o700)
+    os.umask(0o022)
 
 
 @script()

@@ -52,7 +52,7 @@ def _open_main(fs: Filesystem, caller: Caller, node: Node, flags: int) -> Handle
     truncates = bool(flags & os.O_TRUNC)
     if truncates and node.pinned < 0:
         trusted.modified(fs, node.obj)
-    backing = versions.backing_flags(flags) | (flags & (os.O_NOATIME | os.O_TRUNC))
+    backing = versions.backing_flags(flags) | (flags & os.O_TRUNC)
     descriptor = _open_checked(fs, node, backing)
     handle = _handle(fs, caller, node, MAIN, flags, descriptor)
     handle.counted = truncates

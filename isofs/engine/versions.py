@@ -21,7 +21,7 @@ from isofs.store import inodes
 from isofs.store.inodes import Place
 
 #: Flags of an `open` that are the caller's alone and mean nothing for the backing file.
-_NOT_FOR_BACKING = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_DIRECT | os.O_NOATIME
+_NOT_FOR_BACKING = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_DIRECT
 
 
 def backing_flags(flags: int) -> int:
