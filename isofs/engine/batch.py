@@ -145,9 +145,8 @@ def _apply_to_view(fs: Filesystem, view: View, record: Version | Binding | Touch
             view.versions.pop(record.op, None)
     elif isinstance(record, Binding):
         if put:
-            ops = [op for op in (record.op, record.replaced) if op is not None]
-            of_directory = any(fs.origins[op].kind == stat.S_IFDIR for op in ops)
-            view.put_binding(record, of_directory=of_directory)
+            to, over = (op is not None and fs.origins[op].kind == stat.S_IFDIR for op in (record.op, record.replaced))
+            view.put_binding(record, to_directory=to, over_directory=over)
         else:
             view.drop_binding(record)
     elif isinstance(record, Touch):

@@ -72,8 +72,7 @@ def entry(
     remember(fs, parent, name, node)
     if node.sid:
         # With an entry the binding tells the node's number as the inode's: only where it is may it be kept.
-        alone = attributes.ino == node.id and not obj.is_dir and tree.content(fs, node.sid, obj) is not None
-        return Entry(node, attributes, 0, BRIEF if alone else 0)
+        return Entry(node, attributes, 0, _own_timeout(fs, node) if attributes.ino == node.id else 0)
     if not fs.views:
         return Entry(node, attributes, LONG, LONG)
     if fs.diverged(obj):
@@ -82,10 +81,26 @@ def entry(
     return Entry(node, attributes, LONG if shared else 0, _attr_timeout(fs, node))
 
 
-def _attr_timeout(fs: Filesystem, node: Node) -> float:
-    """How long the attributes of a node may be kept."""
-    if node.sid:
+def _own_timeout(fs: Filesystem, node: Node) -> float:
+    """How long the attributes of a suspect's own node may be kept.
+
+    What the suspect made is reached by no other node, and changed by calls on this one only: the kernel knows of each
+    change, as of main's. All else depends on what main has as well.
+    """
+    view = fs.views.get(node.sid)
+    version = view.version(node.obj.op) if view is not None else None
+    if version is None or version.content is None or node.pinned >= 0:
         return 0
+    if not node.obj.ino and fs.origins[node.obj.op].born == node.sid:
+        return LONG
+    return 0 if node.obj.is_dir else BRIEF
+
+
+def _attr_timeout(fs: Filesystem, node: Node) -> float:
+    """How long the attributes of a node may be kept that were asked for without an entry."""
+    if node.sid:
+        timeout = _own_timeout(fs, node)
+        return timeout if timeout == LONG else 0
     if not fs.views or not node.obj.op:
         return LONG
     if any(node.obj.op in view.touches for view in fs.views.values()) or fs.diverged(node.obj):

@@ -198,10 +198,12 @@ def _names_left(fs: Filesystem, view: View, obj: Obj) -> int:
     count = views.link_count(fs, view, obj) if obj.op else tree.located(fs, obj)[1].st_nlink
     if count <= 1:
         return count
-    for b in view.all_bindings():  # a name of main's may lie behind one of the suspect's
-        if b.op is not None and (not obj.op or b.replaced != obj.op):
-            found = tree.child(fs, fs.by_op[b.directory], b.name)
-            count -= found is not None and found[0] is obj
+    for op, names in view.bindings.items():  # a name of main's may lie behind one of the suspect's
+        directory = fs.by_op[op]
+        for b in names.values() if directory.ino else ():
+            if b.op is not None and (not obj.op or b.replaced != obj.op):
+                found = tree.child(fs, directory, b.name)
+                count -= found is not None and found[0] is obj
     return count
 
 
@@ -368,6 +370,7 @@ def _exchange_nodes(fs: Filesystem, view: View, obj: Obj, target: Obj) -> None:
     if new is not None:
         new.obj = target
         target.nodes[view.sid] = new
+        fs.kernel.forget_attributes(new.id)  # from now on they depend on what main has
 
 
 def _claim_moved(fs: Filesystem, view: View, obj: Obj) -> None:

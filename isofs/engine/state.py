@@ -149,8 +149,8 @@ class NoKernel:
 class View:
     """A suspect's changes: versions by object, bindings by directory and name, and the way back.
 
-    `placed` and `hiding` are the names that lead to an object and those that hide it; `subdirectories` the names, by
-    directory, that lead to a directory or hide one.
+    `placed` and `hiding` are the names that lead to an object and those that hide it; `own_directories` and
+    `hidden_directories` the names, by directory, that lead to a directory, and those that hide one.
     """
 
     sid: SubjectId
@@ -158,7 +158,8 @@ class View:
     bindings: dict[Op, dict[bytes, Binding]] = field(default_factory=lambda: defaultdict(dict))
     placed: dict[Op, set[tuple[Op, bytes]]] = field(default_factory=lambda: defaultdict(set))
     hiding: dict[Op, set[tuple[Op, bytes]]] = field(default_factory=lambda: defaultdict(set))
-    subdirectories: dict[Op, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    own_directories: dict[Op, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    hidden_directories: dict[Op, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     touches: dict[Op, int] = field(default_factory=dict)
     decisions: dict[Op, Decided] = field(default_factory=dict)
 
@@ -177,12 +178,14 @@ class View:
         """Whether the object has a version, or a name of the suspect's or one that the suspect removed."""
         return op in self.versions or op in self.placed or op in self.hiding
 
-    def put_binding(self, b: Binding, *, of_directory: bool) -> None:
-        """Add a binding; `of_directory` is whether it leads to a directory or replaced one."""
+    def put_binding(self, b: Binding, *, to_directory: bool, over_directory: bool) -> None:
+        """Add a binding; whether it leads to a directory, and whether it replaced one."""
         self.drop_binding(b)
         self.bindings[b.directory][b.name] = b
-        if of_directory:
-            self.subdirectories[b.directory].add(b.name)
+        if to_directory:
+            self.own_directories[b.directory].add(b.name)
+        if over_directory:
+            self.hidden_directories[b.directory].add(b.name)
         if b.op is not None:
             self.placed[b.op].add((b.directory, b.name))
         if b.replaced is not None:
@@ -192,10 +195,13 @@ class View:
         old = self.bindings.get(key.directory, {}).pop(key.name, None)
         if old is None:
             return
-        self.subdirectories[old.directory].discard(old.name)
+        for names in (self.own_directories, self.hidden_directories):
+            if old.directory in names:
+                names[old.directory].discard(old.name)
+                if not names[old.directory]:
+                    del names[old.directory]
         if not self.bindings[old.directory]:
             del self.bindings[old.directory]
-            del self.subdirectories[old.directory]
         for index, op in ((self.placed, old.op), (self.hiding, old.replaced)):
             if op is not None:
                 index[op].discard((old.directory, old.name))

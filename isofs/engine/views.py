@@ -192,14 +192,11 @@ def _directory_links(fs: Filesystem, view: View, obj: Obj, at: os.stat_result) -
             return count
     else:
         count = 2
-    for name in view.subdirectories.get(obj.op, ()):
-        binding = view.bindings[obj.op][name]
-        if binding.op is not None and fs.by_op[binding.op].is_dir:
-            count += 1
-        hidden = fs.by_op.get(binding.replaced) if binding.replaced else None
-        if hidden is not None and hidden.is_dir and obj.ino:
-            found = tree.child(fs, obj, name)
-            count -= found is not None and found[0] is hidden
+    count += len(view.own_directories.get(obj.op, ()))
+    for name in view.hidden_directories.get(obj.op, ()) if obj.ino else ():
+        replaced = view.bindings[obj.op][name].replaced
+        hidden = fs.by_op.get(replaced) if replaced else None
+        count -= hidden is not None and (obj, name) in hidden.links  # the one name that main has it under
     return count
 
 

@@ -194,6 +194,7 @@ class Names:
         if node is not None:  # who works in the suspect's directory goes on in the common one
             node.obj = there
             there.nodes.setdefault(view.sid, node)
+            fs.kernel.forget_attributes(node.id)
         where = views.path(fs, MAIN, there) or b""
         self.report.items.append(Item(where, "united", naming.UNITED))
 

@@ -71,6 +71,7 @@ def promote(fs: Filesystem, view: View, obj: Obj) -> None:
         return
     node.sid = MAIN
     obj.nodes[MAIN] = node
+    fs.kernel.forget_attributes(node.id)
     for handle in node.handles:
         handle.sid, handle.before, handle.counted = MAIN, False, False
         if handle.descriptor >= 0:
@@ -195,6 +196,10 @@ def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int
     `mapped` as for `detach_handles`; it concerns contested objects only, what was merged is main's.
     """
     contested = {op for op in view.versions if conflicts}
+    for op in view.versions:
+        node = fs.by_op[op].nodes.get(view.sid)
+        if node is not None:
+            fs.kernel.forget_attributes(node.id)
     apart = {n.id for op in contested for n in fs.by_op[op].nodes.values()}
     detach_handles(fs, view, mapped & apart)
     subject = fs.subjects[view.sid]
