@@ -325,8 +325,9 @@ def link(fs: Filesystem, caller: Caller, node: Node, parent: Node, name: bytes) 
     if view is None:
         main.link(fs, node.obj, parent.obj, name)
     else:
+        # At the suspect's node: whoever watches main's file would be told of a link.
+        own_node(fs, caller, view, node, "link")
         isolation.link(fs, view, node.obj, parent.obj, name)
-        node_for(fs, view.sid, node.obj)
     return _counted(fs, sid, parent, name, node.obj)
 
 

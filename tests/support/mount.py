@@ -245,6 +245,13 @@ class Worker:
     def end(self) -> Any:
         return self._answer()
 
+    @property
+    def working(self) -> bool:
+        """Whether the call that was begun is still going on."""
+        poll = select.poll()
+        poll.register(self._answers, select.POLLIN)
+        return not poll.poll(0)
+
     def _answer(self) -> Any:
         poll = select.poll()
         poll.register(self._answers, select.POLLIN)
