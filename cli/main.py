@@ -13,6 +13,7 @@ from isoctl.changes import changes
 from isoctl.check import check
 from isoctl.conflicts import conflicts
 from isoctl.diff import diff
+from isoctl.evidence import evidence
 from isoctl.innocent import innocent
 from isoctl.malicious import malicious
 from isoctl.mount import mount
@@ -95,6 +96,7 @@ for _command in (
     plan,
     innocent,
     malicious,
+    evidence,
     conflicts,
     check,
 ):

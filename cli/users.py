@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 from dataclasses import dataclass
 
@@ -40,9 +41,22 @@ def subject(text: str) -> User:
     return user
 
 
+def operator() -> str:
+    """Who is at work as root: who logged in, as far as the kernel or sudo tell."""
+    try:
+        with open("/proc/self/loginuid", encoding="ascii") as file:
+            uid = int(file.read())
+    except (OSError, ValueError):
+        uid = _LAST + 1
+    if uid > _LAST:
+        told = os.environ.get("SUDO_UID", "")
+        uid = int(told) if told.isascii() and told.isdecimal() and len(told) <= len(str(_LAST)) else os.getuid()
+    return name_of(uid)
+
+
 def name_of(uid: int) -> str:
     """The name that goes with a uid, or the number where there is none."""
     try:
         return pwd.getpwuid(uid).pw_name
-    except KeyError:
+    except (KeyError, OverflowError):
         return str(uid)

@@ -27,6 +27,8 @@ class Exit(enum.IntEnum):
     PROBLEMS = 11
     NO_FUSE = 12
     HANDLES = 13
+    EVIDENCE = 14
+    ARCHIVE = 15
 
 
 class IsofsError(Exception):
@@ -121,6 +123,20 @@ class HandlesOpen(IsofsError):
     errno = errno.EBUSY
 
 
+class EvidenceFailed(IsofsError):
+    """The evidence could not be written or did not read back; nothing was discarded."""
+
+    exit = Exit.EVIDENCE
+    errno = errno.EIO
+
+
+class ArchiveUnusable(IsofsError):
+    """No such evidence, or the file is no evidence archive, or a damaged one."""
+
+    exit = Exit.ARCHIVE
+    errno = errno.EIO
+
+
 class Problems(IsofsError):
     """A check found an invariant that does not hold."""
 
@@ -151,6 +167,8 @@ BY_CODE: dict[str, type[IsofsError]] = {
         Busy,
         NoFuse,
         HandlesOpen,
+        EvidenceFailed,
+        ArchiveUnusable,
         Problems,
     )
 }

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from isofs.errors import Exit
+from support.archives import contents
 from support.command import error, isoctl_alone, refused
 from support.mount import ALICE, BOB, CAROL, Mounted, Person, isoctl, mounted, mounts_below
 
@@ -143,10 +144,10 @@ def test_what_is_printed_as_kept_can_be_read(mount: Mounted, person: Begin) -> N
     said = mount.isoctl("malicious", str(ALICE), "--yes").out.splitlines()
     evidence = said[1].removeprefix("evidence kept in ")
     readable = Path(said[2].removeprefix("while mounted, read it in "))
-    assert [path.read_text() for path in readable.iterdir()] == ["alice's\n"]
+    assert contents(readable) == {"f": b"alice's\n"}
     assert not Path(evidence).exists()
     mount.umount()
-    assert os.listdir(evidence)
+    assert contents(Path(evidence)) == {"f": b"alice's\n"}
     mount.mount()
 
 

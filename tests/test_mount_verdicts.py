@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from isofs.errors import Exit
+from support.archives import contents, manifest
 from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person
 
 pytestmark = pytest.mark.mount
@@ -107,7 +107,7 @@ class Story:
         return {item["path"]: item for item in done.json["items"]}
 
     def malicious(self, uid: int = ALICE) -> Path:
-        """Discard; main is what it was to the last byte, the user sees it. Returns the evidence's folder."""
+        """Discard; main is what it was to the last byte, the user sees it. Returns the evidence."""
         before = self.everything()
         facts = self.mount.facts("malicious", str(uid), "--yes")
         assert self.everything() == before
@@ -646,12 +646,11 @@ def test_a_malicious_suspect_leaves_evidence_and_nothing_else(story: Story) -> N
     assert story.everything() == before
     evidence = story.malicious()
     assert story.everything() == before
-    contents = {path.read_text() for path in evidence.iterdir() if path.is_file()}
-    assert contents == {"ruined\n", "ruined too\n", "pay up\n"}
-    manifest = json.loads(evidence.with_name(evidence.name + ".json").read_text())
-    assert (manifest["uid"], manifest["reason"]) == (ALICE, "found with the silver")
-    assert {v["path"] for v in manifest["versions"] if v["state"] == "m"} == {"change", "gone/f", "ransom"}
-    assert {b["name"] for b in manifest["bindings"]} >= {"delete", "moved", "gone", "ransom"}
+    assert contents(evidence) == {"change": b"ruined\n", "gone/f": b"ruined too\n", "ransom": b"pay up\n"}
+    told = manifest(evidence)
+    assert (told["about"]["uid"], told["about"]["reason"]) == (ALICE, "found with the silver")
+    assert {v["path"] for v in told["versions"] if v["state"] == "d"} == {"delete"}
+    assert {b["name"] for b in told["bindings"]} >= {"delete", "moved", "gone", "ransom"}
     story.nobody_left()
 
 

@@ -142,7 +142,7 @@ class Merged(TypedDict):
 
 
 class Discarded(TypedDict):
-    """`malicious`: what was thrown away, and where the evidence is kept.
+    """`malicious`: what was thrown away, and the archive that keeps it, if one was wanted.
 
     `readable` is where root can read it as long as this daemon runs.
     """
@@ -206,3 +206,45 @@ class Mounted(TypedDict):
     store: str
     repaired: bool
     pid: int
+
+
+class Archive(TypedDict):
+    """One entry of `evidence list`. If `error` says what is wrong with it, what it would tell is null."""
+
+    name: str
+    path: str
+    size: int
+    user: str | None
+    uid: int | None
+    since: str | None
+    verdict: str | None
+    versions: int | None
+    bytes: int | None
+    error: str | None
+
+
+class Archives(TypedDict):
+    """`evidence list`: the archives in the store."""
+
+    evidence: list[Archive]
+
+
+class Verified(TypedDict):
+    """`evidence verify`: an archive of which every hash is right."""
+
+    path: str
+    user: str | None
+    versions: int
+    contents: int
+    bytes: int
+
+
+class Extracted(TypedDict):
+    """`evidence extract`: what was made below `directory`, and which special files were not."""
+
+    path: str
+    directory: str
+    files: int
+    directories: int
+    links: int
+    left_out: list[str]

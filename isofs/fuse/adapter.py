@@ -94,6 +94,17 @@ class Adapter(pyfuse3.Operations):
         self._directories: dict[int, Directory] = {}
         self._next_directory = 1
         self.settled = trio.Event()  # replaced whenever a verdict ends
+        self._held: set[int] = set()  # subjects that wait though their verdict is not written down yet
+
+    @contextlib.contextmanager
+    def held(self, sid: int) -> Iterator[None]:
+        """Let a subject's calls wait as in a verdict: nothing of it changes meanwhile."""
+        self._held.add(sid)
+        try:
+            yield
+        finally:
+            self._held.discard(sid)
+            self.verdict_ended()
 
     def verdict_ended(self) -> None:
         """Let go on whoever waited for the end of a verdict."""
@@ -124,6 +135,8 @@ class Adapter(pyfuse3.Operations):
             raise FUSEError(errno.EBUSY)
 
     def _in_verdict(self, sid: int) -> bool:
+        if sid in self._held:
+            return True
         subject = self._fs.subjects.get(sid)
         return subject is not None and subject.state in (SubjectState.MERGING, SubjectState.DISCARDING)
 
@@ -182,6 +195,7 @@ class Adapter(pyfuse3.Operations):
         caller, node = await self._caller(ctx), self._node(inode)
         if new.size != 0:
             await copying.copy_big(self._fs, self._fs.suspects.get(ctx.uid, node.sid), node)
+            caller = await self._caller(ctx)  # a verdict may have fallen while a big file was copied
         return _attributes(*calls.setattr(self._fs, caller, node, new, fh))
 
     @answered
@@ -254,6 +268,7 @@ class Adapter(pyfuse3.Operations):
         if handle.sid:
             await self._wait_for_verdict(handle.sid)
             await copying.copy_big(self._fs, handle.sid, handle.node)
+            await self._wait_for_verdict(handle.sid)  # it may have fallen while a big file was copied
         return files.write(self._fs, handle, off, buf)
 
     async def flush(self, fh: int) -> None:

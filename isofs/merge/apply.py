@@ -7,7 +7,6 @@ the root down, then contents, then names, deletions last.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
 from isofs.model.reconcile import Outcome
 from isofs.model.records import MAIN, Decided, SubjectId, SubjectState, Version
-from isofs.model.vectors import G, named
+from isofs.model.vectors import G
 from isofs.store import inodes
 
 
@@ -36,10 +35,11 @@ def innocent(fs: Filesystem, sid: SubjectId) -> Report:
 
 
 def malicious(fs: Filesystem, sid: SubjectId) -> Report:
-    """Discard a suspect's view, keep it as evidence, and end the suspicion."""
+    """Discard a suspect's view, and end the suspicion. Keeps no evidence: `isofs.merge.evidence` collects it before."""
     report = Report()
-    for _ in discard_steps(fs, sid, report):
+    for _ in discard_steps(fs, sid):
         pass
+    fs.store.remove_discarded(sid)
     return report
 
 
@@ -264,57 +264,20 @@ def _taken_names(fs: Filesystem, view: View, obj: Obj) -> list[tuple[Obj, bytes]
     return removed + [(directory, name) for directory, name in obj.links if name.startswith(naming.MOVING)]
 
 
-def discard_steps(
-    fs: Filesystem, sid: SubjectId, report: Report, mapped: frozenset[int] = frozenset()
-) -> Iterator[tuple[int, int]]:
-    """`malicious` step by step: yields (done, total). Handles on the nodes `mapped` never get at main's objects."""
-    subject = fs.subjects[sid]
+def discard_steps(fs: Filesystem, sid: SubjectId, mapped: frozenset[int] = frozenset()) -> Iterator[tuple[int, int]]:
+    """`malicious` step by step: yields (done, total). Handles on the nodes `mapped` never get at main's objects.
+
+    Whoever begins it has written the evidence, or does without. What is thrown away lies aside in the store
+    (`remove_discarded`) when it is done.
+    """
     view = _begin(fs, sid, SubjectState.DISCARDING)
-    name = f"{sid}-{subject.name}-{subject.since.replace(':', '')}".replace("/", "_")
-    fs.store.write_evidence(name + ".json", _manifest(fs, view))
+    fs.store.sync()  # before a folder moves: no power cut may leave versions without contents and without a verdict
     yield 0, 2
     settle.detach_handles(fs, view, mapped)
-    report.evidence = fs.store.keep_as_evidence(sid, name)
+    fs.store.set_aside(sid)
     yield 1, 2
     settle.finish(fs, view, conflicts=False)
     yield 2, 2
-
-
-def _manifest(fs: Filesystem, view: View) -> str:
-    """What the evidence is evidence of: every version and binding, with paths and vectors, as JSON."""
-    subject = fs.subjects[view.sid]
-
-    def path(obj: Obj) -> str | None:
-        found = views.path(fs, view.sid, obj)
-        return None if found is None else os.fsdecode(found)
-
-    document = {
-        "subject": subject.name,
-        "uid": subject.uid,
-        "since": subject.since,
-        "reason": subject.reason,
-        "versions": [
-            {
-                "object": op,
-                "path": path(fs.by_op[op]),
-                "state": version.state,
-                "vector": named(version.vector),
-                "content": version.content,
-            }
-            for op, version in sorted(view.versions.items())
-        ],
-        "bindings": [
-            {
-                "directory": path(fs.by_op[b.directory]),
-                "name": os.fsdecode(b.name),
-                "object": b.op,
-                "replaced": b.replaced,
-                "kept": b.kept,
-            }
-            for b in view.all_bindings()
-        ],
-    }
-    return json.dumps(document, indent=2) + "\n"
 
 
 def needs_attention(fs: Filesystem, view: View) -> list[tuple[Obj, Version, Decided | None]]:

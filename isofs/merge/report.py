@@ -19,10 +19,9 @@ class Item:
 
 @dataclass(slots=True)
 class Report:
-    """Everything that a verdict did. `evidence` is where a malicious subject's versions were kept."""
+    """Everything that a verdict did."""
 
     items: list[Item] = field(default_factory=list)
-    evidence: str | None = None
 
     @property
     def conflicts(self) -> int:

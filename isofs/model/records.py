@@ -24,7 +24,7 @@ class SubjectState(enum.StrEnum):
 
     SUSPECT = "suspect"  # isolated
     MERGING = "merging"  # found innocent; the merge is being applied
-    DISCARDING = "discarding"  # found malicious; versions are being moved to the evidence
+    DISCARDING = "discarding"  # found malicious; the evidence is safe, versions are being removed
     CONFLICTS = "conflicts"  # merged but for objects that wait for a decision; works on main again
     ENDED = "ended"  # nothing waits any more
 

@@ -25,7 +25,7 @@ from isofs.merge.report import Item, Report
 from isofs.model import risks
 from isofs.model.records import MAIN, Subject, SubjectState
 from isofs.model.vectors import Vector, named
-from isofs.service import processes
+from isofs.service import evidence, processes
 from isofs.service.unified import unified
 
 log = logging.getLogger(__name__)
@@ -264,19 +264,31 @@ class Commands:
         }
 
     async def malicious(self, args: Args, progress: Progress) -> Result:
+        """Write the evidence unless `no_evidence`, then discard."""
         async with self._verdict:
             subject = self._subject(args)
             counts = Counter(line.change for line in changed.changes(self._fs, self._view(subject)))
-            report = Report()
-            mapped = await self._mapped(subject)
-            steps = apply.discard_steps(self._fs, subject.sid, report, mapped)
-            await self._carry_out(subject, steps, progress)
-        log.warning("%s is malicious: discarded %s, evidence in %s", subject.name, dict(counts), report.evidence)
+            kept: evidence.Evidence | None = None
+            await self._forget_pages(subject)  # before the subject's calls wait: its pages are written back by calls
+            with self._adapter.held(subject.sid):
+                if not wire.optional(args, "no_evidence", bool):
+                    about = {"counts": dict(counts), "isofs": version()}
+                    kept = await evidence.keep(self._fs, subject, args, about, self._mount, progress)
+                before = 0 if kept is None else 2 * kept.weight
+                mapped = await self._mapped(subject)
+                steps = apply.discard_steps(self._fs, subject.sid, mapped)
+                await self._step(steps, lambda done, total: progress(before + done, before + total))
+            # Not before the subject's calls go on: the kernel holds locks for them.
+            await self._cache.drained()
+            await self._forget_pages(subject)
+            await trio.to_thread.run_sync(self._fs.store.remove_discarded, subject.sid)
+        path = None if kept is None else kept.path
+        log.warning("%s is malicious: discarded %s, evidence: %s", subject.name, dict(counts), path or "none")
         return {
             "user": subject.name,
             "counts": dict(counts),
-            "evidence": report.evidence,
-            "readable": self._readable(report.evidence),
+            "evidence": path,
+            "readable": self._readable(path) if kept is not None and kept.in_store else path,
         }
 
     def _readable(self, kept: str | None) -> str | None:
@@ -295,9 +307,12 @@ class Commands:
         return frozenset(n.id for n in nodes if n.id in found or n.obj.ino in found)
 
     async def _carry_out(self, subject: Subject, steps: Iterator[tuple[int, int]], progress: Progress) -> None:
-        for node in list(self._fs.nodes.values()):
-            if node.sid == subject.sid and node.handles:
-                await self._cache.forget_data(node.id)
+        await self._forget_pages(subject)
+        await self._step(steps, progress)
+        await self._cache.drained()
+        await self._forget_pages(subject)
+
+    async def _step(self, steps: Iterator[tuple[int, int]], progress: Progress) -> None:
         try:
             last = trio.current_time()
             for done, total in steps:
@@ -307,7 +322,9 @@ class Commands:
                     last = trio.current_time()
         finally:
             self._adapter.verdict_ended()
-        await self._cache.drained()
+
+    async def _forget_pages(self, subject: Subject) -> None:
+        """Have the pages of the subject's open files written back and dropped."""
         for node in list(self._fs.nodes.values()):
             if node.sid == subject.sid and node.handles:
                 await self._cache.forget_data(node.id)

@@ -4,8 +4,9 @@ isofs.db             the database
 lock                 held by the one process that has the store open
 versions/SID/NAME    contents of a subject's versions, one inode each, of the object's own type
 bases/NAME           what main had when a diverged object changed for the first time
-evidence/            what malicious subjects left, moved here by their verdict
-staging/             scratch: inodes on their way; emptied when the store is opened
+evidence/            what malicious subjects left: an archive each (isofs.store.archive)
+staging/             scratch: inodes on their way, archives that are being written, what was discarded and is not
+                     removed yet; emptied when the store is opened
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from isofs.model.records import RESERVED, Change, Op, Record, SubjectId
 from isofs.store import inodes
 from isofs.store.inodes import Place
 from isofs.store.rows import Database, open_database
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FOLDERS = (b"versions", b"bases", b"evidence", b"staging")
 
@@ -95,31 +98,27 @@ class Store:
         os.close(self.subjects.pop(sid))
         inodes.remove(Place(self.folders[b"versions"], b"%d" % sid))
 
-    def keep_as_evidence(self, sid: SubjectId, name: str) -> str:
-        """Move a subject's folder to the evidence; returns the path. Repeating it does nothing."""
-        source, to = Place(self.folders[b"versions"], b"%d" % sid), name.encode()
+    def set_aside(self, sid: SubjectId) -> None:
+        """Take a subject's folder out of the versions, whatever its size, for `remove_discarded`.
+
+        Repeating it does nothing.
+        """
+        self.scratch += 1
+        source, to = Place(self.folders[b"versions"], b"%d" % sid), b"discarded-%d-%d" % (sid, self.scratch)
         with contextlib.suppress(KeyError):
             os.close(self.subjects.pop(sid))
         if inodes.exists(source):
-            os.rename(source.name, to, src_dir_fd=source.directory, dst_dir_fd=self.folders[b"evidence"])
-        return os.path.join(self.path, "evidence", name)
+            os.rename(source.name, to, src_dir_fd=source.directory, dst_dir_fd=self.folders[b"staging"])
 
-    def write_evidence(self, name: str, text: str) -> None:
-        """Write a file of this name into the evidence, durable when it returns."""
-        descriptor = os.open(
-            name,
-            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
-            0o600,
-            dir_fd=self.folders[b"evidence"],
-        )
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
+    def remove_discarded(self, sid: SubjectId) -> None:
+        """Remove what was set aside; may take long, and may be left to a thread, or to the next start."""
+        for name in os.listdir(self.folders[b"staging"]):
+            if name.startswith(f"discarded-{sid}-"):
+                _remove_all(Place(self.folders[b"staging"], os.fsencode(name)))
 
     def close(self) -> None:
         for name in os.listdir(self.folders[b"staging"]):
-            inodes.remove(Place(self.folders[b"staging"], os.fsencode(name)))
+            _remove_all(Place(self.folders[b"staging"], os.fsencode(name)))
         self.database.close()
         for descriptor in (*self.subjects.values(), *self.folders.values(), self.root, self.lock):
             os.close(descriptor)
@@ -153,8 +152,20 @@ def open_store(path: str, *, create: bool = True) -> Store:
             raise StoreUnusable(f"the store {path} cannot be opened: {error.strerror}") from error
         raise
     for leftover in os.listdir(folders[b"staging"]):
-        inodes.remove(Place(folders[b"staging"], os.fsencode(leftover)))
+        _remove_all(Place(folders[b"staging"], os.fsencode(leftover)))
     return Store(path, database, lock, root, folders)
+
+
+def _remove_all(place: Place) -> None:
+    """Remove what is there, and what is in it if it is a folder of contents."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        folder = os.open(place.name, _FOLDER, dir_fd=place.directory)
+        try:
+            for name in os.listdir(folder):
+                inodes.remove(Place(folder, os.fsencode(name)))
+        finally:
+            os.close(folder)
+    inodes.remove(place)
 
 
 def _open_root(path: str, create: bool) -> int:
@@ -192,5 +203,4 @@ def _lock(root: int, path: str) -> int:
 def _open_folder(parent: int, name: bytes) -> int:
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(name, flags, dir_fd=parent)
+    return os.open(name, _FOLDER, dir_fd=parent)

@@ -221,12 +221,16 @@ class Demo:
         self._isoctl("malicious", self.mallory.name, "--yes")
         seen = self._seen_by(self.mallory)
         self.teller.claim(f"mallory's work is gone: mallory too sees the tree of before  {seen}", seen.versus(before))
-        evidence = [path for path in self._inside(self.stage.store / "evidence").rglob("*") if path.is_file()]
-        contents = {sha256(path) for path in evidence}
+        (archive,) = self.stage.facts("evidence", "list")["evidence"]
+        self._isoctl("evidence", "verify", archive["name"])
+        into = self.stage.place / "evidence"
+        self._isoctl("evidence", "extract", archive["name"], str(into))
+        unpacked = [path for path in (into / "tree").rglob("*") if path.is_file() and not path.is_symlink()]
+        contents = {sha256(path) for path in unpacked}
         self.teller.claim(
-            f"the evidence is kept, {len(evidence)} files of it: the encrypted trojan, the ransom note",
+            f"the evidence is kept, {len(unpacked)} files of it: the encrypted trojan, the ransom note",
             (
-                *too_few(evidence, 100),
+                *too_few(unpacked, 100),
                 *(f"{what} is not there" for what, content in kept.items() if content not in contents),
             ),
         )
