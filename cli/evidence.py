@@ -12,7 +12,6 @@ import click
 from isoctl import daemon, output
 from isofs.control import mounts, results
 from isofs.errors import ArchiveUnusable, NoMount, UsageError
-from isofs.model.records import RESERVED
 
 _SUFFIX = ".tar.zst"
 
@@ -251,7 +250,10 @@ def _folder(directory: str | None, store: str | None) -> str:
         return f"/proc/{facts['pid']}/root{folder}" if mounts.within(where, folder) else folder
     if where is not None and where in mounted:
         raise UsageError(f"{where} is mounted, and its daemon knows its store: omit --store")
-    path = mounts.real(store) if store is not None else os.path.join(where or "/", os.fsdecode(RESERVED))
+    # No command but this one, and this one only here, needs what starts a daemon.
+    from isofs.service.starting import store_path
+
+    path = store_path(where or "/", None if store is None else mounts.real(store))
     folder = os.path.join(path, "evidence")
     if not os.path.isdir(folder):
         raise NoMount(f"there is no store at {path}: give the right --mount or --store")
