@@ -53,6 +53,10 @@ class UsageError(IsofsError):
     errno = errno.EINVAL
 
 
+class BadConfiguration(UsageError):
+    """The configuration says something that it cannot; the message names the line."""
+
+
 class NoMount(IsofsError):
     """There is no such directory or no isofs mounted there."""
 

@@ -1,0 +1,7 @@
+"""Resolvers: what becomes of a file that both sides changed. Pure; `base` says what one is."""
+
+from __future__ import annotations
+
+from isofs.merge.resolvers import append, database, lineset, mailbox, simple, text
+
+__all__ = ["append", "database", "lineset", "mailbox", "simple", "text"]  # imported, so that they are registered
