@@ -5,6 +5,7 @@ from __future__ import annotations
 import mailbox
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from email.message import EmailMessage
 from pathlib import Path
@@ -58,9 +59,16 @@ def written(kind: str, letters: Iterable[EmailMessage], start: bytes = b"") -> b
         path.write_bytes(start)
         box = KINDS[kind](path)  # type: ignore[arg-type]
         for one in letters:
-            box.add(one)
+            box.add(one if kind == "Babyl" else _enveloped(kind, one))
         box.close()
         return path.read_bytes()
+
+
+def _enveloped(kind: str, one: EmailMessage) -> mailbox.Message:
+    """With a fixed date of delivery, which is otherwise now."""
+    message = {"mbox": mailbox.mboxMessage, "MMDF": mailbox.MMDFMessage}[kind](one)
+    message.set_from("bob@example.org", time.gmtime(1714557600))
+    return message
 
 
 def subjects(kind: str, content: bytes) -> list[str]:

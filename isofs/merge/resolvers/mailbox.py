@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from isofs.merge.resolvers.base import Inputs, Merged, Options, Proposal, Unresolved, register
 from isofs.merge.resolvers.mailfiles import FORMATS, Flags, Format, Mailbox, Message, looks_like_one, put_together
@@ -142,7 +142,7 @@ def _flagged(old: Message | None, first: Message, second: Message, tally: Tally)
     if flags == first.flags:
         return first
     tally.flagged += 1
-    return replace(first, raw=first.with_flags(flags))
+    return first.with_flags(flags)
 
 
 def _bare(message: Message) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 
@@ -103,16 +103,17 @@ class Message:
         body = text[len(self.header) :].strip(b"\r\n")
         return blake2b(b"\0".join((before.strip(), header.strip(), body)), digest_size=20).digest()
 
-    def with_flags(self, flags: Flags) -> bytes:
+    def with_flags(self, flags: Flags) -> Message:
         """The same bytes but for the fields of those flags that are others."""
         if self.babyl:
-            return self._with_labels(flags.get(b"labels", frozenset()))
+            raw = self._with_labels(flags.get(b"labels", frozenset()))
+            return replace(self, raw=raw, head=self.head + len(raw) - len(self.raw))
         raw = self.raw
         for name in _SPELLED:
             wanted = flags.get(name, frozenset())
             if wanted != self.flags.get(name, frozenset()):
                 raw = self._with_field(raw, name, wanted)
-        return raw
+        return replace(self, raw=raw)
 
     def _with_field(self, raw: bytes, name: bytes, flags: frozenset[bytes]) -> bytes:
         head = raw[self.head :]
