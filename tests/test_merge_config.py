@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -139,3 +140,14 @@ def test_what_can_be_named_is_described() -> None:
     assert all(table["using"] in described() for table in tomllib.loads(DEFAULTS)["resolve"])
     with pytest.raises(UnknownResolver):
         resolver("none")
+
+
+def test_the_documentation_has_every_resolver_default_and_option() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "merging.md").read_text()
+    for name, one in described().items():
+        assert f"| `{name}` |" in page
+        assert all(f"| `{name}` | `{option}` |" in page for option in one.options)
+    for rule in defaults():
+        assert f"| {', '.join(f'`{pattern}`' for pattern in rule.patterns)} | `{rule.using.name}`" in page
+    example = page.split("```toml\n")[1].split("```")[0]
+    assert [rule.using.name for rule in parse(example).rules[:3]] == ["append", "set", "external"]

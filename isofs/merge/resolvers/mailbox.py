@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from isofs.merge.resolvers.base import Inputs, Merged, Options, Proposal, Unresolved, register
-from isofs.merge.resolvers.mailfiles import FORMATS, Flags, Format, Mailbox, Message, looks_like_one, put_together
+from isofs.merge.resolvers.mailfiles import FORMATS, Flags, Format, Mailbox, Message, looks_like_one, parts
 
 Messages = Mapping[Hashable, Message]
 
@@ -47,13 +47,14 @@ def _merge(inputs: Inputs, form: Format, base: Mailbox, main: Mailbox, suspect: 
     messages = unite(base.messages, main.messages, suspect.messages, tally)
     prefix = _three_way(base.prefix, main.prefix, suspect.prefix) or main.prefix or suspect.prefix
     suffix = main.suffix or suspect.suffix
-    content = put_together(Mailbox(prefix, messages, suffix), form)
+    together = parts(Mailbox(prefix, messages, suffix), form)
+    content = b"".join((prefix, *together, suffix))
     again = form.read(content)
-    if again is None or [one.exact for one in again.messages] != [one.exact for one in messages]:
+    if again is None or [one.raw for one in again.messages] != together:
         return Unresolved((f"mailbox: put together, the {form.name} messages would read as others",))
     reasons = [
         f"mailbox ({form.name}): {tally.added} messages of {inputs.suspect_name} added, {tally.deleted} deleted, "
-        f"flags of {tally.flagged} merged",
+        f"flags of {tally.flagged} changed",
         *(f"mailbox: {reason}" for reason in tally.review[:10]),
     ]
     if inputs.base is None:
@@ -124,25 +125,27 @@ def _stays(key: Hashable, message: Message, old: Messages, tally: Tally) -> bool
 
 
 def _both(old: Message | None, mine: Message, theirs: Message, tally: Tally) -> list[Message]:
-    if mine.substance == theirs.substance:
-        return [_flagged(old, mine, theirs, tally)]
-    if old is not None and mine.substance == old.substance:
-        return [_flagged(old, theirs, mine, tally)]
-    if old is not None and theirs.substance == old.substance:
-        return [_flagged(old, mine, theirs, tally)]
+    if _bare(mine) == _bare(theirs):
+        return [mine]
+    if mine.substance == theirs.substance or (old is not None and theirs.substance == old.substance):
+        one = _flagged(old, mine, theirs)
+    elif old is not None and mine.substance == old.substance:
+        one = _flagged(old, theirs, mine)
+    else:
+        one = None
+    if one is not None:
+        tally.flagged += one.flags != mine.flags
+        return [one]
     tally.review.append(f"both sides have a message of one id with different contents: both stay ({_told(mine)})")
     return [mine, theirs]
 
 
-def _flagged(old: Message | None, first: Message, second: Message, tally: Tally) -> Message:
+def _flagged(old: Message | None, first: Message, second: Message) -> Message:
     """The first one, or the second if only that was touched, with the flags that both come to."""
     if old is not None and _bare(first) == _bare(old):
         first, second = second, first
     flags = merge_flags({} if old is None else old.flags, first.flags, second.flags)
-    if flags == first.flags:
-        return first
-    tally.flagged += 1
-    return first.with_flags(flags)
+    return first if flags == first.flags else first.with_flags(flags)
 
 
 def _bare(message: Message) -> bytes:

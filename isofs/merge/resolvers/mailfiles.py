@@ -163,13 +163,13 @@ def looks_like_one(content: bytes) -> bool:
     return not content or content.startswith((b"BABYL OPTIONS:", _MMDF)) or _SEPARATOR.match(content) is not None
 
 
-def put_together(box: Mailbox, form: Format) -> bytes:
-    """The file. Of its bytes only the separator after a message that was the last of its file is new."""
-    parts = [
-        message.raw if message.closed or at == len(box.messages) - 1 else form.close(message.raw)
+def parts(box: Mailbox, form: Format) -> list[bytes]:
+    """The messages as they follow each other. New is only the separator after one that was the last of its file."""
+    last = len(box.messages) - 1
+    return [
+        message.raw if message.closed or at == last else form.close(message.raw)
         for at, message in enumerate(box.messages)
     ]
-    return b"".join((box.prefix, *parts, box.suffix))
 
 
 def _fields(header: bytes) -> Iterable[tuple[bytes, bytes]]:
