@@ -41,7 +41,7 @@ _ENVELOPE = (
     rb"From [^\n]{0,300}?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +(?:\d\d? +)?[A-Z][a-z][a-z] +(?:\d\d? +)?"
     rb"(?:\d\d:\d\d(?::\d\d)?[^\n]{0,20}? \d{4}|\d{4} +\d\d:\d\d)[^\n]{0,100}\r?\n"
 )
-_SEPARATOR = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))" + _ENVELOPE)
+_SEPARATOR = re.compile(_ENVELOPE)
 _AFTER_LENGTH = re.compile(rb"(?:\r?\n)*(?:\Z|" + _ENVELOPE + rb")")
 _LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,15})[ \t]*\r?$", re.MULTILINE | re.IGNORECASE)
 _MMDF = b"\1\1\1\1\n"
@@ -226,8 +226,12 @@ def _next_mbox(content: bytes, start: int) -> int:
             while content[at : at + 1] in (b"\r", b"\n"):
                 at += 1
             return at
-    found = _SEPARATOR.search(content, head)
-    return len(content) if found is None else found.start()
+    at = content.find(b"\nFrom ", head)
+    while at >= 0:
+        if (content[at - 1 : at] == b"\n" or content[at - 2 : at] == b"\n\r") and _SEPARATOR.match(content, at + 1):
+            return at + 1
+        at = content.find(b"\nFrom ", at + 1)
+    return len(content)
 
 
 def _close_mbox(raw: bytes) -> bytes:
