@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 from collections import Counter
@@ -11,9 +10,9 @@ from datetime import UTC, datetime
 
 import trio
 
-from isofs.control import mounts, results, wire
+from isofs.control import mounts, wire
 from isofs.engine import changes as changed
-from isofs.engine import checks, facts, suspicion, views
+from isofs.engine import facts, suspicion, views
 from isofs.engine.changes import ChangeLine
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import HandlesOpen, IsofsError, NoSubject, UsageError
@@ -21,36 +20,24 @@ from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply
 from isofs.merge.preview import preview
-from isofs.merge.report import Item, Report
+from isofs.merge.report import Report
 from isofs.model import risks
 from isofs.model.records import MAIN, Subject, SubjectState
-from isofs.model.vectors import Vector, named
-from isofs.service import evidence, processes
-from isofs.service.unified import unified
+from isofs.service import answers, evidence, processes
+
+Result = answers.Result
 
 log = logging.getLogger(__name__)
 
 Args = Mapping[str, object]
 Progress = Callable[[int, int], None]
-Result = dict[str, object]
 
 #: Seconds of work at a stretch, before others are served.
 SLICE = 0.005
 
-#: Larger files are not shown line by line.
-TEXT_LIMIT = 1 << 20
 
 #: Seconds that killed processes may take to let go of their files.
 KILL_PATIENCE = 10.0
-
-_CHANGES = ("added", "modified", "deleted", "renamed", "attributes")
-
-
-def version() -> str:
-    try:
-        return importlib.metadata.version("isofs")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 class Commands:
@@ -99,24 +86,11 @@ class Commands:
             "mount": self._mount,
             "store": self._fs.store.path,
             "pid": os.getpid(),
-            "version": version(),
+            "version": answers.version(),
             "since": self._since,
-            "subjects": [self._described(s) for s in self._fs.subjects.values() if s.state is not SubjectState.ENDED],
-        }
-
-    def _described(self, subject: Subject) -> Result:
-        view = self._view(subject)
-        counts = Counter(line.change for line in changed.changes(self._fs, view))
-        waiting = len(view.versions) if subject.state is SubjectState.CONFLICTS else 0
-        return {
-            "user": subject.name,
-            "uid": subject.uid,
-            "state": subject.state.value,
-            "since": subject.since,
-            "reason": subject.reason,
-            "changed": {change: counts[change] for change in _CHANGES},
-            "bytes": changed.bytes_kept(self._fs, view),
-            "conflicts": waiting,
+            "subjects": [
+                answers.described(self._fs, s) for s in self._fs.subjects.values() if s.state is not SubjectState.ENDED
+            ],
         }
 
     async def suspect(self, args: Args, progress: Progress) -> Result:
@@ -181,7 +155,7 @@ class Commands:
         totals, found = risks.Totals(), []
         async for line, marks in self._marked(self._view(subject), progress):
             totals.add(line.change, marks)
-            found.append({**_change(line), "risks": list(marks)})
+            found.append({**answers.change(line), "risks": list(marks)})
         return {"user": subject.name, "changes": found, "risks": list(risks.whole(totals))}
 
     async def _marked(self, view: View, progress: Progress) -> AsyncIterator[tuple[ChangeLine, tuple[str, ...]]]:
@@ -205,34 +179,10 @@ class Commands:
             if _selected(line, wanted):
                 chosen.append((line, marks))
         for number, (line, marks) in enumerate(chosen):
-            entries.append({**self._difference(view, line), "risks": list(marks)})
+            entries.append({**answers.difference(self._fs, view, line), "risks": list(marks)})
             progress(number + 1, len(chosen))
             await trio.lowlevel.checkpoint()
         return {"user": subject.name, "entries": entries, "risks": list(risks.whole(totals))}
-
-    def _difference(self, view: View, line: ChangeLine) -> Result:
-        result: Result = {
-            "path": wire.path_text(line.path),
-            "change": line.change,
-            "kind": line.kind,
-            "text": None,
-            "old": None,
-            "new": None,
-        }
-        if line.kind not in ("file", "symlink"):
-            return result
-        sides = changed.sides(self._fs, view, line)
-        for key, place in (("old", sides.old), ("new", sides.new)):
-            if place is not None:
-                size, digest = changed.digest(place)
-                result[key] = {"size": size, "sha256": digest}
-        old, new = changed.text_of(sides.old, TEXT_LIMIT), changed.text_of(sides.new, TEXT_LIMIT)
-        if line.kind == "file" and old is not None and new is not None:
-            before = line.path if line.before is None else line.before
-            result["text"] = unified(
-                old, new, None if sides.old is None else before, None if sides.new is None else line.path
-            )
-        return result
 
     async def plan(self, args: Args, progress: Progress) -> Result:
         """What `innocent` would do now. Changes nothing."""
@@ -243,7 +193,8 @@ class Commands:
             "user": subject.name,
             "counts": dict(sorted(Counter(one.item.action for one in planned).items())),
             "items": [
-                {**_item(one.item), "main": _vector(one.main), "suspect": _vector(one.suspect)} for one in planned
+                {**answers.item(one.item), "main": answers.vector(one.main), "suspect": answers.vector(one.suspect)}
+                for one in planned
             ],
         }
 
@@ -259,7 +210,7 @@ class Commands:
         return {
             "user": subject.name,
             "counts": report.counts,
-            "items": [_item(item) for item in report.items],
+            "items": [answers.item(item) for item in report.items],
             "conflicts": report.conflicts,
         }
 
@@ -272,7 +223,7 @@ class Commands:
             await self._forget_pages(subject)  # before the subject's calls wait: its pages are written back by calls
             with self._adapter.held(subject.sid):
                 if not wire.optional(args, "no_evidence", bool):
-                    about = {"counts": dict(counts), "isofs": version()}
+                    about = {"counts": dict(counts), "isofs": answers.version()}
                     kept = await evidence.keep(self._fs, subject, args, about, self._mount, progress)
                 before = 0 if kept is None else 2 * kept.weight
                 mapped = await self._mapped(subject)
@@ -348,8 +299,8 @@ class Commands:
                         "path": wire.path_text(path),
                         "kind": changed.kind_word(obj.kind),
                         "reason": decided.reason if decided is not None else "",
-                        "main": _vector(self._fs.vector(obj)),
-                        "suspect": _vector(version.vector),
+                        "main": answers.vector(self._fs.vector(obj)),
+                        "suspect": answers.vector(version.vector),
                         "version": kept,
                         "readable": self._readable(kept),
                     }
@@ -357,63 +308,11 @@ class Commands:
         return {"conflicts": found}
 
     async def check(self, args: Args, progress: Progress) -> Result:
-        return dict(checked(self._fs))
+        return dict(answers.checked(self._fs))
 
     async def umount(self, args: Args, progress: Progress) -> Result:
         await trio.to_thread.run_sync(self._unmount)
         return {"pid": os.getpid()}
-
-
-def checked(fs: Filesystem) -> results.Checked:
-    """The result of `check` for a file system, live or at rest."""
-    problems = checks.check(fs)
-    every = (*fs.views.values(), *fs.waiting.values())
-
-    def who(sid: int) -> str | None:
-        return fs.subjects[sid].name if sid in fs.subjects else None
-
-    return {
-        "ok": not problems,
-        "checked": {
-            "invariants": len(checks.CHECKS),
-            "objects": len(fs.origins),
-            "versions": sum(len(v.versions) for v in every),
-            "bindings": sum(len(list(v.all_bindings())) for v in every),
-        },
-        "problems": [
-            {
-                "invariant": p.invariant,
-                "subject": who(p.sid),
-                "path": None if p.path is None else wire.path_text(p.path),
-                "problem": p.text,
-            }
-            for p in problems
-        ],
-    }
-
-
-def _change(line: ChangeLine) -> Result:
-    return {
-        "change": line.change,
-        "kind": line.kind,
-        "path": wire.path_text(line.path),
-        "from": None if line.before is None else wire.path_text(line.before),
-        "size": line.size,
-    }
-
-
-def _item(item: Item) -> Result:
-    return {
-        "path": wire.path_text(item.path),
-        "action": item.action,
-        "reason": item.reason,
-        "review": item.review,
-        "as": None if item.aside is None else wire.path_text(item.aside),
-    }
-
-
-def _vector(vector: Vector | None) -> Result | None:
-    return None if vector is None else dict(named(vector))
 
 
 def _selected(line: ChangeLine, wanted: list[bytes]) -> bool:

@@ -6,7 +6,7 @@ import os
 
 from isofs.control import results
 from isofs.engine import recovery
-from isofs.service.commands import checked
+from isofs.service.answers import checked
 from isofs.service.starting import check_directory, store_path
 from isofs.store.folder import open_store
 

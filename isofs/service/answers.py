@@ -1,0 +1,126 @@
+"""What answers say of things: plain values, as they go over the control socket."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import Counter
+
+from isofs.control import results, wire
+from isofs.engine import changes as changed
+from isofs.engine import checks
+from isofs.engine.changes import ChangeLine
+from isofs.engine.state import Filesystem, View
+from isofs.merge.report import Item
+from isofs.model.records import Subject, SubjectState
+from isofs.model.vectors import Vector, named
+from isofs.service.unified import unified
+
+Result = dict[str, object]
+
+#: Larger files are not shown line by line.
+TEXT_LIMIT = 1 << 20
+
+_CHANGES = ("added", "modified", "deleted", "renamed", "attributes")
+
+
+def version() -> str:
+    try:
+        return importlib.metadata.version("isofs")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def described(fs: Filesystem, subject: Subject) -> Result:
+    """A subject, how much was changed, and what waits."""
+    view = fs.view_of(subject.sid)
+    assert view is not None
+    counts = Counter(line.change for line in changed.changes(fs, view))
+    waiting = len(view.versions) if subject.state is SubjectState.CONFLICTS else 0
+    return {
+        "user": subject.name,
+        "uid": subject.uid,
+        "state": subject.state.value,
+        "since": subject.since,
+        "reason": subject.reason,
+        "changed": {change: counts[change] for change in _CHANGES},
+        "bytes": changed.bytes_kept(fs, view),
+        "conflicts": waiting,
+    }
+
+
+def change(line: ChangeLine) -> Result:
+    return {
+        "change": line.change,
+        "kind": line.kind,
+        "path": wire.path_text(line.path),
+        "from": None if line.before is None else wire.path_text(line.before),
+        "size": line.size,
+    }
+
+
+def difference(fs: Filesystem, view: View, line: ChangeLine) -> Result:
+    """What changed within an object: lines of text where both sides are, sizes and hashes."""
+    result: Result = {
+        "path": wire.path_text(line.path),
+        "change": line.change,
+        "kind": line.kind,
+        "text": None,
+        "old": None,
+        "new": None,
+    }
+    if line.kind not in ("file", "symlink"):
+        return result
+    sides = changed.sides(fs, view, line)
+    for key, place in (("old", sides.old), ("new", sides.new)):
+        if place is not None:
+            size, digest = changed.digest(place)
+            result[key] = {"size": size, "sha256": digest}
+    old, new = changed.text_of(sides.old, TEXT_LIMIT), changed.text_of(sides.new, TEXT_LIMIT)
+    if line.kind == "file" and old is not None and new is not None:
+        before = line.path if line.before is None else line.before
+        result["text"] = unified(
+            old, new, None if sides.old is None else before, None if sides.new is None else line.path
+        )
+    return result
+
+
+def item(one: Item) -> Result:
+    return {
+        "path": wire.path_text(one.path),
+        "action": one.action,
+        "reason": one.reason,
+        "review": one.review,
+        "as": None if one.aside is None else wire.path_text(one.aside),
+    }
+
+
+def vector(values: Vector | None) -> Result | None:
+    return None if values is None else dict(named(values))
+
+
+def checked(fs: Filesystem) -> results.Checked:
+    """The result of `check` for a file system, live or at rest."""
+    problems = checks.check(fs)
+    every = (*fs.views.values(), *fs.waiting.values())
+
+    def who(sid: int) -> str | None:
+        return fs.subjects[sid].name if sid in fs.subjects else None
+
+    return {
+        "ok": not problems,
+        "checked": {
+            "invariants": len(checks.CHECKS),
+            "objects": len(fs.origins),
+            "versions": sum(len(v.versions) for v in every),
+            "bindings": sum(len(list(v.all_bindings())) for v in every),
+        },
+        "problems": [
+            {
+                "invariant": p.invariant,
+                "subject": who(p.sid),
+                "path": None if p.path is None else wire.path_text(p.path),
+                "problem": p.text,
+            }
+            for p in problems
+        ],
+    }
