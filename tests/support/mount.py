@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from isoctl.main import main as program
 from isofs.control import client, mounts
 
 #: Users of the tests. They need not exist in the password file.
@@ -41,13 +42,49 @@ class Result:
         return json.loads(self.out)
 
 
-def isoctl(*words: str, timeout: float = 60) -> Result:
-    """Run `isoctl` as a user would."""
-    command = [sys.executable, "-m", "isoctl.main", *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, errors="surrogateescape", timeout=timeout, cwd="/", check=False
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
+def isoctl(*words: str, timeout: float = PATIENCE) -> Result:
+    """Run `isoctl` as a user would, in a process of its own; but it needs not start an interpreter and load modules."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        pid = os.fork()
+        if pid == 0:
+            _be_isoctl(words, out.fileno(), err.fileno())
+        process = os.pidfd_open(pid)
+        try:
+            poll = select.poll()
+            poll.register(process, select.POLLIN)
+            ended = poll.poll(timeout * 1000)
+            if not ended:
+                os.kill(pid, 9)
+            status = os.waitpid(pid, 0)[1]
+            assert ended, f"isoctl {' '.join(words)} hangs"
+        finally:
+            os.close(process)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="surrogateescape"))
+        return Result(os.waitstatus_to_exitcode(status), *texts)
+
+
+def _be_isoctl(words: tuple[str, ...], out: int, err: int) -> NoReturn:
+    code = 70
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for number, descriptor in enumerate((nothing, out, err)):
+            os.dup2(descriptor, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.chdir("/")
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+        try:
+            program.main(list(words))
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
 
 
 @dataclass(frozen=True)
