@@ -51,6 +51,7 @@ EVERY: list[Record] = [
     Touch(1, 1, 1_700_000_000_123_456_789),
     Base(2, 3, "2-3"),
     Decided(1, 2, "keep", Vector.of({G: 3, 1: "d"}), "why", True),
+    Decided(1, 3, "take", Vector.of({G: 3, 1: "m"}), "merged", False, "3.merged", 3),
 ]
 
 
@@ -334,3 +335,39 @@ def test_contents_that_no_row_knows_are_removed_when_the_store_is_opened(with_or
     assert left == {"versions/1/2": b"2", "bases/2-0": b"2-0"}
     assert (tmp_path / "main" / "n").read_bytes() == b"main's"
     recovery.close_filesystem(fs)
+
+
+STORES = Path(__file__).parent / "stores"
+
+#: A record of each kind as the first version wrote them.
+FIRST = [record for record in EVERY if not (isinstance(record, Decided) and record.content)]
+
+
+def stored(path: Path, version: int) -> Path:
+    """A store as an isofs of that version left it."""
+    written(path, [])
+    (path / "isofs.db").unlink()
+    with closing(sqlite3.connect(path / "isofs.db")) as connection:
+        connection.executescript((STORES / f"version-{version}.sql").read_text())
+        connection.execute("PRAGMA journal_mode = WAL")
+    return path
+
+
+def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    with closing(sqlite3.connect(path / "isofs.db")) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: list(connection.execute(f"PRAGMA table_info({name})")) for name in tables}
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_stores_of_older_versions_are_brought_to_this_one(version: int, tmp_path: Path) -> None:
+    path = stored(tmp_path / "old", version)
+    for _ in range(2):
+        store = open_store(str(path))
+        assert list(store.read()) == FIRST
+        store.close()
+    assert columns(path) == columns(written(tmp_path / "new", []))
+
+
+def test_every_older_version_is_stored() -> None:
+    assert {path.name for path in STORES.iterdir()} == {f"version-{n}.sql" for n in range(1, schema.VERSION)}

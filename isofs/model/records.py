@@ -125,7 +125,11 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What a running merge decided of one object (`isofs.model.reconcile.Decision`, as it is kept)."""
+    """What a running merge decided of one object (`isofs.model.reconcile.Decision`, as it is kept).
+
+    `content` names the file in the subject's folder that a resolver made of both sides, when main's count was
+    `seen`.
+    """
 
     sid: SubjectId
     op: Op
@@ -133,6 +137,8 @@ class Decided:
     merged: Vector
     reason: str
     review: bool
+    content: str | None = None
+    seen: int | None = None
 
 
 #: Whatever the store keeps rows of.

@@ -92,7 +92,7 @@ def _base_row(r: Base) -> Row:
 
 
 def _decided_row(r: Decided) -> Row:
-    return r.sid, r.op, r.outcome, to_json(r.merged), r.reason, r.review
+    return r.sid, r.op, r.outcome, to_json(r.merged), r.reason, r.review, r.content, r.seen
 
 
 def _read_subject(r: _Found) -> Subject:
@@ -275,6 +275,8 @@ def _check_version(connection: Connection, path: str) -> None:
         _create(connection)
     elif application != schema.APPLICATION_ID:
         raise StoreUnusable(f"{path} is not the database of an isofs store; give another --store")
+    elif 1 <= version < schema.VERSION:
+        _migrate(connection, version)
     elif version != schema.VERSION:
         raise StoreUnusable(
             f"{path} is a store of version {version}, this isofs reads version {schema.VERSION};"
@@ -296,6 +298,16 @@ def _create(connection: Connection) -> None:
             ],
         )
         connection.exec_driver_sql(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        connection.exec_driver_sql(f"PRAGMA user_version = {schema.VERSION}")
+
+
+def _migrate(connection: Connection, version: int) -> None:
+    """Bring a store of an older version to this one, in one transaction."""
+    with connection.begin():
+        for old in range(version, schema.VERSION):
+            for statement in schema.MIGRATIONS[old]:
+                connection.exec_driver_sql(statement)
+        schema.metadata.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version = {schema.VERSION}")
 
 

@@ -23,8 +23,8 @@ from sqlalchemy import (
     Text,
 )
 
-#: `PRAGMA user_version` of a store that this program reads and writes.
-VERSION = 1
+#: `PRAGMA user_version` of a store that this program reads and writes. Older ones are brought to it (`MIGRATIONS`).
+VERSION = 2
 
 #: `PRAGMA application_id`: "isof" in ASCII, so that `file` and a wrong path are told apart.
 APPLICATION_ID = 0x69736F66
@@ -147,6 +147,8 @@ bases = Table(
 
 # What a running merge decided of each object, written at once when the verdict falls and removed object by
 # object as it is applied: a merge that is killed goes on with the same decisions.
+#   content   file in the subject's folder with what a resolver made of both sides; null if none did
+#   seen      main's count (G) when the resolver read it; null with `content`
 decisions = Table(
     "decisions",
     metadata,
@@ -156,9 +158,16 @@ decisions = Table(
     Column("merged", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("review", Boolean, nullable=False),
+    Column("content", Text),
+    Column("seen", Integer),
     PrimaryKeyConstraint("op", "sid"),
     sqlite_with_rowid=False,
 )
 
 for _column in (origins.c.parent, bindings.c.op, bindings.c.replaced):
     Index(f"{_column.table.name}_{_column.name}", _column, sqlite_where=_column.is_not(None))
+
+#: What brings a store of a version to the next one, before tables and indexes that it lacks are made.
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: ("ALTER TABLE decisions ADD COLUMN content TEXT", "ALTER TABLE decisions ADD COLUMN seen INTEGER"),
+}
