@@ -9,13 +9,11 @@ from typing import Any, BinaryIO
 
 import click
 
-from isoctl import daemon, output
-from isofs.control import mounts, results
-from isofs.errors import ArchiveUnusable, NoMount, UsageError
+from isoctl import daemon, output, stores
+from isofs.control import results
+from isofs.errors import ArchiveUnusable
 
 _SUFFIX = ".tar.zst"
-
-_store_option = click.option("--store", metavar="PATH", help="Where the store is, if --mount DIR isn't mounted.")
 
 
 @click.group()
@@ -27,7 +25,7 @@ def evidence() -> None:
 
 
 @evidence.command("list")
-@_store_option
+@stores.store_option
 @output.json_option
 @click.pass_obj
 def list_(directory: str | None, store: str | None, as_json: bool) -> None:
@@ -93,7 +91,7 @@ def _number(value: object) -> int | None:
 
 @evidence.command()
 @click.argument("archive")
-@_store_option
+@stores.store_option
 @output.json_option
 @click.pass_obj
 def show(directory: str | None, archive: str, store: str | None, as_json: bool) -> None:
@@ -125,7 +123,7 @@ def show(directory: str | None, archive: str, store: str | None, as_json: bool) 
 
 @evidence.command()
 @click.argument("archive")
-@_store_option
+@stores.store_option
 @output.json_option
 @click.pass_obj
 def verify(directory: str | None, archive: str, store: str | None, as_json: bool) -> None:
@@ -153,7 +151,7 @@ def verify(directory: str | None, archive: str, store: str | None, as_json: bool
 @click.option(
     "--attributes", is_flag=True, help="Give owners, modes, ACLs and user attributes back, but no set-id bit."
 )
-@_store_option
+@stores.store_option
 @output.json_option
 @click.pass_obj
 def extract(directory: str | None, archive: str, into: str, attributes: bool, store: str | None, as_json: bool) -> None:
@@ -240,21 +238,4 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 def _folder(directory: str | None, store: str | None) -> str:
     """The folder of archives, as it can be read now, of a mount or of a store whose directory isn't mounted."""
-    where = None if directory is None else mounts.real(directory)
-    mounted = {mount.directory for mount in mounts.mounted()}
-    if store is None and (where is None or where in mounted):
-        where = daemon.mount_point(directory)
-        facts: results.Status = daemon.ask_at(where, "status", {})
-        folder = os.path.join(facts["store"], "evidence")
-        # A mount hides the store that lies under it from all but its daemon.
-        return f"/proc/{facts['pid']}/root{folder}" if mounts.within(where, folder) else folder
-    if where is not None and where in mounted:
-        raise UsageError(f"{where} is mounted, and its daemon knows its store: omit --store")
-    # No command but this one, and this one only here, needs what starts a daemon.
-    from isofs.service.starting import store_path
-
-    path = store_path(where or "/", None if store is None else mounts.real(store))
-    folder = os.path.join(path, "evidence")
-    if not os.path.isdir(folder):
-        raise NoMount(f"there is no store at {path}: give the right --mount or --store")
-    return folder
+    return os.path.join(stores.folder(directory, store), "evidence")

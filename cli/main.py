@@ -11,6 +11,7 @@ import click
 from isoctl import output
 from isoctl.changes import changes
 from isoctl.check import check
+from isoctl.config import config
 from isoctl.conflicts import conflicts
 from isoctl.diff import diff
 from isoctl.evidence import evidence
@@ -98,6 +99,7 @@ for _command in (
     malicious,
     evidence,
     conflicts,
+    config,
     check,
 ):
     main.add_command(_command)

@@ -374,13 +374,14 @@ def test_a_discarded_suspect_leaves_no_conflict(story: Story) -> None:
 
 def test_attributes_on_both_sides_are_a_conflict_too(story: Story) -> None:
     story.alice.write("f", "x")
+    story.alice.chmod("f", 0o644)
     story.suspect()
     story.alice.chmod("f", 0o600)
-    story.dave.write("f", "y")
+    os.chmod(story.mount.path / "f", 0o664)
     assert story.changes() == {("attributes", "f")}
     story.innocent(conflicts=1)
-    assert story.main() == {"f": "y"}
-    assert stat.S_IMODE(story.bob.status("f")[0]) == 0o666
+    assert story.main() == {"f": "x"}
+    assert stat.S_IMODE(story.bob.status("f")[0]) == 0o664
 
 
 def test_the_suspect_renames_a_directory_of_mains_and_main_goes_on_below(story: Story) -> None:

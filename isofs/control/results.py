@@ -248,3 +248,20 @@ class Extracted(TypedDict):
     directories: int
     links: int
     left_out: list[str]
+
+
+class Rule(TypedDict):
+    """A rule of the configuration: files that match a pattern are merged `using` a resolver; no line: a default."""
+
+    pattern: list[str]
+    using: str
+    options: dict[str, str | int | bool]
+    line: int | None
+
+
+class Configuration(TypedDict):
+    """`config show`: the text as it is in the store, and the rules that it makes with the defaults."""
+
+    path: str
+    text: str
+    rules: list[Rule]

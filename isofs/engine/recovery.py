@@ -88,7 +88,7 @@ def _remove_unknown_contents(fs: Filesystem) -> None:
         if view is None:
             fs.store.drop_folder(sid)
             continue
-        known = {v.content for v in view.versions.values()}
+        known = {row.content for rows in (view.versions, view.decisions) for row in rows.values()}
         for name in fs.store.contents(sid):
             if name not in known:
                 inodes.remove(fs.store.content(sid, name))

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from isofs.engine import main, tree, trusted, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
-from isofs.merge import marks, naming, settle
+from isofs.merge import marks, naming, resolving, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
+from isofs.merge.resolving import UNRESOLVED, Resolution
 from isofs.model.reconcile import Outcome
-from isofs.model.records import MAIN, Decided, SubjectId, SubjectState, Version
+from isofs.model.records import MAIN, Decided, Op, SubjectId, SubjectState, Version
 from isofs.model.vectors import G
 from isofs.store import inodes
 
@@ -51,16 +52,25 @@ def resume(fs: Filesystem, sid: SubjectId) -> Report:
 
 
 def merge_steps(
-    fs: Filesystem, sid: SubjectId, report: Report, mapped: frozenset[int] = frozenset()
+    fs: Filesystem,
+    sid: SubjectId,
+    report: Report,
+    mapped: frozenset[int] = frozenset(),
+    resolutions: Mapping[Op, Resolution] = UNRESOLVED,
 ) -> Iterator[tuple[int, int]]:
     """`innocent` step by step: yields (done, total) after each object, when others may be served.
 
-    Handles on the nodes `mapped` get at main's objects only where the suspect's version became main's.
+    Handles on the nodes `mapped` get at main's objects only where the suspect's version became main's. `resolutions`
+    are what resolvers proposed of what both sides changed.
     """
-    view = _begin(fs, sid, SubjectState.MERGING)
+    view = begin_merge(fs, sid, resolutions)
     total = len(view.versions) + sum(len(names) for names in view.bindings.values())
     done, undisturbed = 0, marks.undisturbed(fs, view)
     _report_conflicts(fs, view, report)
+    for decided in [d for d in view.decisions.values() if d.seen is not None]:  # while main is what resolvers read
+        _apply_content(fs, view, decided, report)
+        done += 1
+        yield done, total
     names = Names(fs, view, report)
     for _ in names.place_all():
         done += 1
@@ -86,21 +96,24 @@ def merge_steps(
     yield total, total
 
 
-def _begin(fs: Filesystem, sid: SubjectId, state: SubjectState) -> View:
-    """Write down the verdict and, for a merge, what it decides; nothing if that was done before."""
-    subject = fs.subjects[sid]
-    view = fs.view_of(sid)
-    assert view is not None
-    if subject.state is state:
-        return view
-    batch = Batch(fs)
-    batch.put(replace(subject, state=state))
-    if state is SubjectState.MERGING:
+def begin_merge(fs: Filesystem, sid: SubjectId, resolutions: Mapping[Op, Resolution] = UNRESOLVED) -> View:
+    """Write down the verdict and what it decides of each object; nothing if that was done before."""
+    view = _view(fs, sid)
+    if fs.subjects[sid].state is not SubjectState.MERGING:
+        batch = Batch(fs)
+        batch.put(replace(fs.subjects[sid], state=SubjectState.MERGING))
         for decided in list(view.decisions.values()):
             batch.drop(decided)
         for decided in plan(sid, states(fs, view)):
-            batch.put(decided)
-    batch.commit()
+            batch.put(resolving.decided(fs, view, decided, resolutions.get(decided.op)))
+        batch.commit()
+        resolving.remove_unused(fs, view, resolutions)
+    return view
+
+
+def _view(fs: Filesystem, sid: SubjectId) -> View:
+    view = fs.view_of(sid)
+    assert view is not None
     return view
 
 
@@ -147,16 +160,18 @@ def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report)
     if version is None or outcome in (Outcome.CONFLICT, Outcome.DELETE):
         return
     batch = Batch(fs)
-    if outcome is Outcome.TAKE and settle.overtaken(fs, version):
-        late = replace(decided, outcome=Outcome.CONFLICT.value, reason="main changed it while it was being merged")
+    if outcome is Outcome.TAKE and _overtaken(fs, obj, version, decided):
+        late = replace(decided, outcome=Outcome.CONFLICT.value, reason=resolving.OVERTAKEN, content=None, seen=None)
         batch.put(late)
         batch.commit()
+        settle.remove_unused(fs, decided)
         _report_conflict(fs, view, late, report)
         return
     where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
     if outcome is Outcome.TAKE and obj.ino:
         _take(fs, view, obj, version, decided)
-        report.items.append(Item(where, "took", decided.reason, decided.review))
+        action = "took" if decided.seen is None else "merged"
+        report.items.append(Item(where, action, decided.reason, decided.review))
         batch.drop(version)
     elif outcome is Outcome.TAKE:
         return  # main has deleted it: it comes back with its name
@@ -169,12 +184,24 @@ def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report)
     batch.commit()
     if version.content is not None:
         settle.remove_content(fs, view, obj, version.content)
+    settle.remove_unused(fs, decided)
+
+
+def _overtaken(fs: Filesystem, obj: Obj, version: Version, decided: Decided) -> bool:
+    """Whether main changed since what is about to replace it was decided."""
+    if decided.seen is None:
+        return settle.overtaken(fs, version)
+    return resolving.overtaken(fs, obj, decided)
 
 
 def _take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decided) -> None:
-    """Main's object becomes the suspect's version. Repeating it after a kill does no harm."""
-    assert version.content is not None
-    content = fs.store.content(view.sid, version.content)
+    """Main's object becomes the suspect's version, or what a resolver made of both sides.
+
+    Repeating it after a kill does no harm.
+    """
+    name = decided.content or version.content
+    assert name is not None
+    content = fs.store.content(view.sid, name)
     if not inodes.exists(content):
         return  # renamed into main before the kill
     place, at = tree.located(fs, obj)
@@ -196,10 +223,11 @@ def _take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decid
     with settle.same_times(place.directory):
         main.renameat2(content, place, 0)
     trusted.content_replaced(fs, obj, None, ino)
-    settle.promote(fs, view, obj)
+    if decided.content is None:  # else the kernel keeps pages for the suspect's node that are not main's
+        settle.promote(fs, view, obj)
     settle.lead_on(fs, obj, before)
-    for directory, name in obj.links:
-        settle.expire(fs, directory, name)
+    for directory, known in obj.links:
+        settle.expire(fs, directory, known)
 
 
 def _overwrite(content: inodes.Place, place: inodes.Place) -> None:
@@ -270,7 +298,11 @@ def discard_steps(fs: Filesystem, sid: SubjectId, mapped: frozenset[int] = froze
     Whoever begins it has written the evidence, or does without. What is thrown away lies aside in the store
     (`remove_discarded`) when it is done.
     """
-    view = _begin(fs, sid, SubjectState.DISCARDING)
+    view, subject = _view(fs, sid), fs.subjects[sid]
+    if subject.state is not SubjectState.DISCARDING:
+        batch = Batch(fs)
+        batch.put(replace(subject, state=SubjectState.DISCARDING))
+        batch.commit()
     fs.store.sync()  # before a folder moves: no power cut may leave versions without contents and without a verdict
     yield 0, 2
     settle.detach_handles(fs, view, mapped)

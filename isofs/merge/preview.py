@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from isofs.engine import tree, views
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import naming
+from isofs.merge import naming, resolving
 from isofs.merge.plan import ObjectState, plan
 from isofs.merge.report import Item
+from isofs.merge.resolving import UNRESOLVED, Resolution
 from isofs.model.reconcile import Outcome
-from isofs.model.records import MAIN, Binding, Decided
+from isofs.model.records import MAIN, Binding, Decided, Op
 from isofs.model.vectors import Vector
 
 
@@ -24,9 +25,15 @@ class Planned:
     suspect: Vector | None = None
 
 
-def preview(fs: Filesystem, view: View, states: Iterator[ObjectState]) -> list[Planned]:
-    """Everything that merging a view would do, by path. `states` are those of its versions."""
-    decided = replace(view, decisions={one.op: one for one in plan(view.sid, states)})
+def preview(
+    fs: Filesystem, view: View, states: Iterator[ObjectState], resolutions: Mapping[Op, Resolution] = UNRESOLVED
+) -> list[Planned]:
+    """Everything that merging a view would do, by path. `states` are those of its versions.
+
+    `resolutions` are what resolvers propose of what both sides changed.
+    """
+    decisions = (resolving.decided(fs, view, one, resolutions.get(one.op)) for one in plan(view.sid, states))
+    decided = replace(view, decisions={one.op: one for one in decisions})
     found = [*_contents(fs, decided), *_placed(fs, decided), *_removed(fs, decided)]
     return sorted(found, key=lambda planned: planned.item.path)
 
@@ -50,7 +57,7 @@ def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | N
     if not obj.ino:
         return None  # if it comes back, it does with its name
     if outcome is Outcome.TAKE:
-        return Item(where, "took", decided.reason, decided.review)
+        return Item(where, "took" if decided.seen is None else "merged", decided.reason, decided.review)
     if outcome is Outcome.DELETE and obj.is_dir and not all(naming.left_in(fs, view, obj)):
         return Item(where, "kept", naming.FILLED, True)
     return Item(where, "deleted", decided.reason, decided.review) if outcome is Outcome.DELETE else None

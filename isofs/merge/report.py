@@ -11,7 +11,7 @@ class Item:
     """One thing that a merge did. `aside` is the name given to what could not have its own."""
 
     path: bytes
-    action: str  # took, kept, deleted, renamed, restored, united, conflict
+    action: str  # took, merged, kept, deleted, renamed, restored, united, conflict
     reason: str
     review: bool = False
     aside: bytes | None = None

@@ -107,6 +107,12 @@ def remove_content(fs: Filesystem, view: View, obj: Obj, name: str) -> None:
     inodes.remove(fs.store.content(view.sid, name))
 
 
+def remove_unused(fs: Filesystem, decided: Decided) -> None:
+    """Remove what a resolver made for a decision, if it is not main's by now."""
+    if decided.content is not None:
+        inodes.remove(fs.store.content(decided.sid, decided.content))
+
+
 def _handles(fs: Filesystem, view: View) -> list[Handle]:
     return [h for h in fs.handles.values() if h.sid == view.sid]
 

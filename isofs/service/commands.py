@@ -18,12 +18,13 @@ from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import HandlesOpen, IsofsError, NoSubject, UsageError
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
-from isofs.merge import apply
+from isofs.merge import apply, resolving
 from isofs.merge.preview import preview
 from isofs.merge.report import Report
+from isofs.merge.resolving import Resolution
 from isofs.model import risks
-from isofs.model.records import MAIN, Subject, SubjectState
-from isofs.service import answers, evidence, processes
+from isofs.model.records import MAIN, Op, Subject, SubjectState
+from isofs.service import answers, evidence, processes, resolutions
 
 Result = answers.Result
 
@@ -188,7 +189,9 @@ class Commands:
         """What `innocent` would do now. Changes nothing."""
         subject = self._subject(args)
         view = self._view(subject)
-        planned = preview(self._fs, view, apply.states(self._fs, view))
+        found: dict[Op, Resolution] = {}
+        await resolutions.ask(self._fs, self._cache, view, resolutions.rules(self._fs), found, progress)
+        planned = preview(self._fs, view, apply.states(self._fs, view), found)
         return {
             "user": subject.name,
             "counts": dict(sorted(Counter(one.item.action for one in planned).items())),
@@ -202,10 +205,19 @@ class Commands:
         """Merge, object by object; whoever is not the subject is served in between."""
         async with self._verdict:
             subject = self._subject(args)
-            report = Report()
-            mapped = await self._mapped(subject)
-            steps = apply.merge_steps(self._fs, subject.sid, report, mapped)
-            await self._carry_out(subject, steps, progress)
+            view, using = self._view(subject), resolutions.rules(self._fs)
+            report, found = Report(), dict[Op, Resolution]()
+            await self._forget_pages(subject)  # before the subject's calls wait: its pages are written back by calls
+            try:
+                with self._adapter.held(subject.sid):
+                    await resolutions.ask(self._fs, self._cache, view, using, found, progress, write=True)
+                    mapped = await self._mapped(subject)
+                    steps = apply.merge_steps(self._fs, subject.sid, report, mapped, found)
+                    await self._step(steps, progress)
+            finally:
+                resolving.remove_unused(self._fs, view, found)
+            await self._cache.drained()
+            await self._forget_pages(subject)
         log.warning("%s is innocent: %s", subject.name, report.counts)
         return {
             "user": subject.name,
@@ -256,12 +268,6 @@ class Commands:
         inos = {number for n in nodes for number in (n.id, n.obj.ino)}
         found = await trio.to_thread.run_sync(processes.mapped, self._mount, inos)
         return frozenset(n.id for n in nodes if n.id in found or n.obj.ino in found)
-
-    async def _carry_out(self, subject: Subject, steps: Iterator[tuple[int, int]], progress: Progress) -> None:
-        await self._forget_pages(subject)
-        await self._step(steps, progress)
-        await self._cache.drained()
-        await self._forget_pages(subject)
 
     async def _step(self, steps: Iterator[tuple[int, int]], progress: Progress) -> None:
         try:

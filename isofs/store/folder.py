@@ -1,6 +1,7 @@
 """The store's folder: where the database and the contents lie, and who has it open.
 
 isofs.db             the database
+config.toml          what the operator configured; not there until then
 lock                 held by the one process that has the store open
 versions/SID/NAME    contents of a subject's versions, one inode each, of the object's own type
 bases/NAME           what main had when a diverged object changed for the first time
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 
 from isofs.errors import StoreUnusable
 from isofs.model.records import RESERVED, Change, Op, Record, SubjectId
-from isofs.store import inodes
+from isofs.store import configuration, inodes
 from isofs.store.inodes import Place
 from isofs.store.rows import Database, open_database
 
@@ -90,6 +91,10 @@ class Store:
         place = Place(self.beside, b"%d" % self.scratch)
         inodes.remove(place)
         return place
+
+    def configuration(self) -> str:
+        """What the operator configured; empty if nothing was."""
+        return configuration.read(self.root, self.path)
 
     def drop_folder(self, sid: SubjectId) -> None:
         """Remove a subject's folder and whatever is in it."""

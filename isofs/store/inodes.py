@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Mapping
 from typing import NamedTuple
 
 #: ioctl FICLONE of linux/fs.h: share the blocks of another file.
@@ -100,22 +101,27 @@ def xattrs(place: Place) -> dict[str, bytes]:
 def copy_attributes(source: Place, to: Place) -> None:
     """Owner, mode, extended attributes, ACLs and times (access and modification) of `source`."""
     at = lstat(source)
-    os.chown(to.name, at.st_uid, at.st_gid, dir_fd=to.directory, follow_symlinks=False)
-    wanted, there = xattrs(source), xattrs(to)
-    for name in there.keys() - wanted.keys():
-        with contextlib.suppress(OSError):
-            os.removexattr(to.path, name, follow_symlinks=False)
-    for name, value in wanted.items():
-        if there.get(name) != value:
-            _set_xattr(to, name, value)
-    if not stat.S_ISLNK(at.st_mode):
-        chmod(to, stat.S_IMODE(at.st_mode))
+    set_attributes(to, at.st_mode, at.st_uid, at.st_gid, xattrs(source))
     os.utime(
         to.name,
         ns=(at.st_atime_ns, at.st_mtime_ns),
         dir_fd=to.directory,
         follow_symlinks=False,
     )
+
+
+def set_attributes(to: Place, mode: int, uid: int, gid: int, wanted: Mapping[str, bytes]) -> None:
+    """Give an inode this owner, the permission bits of `mode` (which has its type), these extended attributes only."""
+    os.chown(to.name, uid, gid, dir_fd=to.directory, follow_symlinks=False)
+    there = xattrs(to)
+    for name in there.keys() - wanted.keys():
+        with contextlib.suppress(OSError):
+            os.removexattr(to.path, name, follow_symlinks=False)
+    for name, value in wanted.items():
+        if there.get(name) != value:
+            _set_xattr(to, name, value)
+    if not stat.S_ISLNK(mode):
+        chmod(to, stat.S_IMODE(mode))
 
 
 def _set_xattr(to: Place, name: str, value: bytes) -> None:

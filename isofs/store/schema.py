@@ -147,8 +147,8 @@ bases = Table(
 
 # What a running merge decided of each object, written at once when the verdict falls and removed object by
 # object as it is applied: a merge that is killed goes on with the same decisions.
-#   content   file in the subject's folder with what a resolver made of both sides; null if none did
-#   seen      main's count (G) when the resolver read it; null with `content`
+#   content   file in the subject's folder with what a resolver made of both sides; null if nothing had to be made
+#   seen      main's change time in ns when a resolver read it; null if none was asked, or none merged it
 decisions = Table(
     "decisions",
     metadata,

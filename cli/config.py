@@ -1,0 +1,153 @@
+"""isoctl config: which files merges give to which resolver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+import click
+
+from isoctl import daemon, output, stores
+from isofs.control import results
+from isofs.errors import BadConfiguration, UsageError
+
+_NEW = """\
+# Which files are merged by which resolver: the first rule that matches. The rules below come before the
+# defaults, which `isoctl config show` lists. For example:
+#
+# [[resolve]]
+# pattern = ["audit/**", "access.log"]
+# using = "append"
+"""
+
+
+@click.group()
+def config() -> None:
+    """Show, check and edit which files merges give to which resolver.
+
+    It counts from the next verdict on.
+    """
+
+
+@config.command()
+@stores.store_option
+@output.json_option
+@click.pass_obj
+def show(directory: str | None, store: str | None, as_json: bool) -> None:
+    """Show the rules in their order: those of the configuration, then the defaults."""
+    from isofs.merge import config as rules
+
+    with _opened(directory, store) as (path, root):
+        text = _read(root, path)
+        parsed = rules.parse(text, _shown(path))
+    found: list[results.Rule] = [
+        {"pattern": list(rule.patterns), "using": rule.using.name, "options": dict(rule.options), "line": rule.line}
+        for rule in parsed.rules
+    ]
+    facts: results.Configuration = {"path": _shown(path), "text": text, "rules": found}
+    if as_json:
+        output.document(facts)
+        return
+    for rule in found:
+        origin = "default" if rule["line"] is None else f"line {rule['line']}"
+        options = "".join(f" {key}={value}" for key, value in rule["options"].items())
+        output.line(f"{origin:<8}  {rule['using']:<9}  {', '.join(rule['pattern'])}{options}")
+
+
+@config.command()
+@click.argument("file", required=False)
+@stores.store_option
+@click.pass_obj
+def check(directory: str | None, file: str | None, store: str | None) -> None:
+    """Check the configuration, or FILE (- for standard input) before it becomes one."""
+    from isofs.merge import config as rules
+
+    if file is not None:
+        name, text = _given(file)
+    else:
+        with _opened(directory, store) as (path, root):
+            name, text = _shown(path), _read(root, path)
+    rules.parse(text, name)
+    output.line(f"{name} is all right")
+
+
+@config.command()
+@click.option("--from", "file", metavar="FILE", help="Take what is in FILE (- for standard input); ask no editor.")
+@stores.store_option
+@click.pass_obj
+def edit(directory: str | None, file: str | None, store: str | None) -> None:
+    """Edit the configuration with $VISUAL or $EDITOR.
+
+    What has an error is not saved: on a terminal you can go on editing.
+    """
+    from isofs.merge import config as rules
+    from isofs.store import configuration
+
+    with _opened(directory, store) as (path, root):
+        before = _read(root, path)
+        if file is not None:
+            name, text = _given(file)
+            rules.parse(text, name)
+        else:
+            text = _edited(before or _NEW, _shown(path))
+        if text in (before, _NEW):
+            output.line("nothing was changed")
+            return
+        configuration.write(root, path, text)
+    output.line(f"saved {_shown(path)}")
+
+
+def _edited(text: str, name: str) -> str:
+    from isofs.merge import config as rules
+
+    if not output.can_ask():
+        raise UsageError("there is no terminal to edit on: give --from FILE")
+    while True:
+        text = click.edit(text, extension=".toml", require_save=False) or text
+        try:
+            rules.parse(text, name)
+        except BadConfiguration as error:
+            output.warn(str(error))
+            if not click.confirm("Edit it again?", default=True, err=True):
+                raise
+        else:
+            return text
+
+
+def _given(file: str) -> tuple[str, str]:
+    """What a file on the command line is called, and its text."""
+    try:
+        if file == "-":
+            return "standard input", sys.stdin.buffer.read().decode()
+        with open(file, "rb") as opened:
+            return file, opened.read().decode()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} is no text in UTF-8") from None
+
+
+def _read(root: int, path: str) -> str:
+    from isofs.store import configuration
+
+    return configuration.read(root, path)
+
+
+def _shown(path: str) -> str:
+    from isofs.store import configuration
+
+    return os.path.join(path, configuration.NAME)
+
+
+@contextlib.contextmanager
+def _opened(directory: str | None, store: str | None) -> Iterator[tuple[str, int]]:
+    """The folder of the store, and its descriptor."""
+    daemon.need_root()
+    path = stores.folder(directory, store)
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield path, root
+    finally:
+        os.close(root)

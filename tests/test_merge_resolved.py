@@ -1,0 +1,283 @@
+"""What resolvers make of both sides becomes main's, whole or not at all, and only of what main still is."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from isofs.engine import checks, recovery, suspicion
+from isofs.engine.state import Caller
+from isofs.merge import apply, config, resolving
+from isofs.merge.plan import is_conflict, plan
+from isofs.merge.preview import preview
+from isofs.merge.report import Report
+from isofs.merge.resolving import Resolution
+from isofs.model.records import Change, Op
+from isofs.store.folder import Store, open_store
+from support.engine import Kernel, Walker, killed
+
+ALICE, BOB = Caller(1001, 100, 1, 0o022), Caller(1002, 100, 2, 0o022)
+SID = 1
+
+BASE = b"one\ntwo\nthree\nfour\nfive\n"
+HERS = BASE.replace(b"five", b"alice's")
+HIS = BASE.replace(b"one", b"bob's")
+BOTH = HERS.replace(b"one", b"bob's")
+
+
+class World:
+    """An engine over a directory with one file, alice isolated, and what both do to it."""
+
+    def __init__(self, path: Path, *, links: int = 1) -> None:
+        os.umask(0)
+        self.path = path
+        path.mkdir()
+        self.file = path / "file"
+        self.file.write_bytes(BASE)
+        for number in range(1, links):
+            os.link(self.file, path / f"link-{number}")
+        self.fs = recovery.open_filesystem(open_store(str(path / ".isofs")), str(path))
+        kernel = Kernel(self.fs)
+        self.alice, self.bob = Walker(kernel, ALICE), Walker(kernel, BOB)
+        suspicion.suspect(self.fs, ALICE.uid, "alice", "", "2026-01-02T03:04:05Z")
+
+    def write(self, user: Walker, content: bytes, path: bytes = b"file") -> None:
+        user.write(path, content, os.O_WRONLY | os.O_TRUNC)
+
+    def ask(self, rules: str = "", *, write: bool = True) -> dict[Op, Resolution]:
+        fs, view, using = self.fs, self.fs.views[SID], config.parse(rules)
+        found = {}
+        for op in [one.op for one in plan(SID, apply.states(fs, view)) if is_conflict(one)]:
+            with resolving.gathered(fs, view, op, using) as sides:
+                assert sides is not None
+                to = fs.store.content(SID, f"{op}.merged") if write else None
+                found[op] = resolving.propose(sides, using, "alice", to)
+        return found
+
+    def planned(self, rules: str = "") -> list[object]:
+        view = self.fs.views[SID]
+        found = preview(self.fs, view, apply.states(self.fs, view), self.ask(rules, write=False))
+        return [one.item for one in found]
+
+    def innocent(self, found: dict[Op, Resolution] | None = None) -> Report:
+        report = Report()
+        for _ in apply.merge_steps(self.fs, SID, report, resolutions=self.ask() if found is None else found):
+            pass
+        return report
+
+    def waiting(self) -> list[bytes]:
+        return [
+            Path(os.fsdecode(self.fs.store.content(sid, version.content).path)).read_bytes()
+            for sid, view in self.fs.waiting.items()
+            for version in view.versions.values()
+            if version.content is not None
+        ]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "main")
+
+
+def contest(world: World) -> None:
+    world.write(world.alice, HERS)
+    world.write(world.bob, HIS)
+
+
+def test_both_sides_lines_are_merged(world: World) -> None:
+    contest(world)
+    planned = world.planned()
+    report = world.innocent()
+    assert world.file.read_bytes() == BOTH
+    assert [(item.path, item.action) for item in report.items] == [(b"file", "merged")]
+    assert report.items == planned
+    assert not world.waiting()
+    assert not os.listdir(world.path / ".isofs/versions")
+    assert not checks.check(world.fs)
+
+
+def test_the_merged_file_is_as_git_would_have_it(world: World, tmp_path: Path) -> None:
+    contest(world)
+    world.innocent()
+    for name, content in (("his", HIS), ("base", BASE), ("hers", HERS)):
+        (tmp_path / name).write_bytes(content)
+    command = ["git", "merge-file", "-p", tmp_path / "his", tmp_path / "base", tmp_path / "hers"]
+    git = subprocess.run(command, capture_output=True, check=True)
+    assert world.file.read_bytes() == git.stdout
+
+
+def test_attributes_are_merged_as_well(world: World) -> None:
+    contest(world)
+    world.alice.chmod(b"file", 0o755)
+    world.bob.set_xattr(b"file", "user.his", b"1")
+    world.innocent()
+    assert world.file.stat().st_mode & 0o7777 == 0o755
+    assert os.getxattr(world.file, "user.his") == b"1"
+
+
+@pytest.mark.parametrize("contents", [True, False])
+def test_an_attribute_that_both_changed_is_a_conflict(world: World, contents: bool) -> None:
+    if contents:
+        contest(world)
+    world.alice.chmod(b"file", 0o755)
+    world.bob.chmod(b"file", 0o600)
+    report = world.innocent()
+    assert [item.action for item in report.items] == ["conflict"]
+    assert "both changed the permissions" in report.items[0].reason
+    assert (world.file.read_bytes(), world.waiting()) == ((HIS, [HERS]) if contents else (BASE, [BASE]))
+    assert not checks.check(world.fs)
+
+
+def test_one_changed_the_attributes_and_one_the_content(world: World) -> None:
+    world.alice.chmod(b"file", 0o755)
+    world.write(world.bob, HIS)
+    world.innocent()
+    assert world.file.read_bytes() == HIS
+    assert world.file.stat().st_mode & 0o7777 == 0o755
+
+
+def test_both_sides_ended_equal(world: World) -> None:
+    world.write(world.alice, HERS)
+    world.write(world.bob, HERS)
+    assert [item.action for item in world.innocent().items] == ["merged"]
+    assert world.file.read_bytes() == HERS
+
+
+def test_directories_that_ended_equal(world: World) -> None:
+    world.bob.mkdir(b"d")
+    world.alice.chmod(b"d", 0o700)
+    world.bob.chmod(b"d", 0o700)
+    assert [item.action for item in world.innocent().items] == ["merged"]
+    assert (world.path / "d").stat().st_mode & 0o7777 == 0o700
+
+
+def test_directories_that_differ_wait(world: World) -> None:
+    world.bob.mkdir(b"d")
+    world.alice.chmod(b"d", 0o700)
+    world.bob.chmod(b"d", 0o711)
+    assert [item.action for item in world.innocent().items] == ["conflict"]
+    assert (world.path / "d").stat().st_mode & 0o7777 == 0o711
+    assert not checks.check(world.fs)
+
+
+def test_what_cannot_be_merged_waits_and_main_is_left_alone(world: World) -> None:
+    contest(world)
+    world.write(world.bob, HIS.replace(b"five", b"bob's too"))
+    planned = world.planned()
+    report = world.innocent()
+    assert [item.action for item in report.items] == ["conflict"]
+    assert report.items == planned
+    assert world.file.read_bytes() == HIS.replace(b"five", b"bob's too")
+    assert world.waiting() == [HERS]
+    assert not checks.check(world.fs)
+
+
+def test_the_configuration_says_who_is_asked(world: World) -> None:
+    contest(world)
+    rules = '[[resolve]]\npattern = "file"\nusing = "same"\n'
+    assert [item.action for item in world.innocent(world.ask(rules)).items] == ["conflict"]
+    assert world.file.read_bytes() == HIS
+
+
+Late = Callable[[World], None]
+
+#: What a trusted user may do between what the resolver read and what the merge does.
+LATER: list[Late] = [
+    lambda world: world.write(world.bob, b"later\n"),
+    lambda world: world.bob.chmod(b"file", 0o600),
+    lambda world: world.bob.unlink(b"file"),
+    lambda world: world.bob.rename(b"file", b"elsewhere"),
+]
+
+
+@pytest.mark.parametrize("late", LATER)
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_main_became_meanwhile_is_not_replaced(world: World, late: Late, begun: bool) -> None:
+    contest(world)
+    found = world.ask()
+    if not begun:
+        late(world)
+    merge = apply.merge_steps(world.fs, SID, Report(), resolutions=found)
+    if begun:
+        apply.begin_merge(world.fs, SID, found)  # and others are served before the first object
+        late(world)
+    before = {path.name: path.read_bytes() for path in world.path.iterdir() if path.is_file()}
+    for _ in merge:
+        pass
+    after = {path.name: path.read_bytes() for path in world.path.iterdir() if path.is_file()}
+    assert after.items() >= before.items()
+    assert HERS in [*after.values(), *world.waiting()]
+    assert not checks.check(world.fs)
+
+
+@pytest.mark.parametrize("links", [1, 2])
+def test_a_merge_cut_off_anywhere_is_finished(tmp_path: Path, links: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right before and right after each write of the store."""
+    for stop in itertools.count():
+        world = World(tmp_path / str(stop), links=links)
+        contest(world)
+        if not _innocent_until(world, stop, monkeypatch):
+            assert stop > 4
+            return
+        killed(world.fs)
+        before = world.file.read_bytes()
+        assert before in (HIS, BOTH)
+        world.fs = recovery.open_filesystem(open_store(str(world.path / ".isofs")), str(world.path))
+        unfinished = recovery.unfinished(world.fs)
+        for sid in unfinished:
+            apply.resume(world.fs, sid)
+        if unfinished:
+            assert [file.read_bytes() for file in world.path.iterdir() if file.is_file()] == [BOTH] * links
+        assert not checks.check(world.fs), f"after {stop}"
+        recovery.close_filesystem(world.fs)
+
+
+def _innocent_until(world: World, stop: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Merge, and be cut off before the write of this number (even) or after it (odd). Whether that came."""
+    write, writes = Store.write, itertools.count()
+
+    def cut(store: Store, changes: list[Change]) -> None:
+        number = next(writes)
+        if number < stop // 2 or stop % 2:
+            write(store, changes)
+        if number == stop // 2:
+            raise CutError
+
+    found = world.ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", cut)
+        try:
+            world.innocent(found)
+        except CutError:
+            return True
+    return False
+
+
+class CutError(Exception):
+    """The moment of a kill."""
+
+
+def test_who_has_it_open_goes_on_with_main(world: World) -> None:
+    opened = world.alice.open(b"file", os.O_RDWR)
+    contest(world)
+    world.innocent()
+    assert opened.read() == BOTH
+    opened.write(0, b"ALICE")
+    assert world.file.read_bytes() == b"ALICE" + BOTH[5:]
+    opened.close()
+
+
+def test_what_a_database_needs_beside_it(world: World) -> None:
+    world.bob.write(b"x.db", BASE, os.O_CREAT | os.O_WRONLY)
+    world.write(world.alice, HERS, b"x.db")
+    world.write(world.bob, HIS, b"x.db")
+    world.alice.write(b"x.db-wal", b"hers", os.O_CREAT | os.O_WRONLY)
+    rules = '[[resolve]]\npattern = "*.db"\nusing = "external"\noptions = { command = "true" }\n'
+    assert [one.using for one in world.ask(rules).values()] == ["external"]
+    (found,) = (resolution.sides.companions for resolution in world.ask().values())
+    assert found == {b"-wal": b"x.db-wal"}

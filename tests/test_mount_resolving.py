@@ -1,0 +1,195 @@
+"""Files that both sides changed, on a real mount: what resolvers make of them, and who says which are asked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from isofs.errors import Exit
+from support.merging import database, letter, query, subjects, written
+from support.mount import ALICE, BOB, Mounted, Person, isoctl
+
+pytestmark = pytest.mark.mount
+
+Begin = Callable[[int], Person]
+
+BASE = "one\ntwo\nthree\nfour\nfive\n"
+HERS = BASE.replace("five", "alice's")
+HIS = BASE.replace("one", "bob's")
+BOTH = HERS.replace("one", "bob's")
+
+
+@pytest.fixture(autouse=True)
+def unconfigured(mount: Mounted) -> Iterator[None]:
+    """The mount is another test's as well."""
+    yield
+    (mount.backing / ".isofs/config.toml").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def alice(person: Begin) -> Person:
+    return person(ALICE)
+
+
+@pytest.fixture
+def bob(person: Begin) -> Person:
+    return person(BOB)
+
+
+def test_what_trusted_users_have_in_their_caches(mount: Mounted, alice: Person, bob: Person) -> None:
+    """Who has read a file before the merge reads the merged one after it; also under another name, also opened."""
+    bob.write("f", BASE)
+    bob.write("several", BASE)
+    bob.link("several", "link")
+    mount.facts("suspect", str(ALICE))
+    for name in ("f", "several"):
+        alice.write(name, HERS)
+        bob.write(name, HIS)
+    size = bob.status("f")[4]
+    for name in ("f", "several", "link"):
+        assert bob.read(name) == HIS
+    planned = mount.facts("plan", str(ALICE))["items"]
+    merged = mount.facts("innocent", str(ALICE))
+    assert merged["counts"] == {"merged": 2}
+    reasons = [(item["path"], item["reason"]) for item in merged["items"]]
+    assert sorted(reasons) == sorted((item["path"], item["reason"]) for item in planned)
+    for name in ("f", "several", "link"):
+        assert bob.read(name) == alice.read(name) == BOTH
+        assert (mount.backing / name).read_text() == BOTH
+    assert bob.status("f")[4] == len(BOTH) != size
+    alice.append("several", "six\n")
+    assert bob.read("link") == BOTH + "six\n"
+
+
+def test_one_side_replaces_a_file_of_several_names(mount: Mounted, alice: Person, bob: Person) -> None:
+    """Nothing to resolve: main's inode gets the suspect's content, and nobody's cache keeps the old one."""
+    bob.write("several", BASE)
+    bob.link("several", "link")
+    mount.facts("suspect", str(ALICE))
+    alice.write("several", HERS)
+    assert (bob.read("several"), bob.read("link")) == (BASE, BASE)
+    mount.facts("innocent", str(ALICE))
+    assert (bob.read("several"), bob.read("link")) == (HERS, HERS)
+    assert bob.status("link")[4] == len(HERS)
+
+
+def test_a_mailbox_that_both_wrote_to(mount: Mounted, alice: Person, bob: Person) -> None:
+    """bob gets a letter and deletes one; alice, isolated, files another: no letter is lost, none is doubled."""
+    start = written("mbox", [letter(number) for number in range(3)])
+    bob.write("box.mbox", start.decode())
+    mount.facts("suspect", str(ALICE))
+    alice.write("box.mbox", written("mbox", [letter("hers")], start).decode())
+    bob.write("box.mbox", written("mbox", [letter(0), letter(2), letter("his")]).decode())
+    merged = mount.facts("innocent", str(ALICE))
+    assert merged["counts"] == {"merged": 1}
+    assert subjects("mbox", bob.read("box.mbox").encode()) == ["0", "2", "his", "hers"]
+
+
+def test_a_database_that_both_wrote_to(mount: Mounted, alice: Person, bob: Person) -> None:
+    path = mount.path / "stock.db"
+    path.write_bytes(database("CREATE TABLE t (id INTEGER PRIMARY KEY, n); INSERT INTO t VALUES (1, 1), (2, 2);"))
+    path.chmod(0o666)
+    mount.path.chmod(0o777)
+    mount.facts("suspect", str(ALICE))
+    for person, sql in ((alice, "UPDATE t SET n = 20 WHERE id = 2"), (bob, "INSERT INTO t VALUES (3, 3)")):
+        person(subprocess.run, ["sqlite3", "-bail", str(path), sql], check=True)
+    assert mount.facts("innocent", str(ALICE))["counts"] == {"merged": 1}
+    assert query(path.read_bytes(), "SELECT id, n FROM t ORDER BY id") == ["1|1", "2|20", "3|3"]
+
+
+SAME = '[[resolve]]\npattern = "*.conf"\nusing = "same"\n'
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Callable[[str], str]:
+    """A file with rules."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "rules.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_the_configuration_decides(mount: Mounted, alice: Person, bob: Person, rules: Callable[[str], str]) -> None:
+    for name in ("a.conf", "a.txt"):
+        bob.write(name, BASE)
+    mount.facts("suspect", str(ALICE))
+    for name in ("a.conf", "a.txt"):
+        alice.write(name, HERS)
+        bob.write(name, HIS)
+    saved = mount.isoctl("config", "edit", "--from", rules(SAME))
+    assert (saved.code, saved.err) == (0, "")
+    shown = mount.facts("config", "show")
+    assert shown["text"] == SAME
+    assert shown["rules"][0] == {"pattern": ["*.conf"], "using": "same", "options": {}, "line": 1}
+    assert shown["rules"][-1]["line"] is None
+    done = mount.isoctl("innocent", str(ALICE), "--json")
+    assert done.code == Exit.CONFLICTS
+    assert {item["path"]: item["action"] for item in done.json["items"]} == {"a.conf": "conflict", "a.txt": "merged"}
+    mount.facts("malicious", str(ALICE), "--yes", "--no-evidence")
+
+
+def test_a_configuration_with_an_error_is_refused_and_not_used(
+    mount: Mounted, alice: Person, bob: Person, rules: Callable[[str], str]
+) -> None:
+    bob.write("f", BASE)
+    mount.facts("suspect", str(ALICE))
+    alice.write("f", HERS)
+    bob.write("f", HIS)
+    wrong = rules('[[resolve]]\npattern = "*"\nusing = "magic"\n')
+    for words in (("edit", "--from", wrong), ("check", wrong)):
+        done = mount.isoctl("config", *words)
+        assert done.code == Exit.USAGE
+        assert "line 3: there is no resolver 'magic'" in done.err
+    assert mount.facts("config", "show")["text"] == ""
+    # Somebody wrote it with an editor of their own.
+    (mount.backing / ".isofs/config.toml").write_text('using = "magic"')
+    for words in (("innocent", str(ALICE)), ("plan", str(ALICE)), ("config", "show"), ("config", "check")):
+        done = mount.isoctl(*words)
+        assert done.code == Exit.USAGE, done
+        assert "config.toml, line 1: there is no setting 'using'" in done.err
+    assert (alice.read("f"), bob.read("f")) == (HERS, HIS)
+    (mount.backing / ".isofs/config.toml").unlink()
+    mount.facts("innocent", str(ALICE))
+    assert bob.read("f") == BOTH
+
+
+def test_the_configuration_of_what_is_not_mounted(mount: Mounted, rules: Callable[[str], str]) -> None:
+    mount.umount()
+    try:
+        assert isoctl("config", "edit", "--store", str(mount.path / ".isofs"), "--from", rules(SAME)).code == 0
+        assert isoctl("--mount", str(mount.path), "config", "check").code == 0
+        shown = isoctl("--mount", str(mount.path), "config", "show")
+        assert shown.out.splitlines()[0] == "line 1    same       *.conf"
+    finally:
+        mount.mount()
+    assert mount.facts("config", "show")["text"] == SAME
+
+
+def test_no_editor_without_a_terminal(mount: Mounted) -> None:
+    done = mount.isoctl("config", "edit")
+    assert done.code == Exit.USAGE
+    assert "--from FILE" in done.err
+
+
+def test_an_editor(mount: Mounted, tmp_path: Path) -> None:
+    """What it leaves is saved if it is all right; on a terminal it can be mended."""
+    editor = tmp_path / "editor"
+    editor.write_text(f'#!/bin/sh\ncat {tmp_path}/next > "$1"\n')
+    editor.chmod(0o755)
+    (tmp_path / "next").write_text(SAME)
+    environment = os.environ | {"VISUAL": str(editor)}
+    command = f"{sys.executable} -m isoctl.main --mount {mount.path} config edit"
+    for _ in range(2):
+        script = subprocess.run(
+            ["script", "-qec", command, "/dev/null"], env=environment, capture_output=True, check=True
+        )
+    assert b"nothing was changed" in script.stdout
+    assert mount.facts("config", "show")["text"] == SAME
