@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from isoctl import output
 from isofs.model import risks
@@ -16,12 +16,16 @@ def after(names: Iterable[str]) -> str:
 
 
 def summary(each: Iterable[Iterable[str]], whole: Iterable[str], *, before: str = "") -> None:
-    """Print a line for every mark that was set: how often, and what it says. Nothing where none was."""
+    """Print the lines of `summarised`."""
+    for line in summarised(each, whole):
+        output.line(f"{before}{line}")
+
+
+def summarised(each: Iterable[Iterable[str]], whole: Iterable[str]) -> Iterator[str]:
+    """A line for every mark that was set: how often, and what it says. Nothing where none was."""
     counted = Counter(name for names in each for name in names)
     for name in (*risks.WORDS, *(name for name in counted if name not in risks.WORDS)):
         if counted[name]:
-            output.line(
-                f"{before}risk  {name}: {output.plural(counted[name], 'change')}: {risks.WORDS.get(name, name)}"
-            )
+            yield f"risk  {name}: {output.plural(counted[name], 'change')}: {risks.WORDS.get(name, name)}"
     for name in whole:
-        output.line(f"{before}risk  {name}: {risks.WORDS.get(name, name)}")
+        yield f"risk  {name}: {risks.WORDS.get(name, name)}"

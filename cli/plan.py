@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from isoctl import daemon, output, users
+from isoctl import daemon, marks, output, users
 from isofs.control import results
 
 
@@ -21,7 +21,7 @@ def plan(directory: str | None, user: str, vectors: bool, as_json: bool) -> None
     """Show what `innocent` would do with the work of USER, and why. Changes nothing.
 
     How much by directory first, then every object and name. What a rule decides but somebody should look at is
-    marked for review.
+    marked for review; what is worth a look has its marks in brackets.
     """
     facts: results.Planned = daemon.ask(directory, "plan", {"uid": users.subject(user).uid})
     if as_json:
@@ -37,8 +37,9 @@ def _text(facts: results.Planned, vectors: bool) -> Iterator[str]:
         directories[os.path.dirname(item["path"]) or "."][item["action"]] += 1
     for name, counts in sorted(directories.items()):
         yield f"    {name}: {output.counts(counts)}"
+    yield from marks.summarised((item["risks"] for item in facts["items"]), facts["risks"])
     for item in facts["items"]:
-        yield output.merge_item(item)
+        yield output.merge_item(item) + marks.after(item["risks"])
         if vectors:
             yield f"          main {_vector(item['main'])}; suspect {_vector(item['suspect'])}"
 

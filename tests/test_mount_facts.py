@@ -229,6 +229,15 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
         "entries": [{**flat("path", "change", "kind", "text"), "old": content, "new": content, "risks": []}],
         "risks": [],
     }
+    (dimension,) = mount.facts("plan", str(ALICE))["items"][0]["suspect"].keys() - {"G"}
+    vector = flat("G", dimension)
+    item = {**flat("path", "action", "reason", "review", "as"), "main": vector, "suspect": vector, "risks": []}
+    assert keys(mount.facts("plan", str(ALICE))) == {
+        **flat("user"),
+        "counts": flat("conflict"),
+        "items": [item],
+        "risks": [],
+    }
     done = mount.isoctl("innocent", str(ALICE), "--json")
     assert done.code == Exit.CONFLICTS
     assert keys(done.json) == {

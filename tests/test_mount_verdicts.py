@@ -297,11 +297,13 @@ def test_a_plan_is_what_the_merge_does(story: Story) -> None:
     story.alice.write("new", "alice's\n")
     story.bob.write("both", "bob's\n")
     story.bob.write("new", "bob's\n")
+    story.alice.write(".bashrc", "alice's\n")
     before, seen = story.everything(), story.changes()
     plan = story.mount.facts("plan", str(ALICE))
     assert (story.everything(), story.changes()) == (before, seen)
     planned = {item["path"]: item for item in plan["items"]}
     assert {path: item["action"] for path, item in planned.items()} == {
+        ".bashrc": "took",
         "both": "conflict",
         "gone": "deleted",
         "left": "took",
@@ -310,9 +312,13 @@ def test_a_plan_is_what_the_merge_does(story: Story) -> None:
     }
     assert planned["new"]["as"] == f"new.isofs-{ALICE}"
     assert planned["both"]["main"]["G"] == 1
+    assert planned["both"]["reason"].startswith("both changed it, main once since the suspect's copy: text: ")
+    marked = [c for c in story.mount.facts("changes", str(ALICE))["changes"] if c["risks"]]
+    assert [(c["path"], c["risks"]) for c in marked] == [(".bashrc", planned[".bashrc"]["risks"])]
     shown = story.mount.isoctl("plan", str(ALICE), "-v").out
-    assert shown.startswith(f"{ALICE}: 1 conflict, 1 deleted, 2 renamed, 1 took\n")
+    assert shown.startswith(f"{ALICE}: 1 conflict, 1 deleted, 2 renamed, 2 took\n")
     assert "main G=1" in shown
+    assert f"[{', '.join(planned['.bashrc']['risks'])}]" in shown
     items = story.innocent(conflicts=1)
     assert {path: item["action"] for path, item in items.items()} == {p: i["action"] for p, i in planned.items()}
 

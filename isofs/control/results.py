@@ -105,11 +105,11 @@ class Diff(TypedDict):
     risks: list[str]
 
 
-#: What a merge did with one object or name; `action` is took, kept, deleted, renamed, conflict,
-#: united or restored, and `as` is the name that something was put aside under.
+#: What a merge did with one object or name; `action` is took, merged, kept, deleted, renamed,
+#: conflict, united or restored, and `as` is the name that something was put aside under.
 Item = TypedDict("Item", {"path": str, "action": str, "reason": str, "review": bool, "as": str | None})
 
-#: What a merge would do, with the version vectors of both sides where there are any.
+#: What a merge would do, with the version vectors of both sides where there are any, and the risks of the change.
 PlannedItem = TypedDict(
     "PlannedItem",
     {
@@ -120,16 +120,18 @@ PlannedItem = TypedDict(
         "as": str | None,
         "main": dict[str, object] | None,
         "suspect": dict[str, object] | None,
+        "risks": list[str],
     },
 )
 
 
 class Planned(TypedDict):
-    """`plan`: what `innocent` would do now."""
+    """`plan`: what `innocent` would do now; `risks` are those of all changes together."""
 
     user: str
     counts: dict[str, int]
     items: list[PlannedItem]
+    risks: list[str]
 
 
 class Merged(TypedDict):

@@ -18,9 +18,10 @@ from isofs.model.vectors import Vector
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One thing that the merge would do, and of an object with a version the vectors that say so."""
+    """One thing that the merge would do to an object, and where there is a version of it the vectors that say so."""
 
     item: Item
+    op: Op
     main: Vector | None = None
     suspect: Vector | None = None
 
@@ -44,7 +45,7 @@ def _contents(fs: Filesystem, view: View) -> Iterator[Planned]:
         obj = fs.by_op[decided.op]
         item = _content(fs, view, obj, decided)
         if item is not None:
-            yield Planned(item, fs.vector(obj), view.versions[decided.op].vector)
+            yield Planned(item, obj.op, fs.vector(obj), view.versions[decided.op].vector)
 
 
 def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | None:
@@ -74,7 +75,7 @@ def _placed(fs: Filesystem, view: View) -> Iterator[Planned]:
             item = _known_name(fs, view, binding, obj) if obj.ino else _new_name(fs, view, binding, obj)
             if item is not None:
                 version = view.version(obj.op)
-                yield Planned(item, fs.vector(obj), None if version is None else version.vector)
+                yield Planned(item, obj.op, fs.vector(obj), None if version is None else version.vector)
 
 
 def _known_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | None:
@@ -124,4 +125,5 @@ def _removed(fs: Filesystem, view: View) -> Iterator[Planned]:
             continue
         if naming.will_leave(fs, view, binding, there) and there.op not in view.placed | view.decisions.keys():
             above = views.path(fs, MAIN, fs.by_op[binding.directory])
-            yield Planned(Item(above + b"/" + binding.name if above else binding.name, "deleted", naming.ONE_NAME))
+            path = above + b"/" + binding.name if above else binding.name
+            yield Planned(Item(path, "deleted", naming.ONE_NAME), there.op)

@@ -77,4 +77,14 @@ def _both_exist(main: Vector, suspect: Vector, subject: int) -> Decision:
         return Decision(Outcome.KEEP, main, "main's version includes the suspect's")
     if dominates(padded, main):
         return Decision(Outcome.TAKE, padded, "only the suspect changed it")
-    return Decision(Outcome.CONFLICT, main.replace(subject, "m"), "main and the suspect both changed it")
+    reason = f"both changed it, main {_since(main, suspect)}"
+    return Decision(Outcome.CONFLICT, main.replace(subject, "m"), reason)
+
+
+def _since(main: Vector, suspect: Vector) -> str:
+    """What happened to main after the suspect's copy, in words."""
+    count, seen = main[G], suspect.get(G, 0)
+    if isinstance(count, int) and isinstance(seen, int) and count > seen:
+        times = {1: "once", 2: "twice"}.get(count - seen, f"{count - seen} times")
+        return f"{times} since the suspect's copy"
+    return "by a merge of another user's work"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
+from collections.abc import Collection
 
 from isofs.control import results, wire
 from isofs.engine import changes as changed
 from isofs.engine import checks
 from isofs.engine.changes import ChangeLine
 from isofs.engine.state import Filesystem, View
+from isofs.merge.preview import Planned
 from isofs.merge.report import Item
+from isofs.model import risks
 from isofs.model.records import Subject, SubjectState
 from isofs.model.vectors import Vector, named
 from isofs.service.unified import unified
@@ -91,6 +94,16 @@ def item(one: Item) -> Result:
         "reason": one.reason,
         "review": one.review,
         "as": None if one.aside is None else wire.path_text(one.aside),
+    }
+
+
+def planned(one: Planned, marks: Collection[str]) -> Result:
+    """An item of a plan: what would be done, the vectors that say so, and the risks of the change."""
+    return {
+        **item(one.item),
+        "main": vector(one.main),
+        "suspect": vector(one.suspect),
+        "risks": [name for name in risks.WORDS if name in marks],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
@@ -192,13 +192,15 @@ class Commands:
         found: dict[Op, Resolution] = {}
         await resolutions.ask(self._fs, self._cache, view, resolutions.rules(self._fs), found, progress)
         planned = preview(self._fs, view, apply.states(self._fs, view), found)
+        totals, marked = risks.Totals(), defaultdict[Op, set[str]](set)
+        async for line, marks in self._marked(view, progress):
+            totals.add(line.change, marks)
+            marked[line.op].update(marks)
         return {
             "user": subject.name,
             "counts": dict(sorted(Counter(one.item.action for one in planned).items())),
-            "items": [
-                {**answers.item(one.item), "main": answers.vector(one.main), "suspect": answers.vector(one.suspect)}
-                for one in planned
-            ],
+            "items": [answers.planned(one, marked[one.op]) for one in planned],
+            "risks": list(risks.whole(totals)),
         }
 
     async def innocent(self, args: Args, progress: Progress) -> Result:
