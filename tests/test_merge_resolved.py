@@ -281,3 +281,34 @@ def test_what_a_database_needs_beside_it(world: World) -> None:
     assert [one.using for one in world.ask(rules).values()] == ["external"]
     (found,) = (resolution.sides.companions for resolution in world.ask().values())
     assert found == {b"-wal": b"x.db-wal"}
+
+
+def sparse(world: World, user: Walker, size: int, first: bytes) -> None:
+    """A file of this size that begins in this way."""
+    world.write(user, first)
+    user.truncate(b"file", size)
+
+
+@pytest.mark.parametrize(
+    ("rules", "action", "reason"),
+    [
+        ("", "conflict", "text: what both sides started from was not kept"),
+        ('[[resolve]]\npattern = "*"\nusing = "same"\n', "conflict", "same: main and suspect"),
+        ('[[resolve]]\npattern = "*"\nusing = "mailbox"\n', "conflict", "same: main and alice"),
+    ],
+)
+def test_what_is_too_large_is_not_read(world: World, rules: str, action: str, reason: str) -> None:
+    size = 70 << 20
+    sparse(world, world.bob, size, b"start")
+    sparse(world, world.alice, size, HERS)
+    sparse(world, world.bob, size, HIS)
+    (item,) = world.innocent(world.ask(rules)).items
+    assert (item.action, reason in item.reason) == (action, True), item.reason
+
+
+def test_large_files_that_ended_equal(world: World) -> None:
+    size = 70 << 20
+    sparse(world, world.bob, size, b"start")
+    sparse(world, world.alice, size, HERS)
+    sparse(world, world.bob, size, HERS)
+    assert [item.action for item in world.innocent().items] == ["merged"]

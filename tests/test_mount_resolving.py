@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from isofs.control import client, mounts
 from isofs.errors import Exit
+from isofs.service import locks
 from support.merging import database, letter, query, subjects, written
 from support.mount import ALICE, BOB, Mounted, Person, isoctl
 
@@ -193,3 +198,72 @@ def test_an_editor(mount: Mounted, tmp_path: Path) -> None:
         )
     assert b"nothing was changed" in script.stdout
     assert mount.facts("config", "show")["text"] == SAME
+
+
+LOCKS: dict[str, Callable[[int, int], None]] = {"fcntl": fcntl.lockf, "flock": fcntl.flock, "dot": lambda fd, how: None}
+
+
+@pytest.mark.parametrize("way", LOCKS)
+def test_who_has_a_mailbox_locked_is_waited_for(mount: Mounted, alice: Person, bob: Person, way: str) -> None:
+    """A mail program at work is not disturbed, and what it delivers meanwhile is merged as well."""
+    start = written("mbox", [letter(1)])
+    bob.write("box.mbox", start.decode())
+    mount.facts("suspect", str(ALICE))
+    alice.write("box.mbox", written("mbox", [letter("hers")], start).decode())
+    bob.append("box.mbox", written("mbox", [letter("his")]).decode())
+    path, lock = mount.path / "box.mbox", mount.path / "box.mbox.lock"
+    begun, told = threading.Event(), list[Any]()
+
+    def decide() -> None:
+        call = client.call(
+            mounts.socket_for(str(mount.path)), "innocent", {"uid": ALICE}, progress=lambda done, total: begun.set()
+        )
+        told.append(call)
+
+    verdict = threading.Thread(target=decide)
+    with open(path, "r+b") as box:
+        LOCKS[way](box.fileno(), fcntl.LOCK_EX)
+        if way == "dot":
+            lock.touch()
+        verdict.start()
+        assert begun.wait(30)
+        box.seek(0, os.SEEK_END)
+        box.write(written("mbox", [letter("late")]))
+        box.flush()
+        assert not told
+        LOCKS[way](box.fileno(), fcntl.LOCK_UN)
+        lock.unlink(missing_ok=True)
+        verdict.join()
+    assert told[0]["counts"] == {"merged": 1}
+    assert subjects("mbox", path.read_bytes()) == ["1", "his", "late", "hers"]
+
+
+def test_what_stays_locked_stays_a_conflict(mount: Mounted, alice: Person, bob: Person) -> None:
+    bob.write("f", BASE)
+    mount.facts("suspect", str(ALICE))
+    alice.write("f", HERS)
+    bob.write("f", HIS)
+    with open(mount.path / "f", "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "locked" in mount.facts("plan", str(ALICE))["items"][0]["reason"]
+        done = mount.isoctl("innocent", str(ALICE), "--json")
+    assert done.code == Exit.CONFLICTS
+    assert "a program has it locked for writing" in done.json["items"][0]["reason"]
+    assert (mount.path / "f").read_text() == HIS
+
+
+def test_locks_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:
+    """Those of writers on the file itself, not of readers, nor of other files."""
+    at = os.stat(tmp_path)
+    device = (os.major(at.st_dev), os.minor(at.st_dev))
+    with (
+        open(tmp_path / "w", "wb") as writer,
+        open(tmp_path / "r", "wb+") as reader,
+        open(tmp_path / "n", "wb") as none,
+    ):
+        inodes = [os.fstat(file.fileno()).st_ino for file in (writer, reader, none)]
+        fcntl.lockf(writer, fcntl.LOCK_EX)
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        assert locks.locked(device, inodes) == {inodes[0]}
+        assert locks.locked((device[0], device[1] + 1), inodes) == set()
+    assert locks.locked(device, inodes) == set()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -20,8 +20,8 @@ from isofs.errors import CallError
 from isofs.merge.config import Config
 from isofs.merge.plan import is_conflict
 from isofs.merge.resolvers.attributes import Attributes, merge_attributes
-from isofs.merge.resolvers.base import LIMIT, Inputs, Merged, Proposal, Unresolved
-from isofs.merge.resolvers.choosing import candidates
+from isofs.merge.resolvers.base import LIMIT, UNREAD, Inputs, Merged, Proposal, Unresolved
+from isofs.merge.resolvers.choosing import Rule, candidates
 from isofs.model.reconcile import Outcome
 from isofs.model.records import MAIN, Decided, Op, Version
 from isofs.model.vectors import G
@@ -127,6 +127,17 @@ def _beside(fs: Filesystem, view: View, obj: Obj, path: bytes, rules: Config) ->
                         yield ending, name + ending
 
 
+def has_lock_file(fs: Filesystem, obj: Obj, rules: Config) -> bool:
+    """Whether main has a lock file beside the object, as programs that write files of its kind make them."""
+    for directory, name in views.parents(fs, MAIN, obj):
+        for rule in candidates(rules.rules, name):
+            for ending in rule.using.lock_files:
+                with contextlib.suppress(OSError, CallError):
+                    if tree.child(fs, directory, name + ending) is not None:
+                        return True
+    return False
+
+
 def propose(sides: Sides, rules: Config, suspect_name: str, to: Place | None = None) -> Resolution:
     """What the first rule that fits makes of the states. Blocks: it reads, merges, and writes what came out `to` there.
 
@@ -136,8 +147,10 @@ def propose(sides: Sides, rules: Config, suspect_name: str, to: Place | None = N
     attributes = merge_attributes(base, sides.main.attributes, sides.suspect.attributes)
     if isinstance(attributes, str):
         return Resolution(sides, Unresolved((attributes,)), "attributes")
-    if sides.main.descriptor < 0 or sides.size > LIMIT:
-        return _propose_unread(sides, rules, attributes)
+    asked = candidates(rules.rules, sides.path)
+    limit = max((rule.using.limit for rule in asked if rule.using.limit < UNREAD), default=0)
+    if sides.main.descriptor < 0 or sides.size > max(limit, LIMIT):
+        return _propose_unread(sides, asked, attributes)
     using, proposal = _propose(sides, rules, suspect_name)
     if not isinstance(proposal, Merged) or to is None:
         return Resolution(sides, proposal, using)
@@ -153,7 +166,7 @@ def _propose(sides: Sides, rules: Config, suspect_name: str) -> tuple[str, Propo
     return rule.using.name, rule.propose(replace(inputs, companions=needed))
 
 
-def _propose_unread(sides: Sides, rules: Config, attributes: Attributes) -> Resolution:
+def _propose_unread(sides: Sides, rules: Sequence[Rule], attributes: Attributes) -> Resolution:
     """Of what has no content, or too much to be held: equal sides, and resolvers that look at nothing."""
     main, suspect = sides.main, sides.suspect
     equal = main.at.st_rdev == suspect.at.st_rdev and _equal(main.descriptor, suspect.descriptor)
@@ -161,11 +174,12 @@ def _propose_unread(sides: Sides, rules: Config, attributes: Attributes) -> Reso
         return Resolution(sides, Merged(b"", ("both sides ended equal",)), "same")
     if main.descriptor < 0:
         return Resolution(sides, Unresolved(("only files are merged",)), "same")
-    rule = next(iter(candidates(rules.rules, sides.path)), None)
-    refusal = None if rule is None else rule.using.refuses_unread(sides.size, base=sides.base is not None)
-    if rule is None or refusal is not None:
-        using = "same" if rule is None else rule.using.name
-        return Resolution(sides, Unresolved((refusal or "no rule is for it",)), using)
+    if not rules:
+        return Resolution(sides, Unresolved(("no rule is for it",)), "same")
+    rule = rules[0]
+    refusal = rule.using.refuses_unread(sides.size, base=sides.base is not None)
+    if refusal is not None:
+        return Resolution(sides, Unresolved((refusal,)), rule.using.name)
     inputs = Inputs(sides.path, None, b"", b"", "main", "suspect")
     return Resolution(sides, rule.using.function(inputs, rule.using.settings(rule.options)), rule.using.name)
 

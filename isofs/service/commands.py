@@ -189,8 +189,8 @@ class Commands:
         """What `innocent` would do now. Changes nothing."""
         subject = self._subject(args)
         view = self._view(subject)
-        found: dict[Op, Resolution] = {}
-        await resolutions.ask(self._fs, self._cache, view, resolutions.rules(self._fs), found, progress)
+        found = dict[Op, Resolution]()
+        await resolutions.ask(self._fs, self._cache, view, resolutions.rules(self._fs), self._mount, found, progress)
         planned = preview(self._fs, view, apply.states(self._fs, view), found)
         totals, marked = risks.Totals(), defaultdict[Op, set[str]](set)
         async for line, marks in self._marked(view, progress):
@@ -209,10 +209,12 @@ class Commands:
             subject = self._subject(args)
             view, using = self._view(subject), resolutions.rules(self._fs)
             report, found = Report(), dict[Op, Resolution]()
-            await self._forget_pages(subject)  # before the subject's calls wait: its pages are written back by calls
+            # Before the subject's calls wait: they do so for seconds only, and its pages are written back by calls.
+            await resolutions.let_go(self._fs, view, using, self._mount, progress)
+            await self._forget_pages(subject)
             try:
                 with self._adapter.held(subject.sid):
-                    await resolutions.ask(self._fs, self._cache, view, using, found, progress, write=True)
+                    await resolutions.ask(self._fs, self._cache, view, using, self._mount, found, progress, write=True)
                     mapped = await self._mapped(subject)
                     steps = apply.merge_steps(self._fs, subject.sid, report, mapped, found)
                     await self._step(steps, progress)

@@ -48,6 +48,11 @@ def mapped(mount: str, inodes: Iterable[int]) -> set[int]:
     return found & set(inodes)
 
 
+def device_of(mount: str) -> tuple[int, int]:
+    """The device number of a mount, as the kernel tells it of locks and mappings: (0, 0) where nobody sees it."""
+    return _identity(mount)[0]
+
+
 def _identity(mount: str) -> tuple[tuple[int, int], set[int]]:
     """The device number of a mount and the ids that it has in the namespaces of processes."""
     device, ids = (0, 0), set()

@@ -17,6 +17,9 @@ Options = Mapping[str, Value]
 #: What most resolvers take of one side: they work in memory, on three contents at once.
 LIMIT = 64 << 20
 
+#: The limit of those that look at no content.
+UNREAD = 1 << 62
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -103,7 +106,7 @@ class Resolver:
 
     `function` does it, `fits` tells cheaply whether one content is of the kind that it reads. `limit` is the size
     from which a side is refused unread. `companions` are what is added to the file's name for files without
-    which its content is incomplete.
+    which its content is incomplete, `lock_files` what is added for files that programs make while they write it.
     """
 
     name: str
@@ -114,6 +117,7 @@ class Resolver:
     options: Mapping[str, Option] = field(default_factory=dict)
     limit: int = LIMIT
     companions: tuple[bytes, ...] = ()
+    lock_files: tuple[bytes, ...] = ()
 
     def refuses_unread(self, size: int, *, base: bool) -> str | None:
         """Why sides of this size, with or without a base, are refused before they are read; None if they are not."""
@@ -144,12 +148,14 @@ def register(
     options: Mapping[str, Option] | None = None,
     limit: int = LIMIT,
     companions: tuple[bytes, ...] = (),
+    lock_files: tuple[bytes, ...] = (),
 ) -> Callable[[Callable[[Inputs, Options], Proposal]], Callable[[Inputs, Options], Proposal]]:
     """Make a function the resolver `name`. A name is given once."""
 
     def add(function: Callable[[Inputs, Options], Proposal]) -> Callable[[Inputs, Options], Proposal]:
         assert name not in _REGISTRY, name
-        _REGISTRY[name] = Resolver(name, description, function, needs_base, fits, options or {}, limit, companions)
+        given = options or {}
+        _REGISTRY[name] = Resolver(name, description, function, needs_base, fits, given, limit, companions, lock_files)
         return function
 
     return add

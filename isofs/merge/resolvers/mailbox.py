@@ -31,6 +31,7 @@ class Tally:
     needs_base=False,
     fits=lambda content, options: looks_like_one(content),
     limit=512 << 20,
+    lock_files=(b".lock",),
 )
 def merge_mailboxes(inputs: Inputs, options: Options) -> Proposal:
     """Main's order, with the suspect's new messages after those that they followed, or at the end."""
