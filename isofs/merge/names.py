@@ -103,14 +103,15 @@ class Names:
             return False
         given = self._given(binding, name)
         if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
-            (main.rmdir if there[0].is_dir else main.unlink)(self.fs, directory, name, by=self.view.sid)
+            self._remove(directory, name, there[0])
         if source is None:
             main.link(self.fs, obj, directory, name, by=self.view.sid)
         else:
             main.rename(self.fs, *source, directory, name, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, *source)
         settle.expire(self.fs, directory, name)
-        self._report_name(binding, directory, name, "renamed", naming.renamed_from(before))
+        done = ("took", naming.LINKED) if source is None else ("renamed", naming.renamed_from(before))
+        self._report_name(binding, directory, name, *done)
         self._done(given)
         return True
 
@@ -123,12 +124,7 @@ class Names:
             return True
         assert version.content is not None
         there = tree.child(fs, directory, binding.name)
-        if (
-            there is not None
-            and there[0].is_dir
-            and obj.is_dir
-            and not naming.will_leave(self.fs, self.view, binding, there[0])
-        ):
+        if there is not None and there[0].is_dir and obj.is_dir and naming.stays(self.fs, self.view, binding, there[0]):
             self._unite(binding, obj, there[0])
             return True
         name = self._name_for(binding, directory, there and there[0])
@@ -140,7 +136,7 @@ class Names:
         found = inodes.lstat(content)
         occupied = tree.child(fs, directory, name)
         if occupied is not None:  # deleted by the suspect: its place is taken over
-            (main.rmdir if occupied[0].is_dir else main.unlink)(fs, directory, name, by=view.sid)
+            self._remove(directory, name, occupied[0])
         decided = view.decisions.get(obj.op)
         announced = replace(
             fs.origins[obj.op],
@@ -219,16 +215,17 @@ class Names:
             found = tree.child(self.fs, directory, name)
             if found is None:
                 continue
-            obj, path = found[0], views.path(self.fs, MAIN, found[0]) or b""
-            if obj.is_dir:
-                self._clear(obj)
-            (main.rmdir if obj.is_dir else main.unlink)(self.fs, directory, name, by=self.view.sid)
+            if found[0].is_dir:
+                self._clear(found[0])
+            self._remove(directory, name, found[0])
             settle.expire(self.fs, directory, name)
-            decided = self.view.decisions.get(obj.op)
-            if decided is None:
-                self.report.items.append(Item(path, "deleted", naming.ONE_NAME))
-            else:
-                self.report.items.append(Item(path, "deleted", decided.reason, decided.review))
+
+    def _remove(self, directory: Obj, name: bytes, obj: Obj) -> None:
+        """Delete what main has under a name, as the suspect did, and say so if that was its last one."""
+        path, decided = views.path(self.fs, MAIN, obj) or b"", self.view.decisions.get(obj.op)
+        (main.rmdir if obj.is_dir else main.unlink)(self.fs, directory, name, by=self.view.sid)
+        if decided is not None and not obj.ino:
+            self.report.items.append(Item(path, "deleted", decided.reason, decided.review))
 
     def _report_name(
         self, binding: Binding, directory: Obj, name: bytes, action: str, reason: str, review: bool = False

@@ -18,6 +18,7 @@ MOVING = b".isofs-moving-"
 # Why a name is dealt with as it is, in the words of plans and reports.
 MADE = "the suspect made it"
 ONE_NAME = "the suspect removed this name"
+LINKED = "the suspect gave it this name as well"
 UNITED = "both made a directory of this name"
 BESIDE = "main has something else under this name: put beside it"
 FILLED = "the suspect deleted the directory, main has put something in it: it stays"

@@ -83,10 +83,12 @@ def _known_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item 
     there = _there(fs, binding)
     if there is obj:
         return None
-    before = views.path(fs, MAIN, obj) or b"?"
-    if naming.free_source(fs, view, obj) is None and (obj.is_dir or naming.hidden_names(view, obj)):
+    before, source = views.path(fs, MAIN, obj) or b"?", naming.free_source(fs, view, obj)
+    if source is not None:
+        return _given(fs, view, binding, there, Item(b"", "renamed", naming.renamed_from(before)))
+    if obj.is_dir or naming.hidden_names(view, obj):
         return Item(before, "kept", naming.RENAMED_TWICE, True)
-    return _given(fs, view, binding, there, Item(b"", "renamed", naming.renamed_from(before)))
+    return _given(fs, view, binding, there, Item(b"", "took", naming.LINKED))
 
 
 def _new_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | None:
@@ -94,7 +96,7 @@ def _new_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | 
     if not naming.takes(view, obj.op) or not views.content_exists(fs, view.sid, obj):
         return None
     there, decided = _there(fs, binding), view.decisions.get(obj.op)
-    if there is not None and there.is_dir and obj.is_dir and not naming.will_leave(fs, view, binding, there):
+    if there is not None and there.is_dir and obj.is_dir and naming.stays(fs, view, binding, there):
         return Item(views.path(fs, MAIN, there) or b"", "united", naming.UNITED)
     item = Item(b"", "took", naming.MADE) if decided is None else Item(b"", "restored", decided.reason, True)
     return _given(fs, view, binding, there, item)
