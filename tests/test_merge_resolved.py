@@ -10,19 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from isofs.engine import checks, recovery, suspicion
-from isofs.engine.state import Caller
-from isofs.merge import apply, config, resolving
-from isofs.merge.plan import is_conflict, plan
-from isofs.merge.preview import preview
+from isofs.engine import checks, recovery
+from isofs.merge import apply
 from isofs.merge.report import Report
-from isofs.merge.resolving import Resolution
-from isofs.model.records import Change, Op
+from isofs.model.records import Change
 from isofs.store.folder import Store, open_store
-from support.engine import Kernel, Walker, killed
-
-ALICE, BOB = Caller(1001, 100, 1, 0o022), Caller(1002, 100, 2, 0o022)
-SID = 1
+from support.contest import Contest
+from support.engine import Walker, killed
 
 BASE = b"one\ntwo\nthree\nfour\nfive\n"
 HERS = BASE.replace(b"five", b"alice's")
@@ -30,53 +24,14 @@ HIS = BASE.replace(b"one", b"bob's")
 BOTH = HERS.replace(b"one", b"bob's")
 
 
-class World:
-    """An engine over a directory with one file, alice isolated, and what both do to it."""
+class World(Contest):
+    """Contest of one file, alice's and bob's."""
 
     def __init__(self, path: Path, *, links: int = 1) -> None:
-        os.umask(0)
-        self.path = path
-        path.mkdir()
-        self.file = path / "file"
-        self.file.write_bytes(BASE)
+        super().__init__(path, {"file": BASE})
         for number in range(1, links):
-            os.link(self.file, path / f"link-{number}")
-        self.fs = recovery.open_filesystem(open_store(str(path / ".isofs")), str(path))
-        kernel = Kernel(self.fs)
-        self.alice, self.bob = Walker(kernel, ALICE), Walker(kernel, BOB)
-        suspicion.suspect(self.fs, ALICE.uid, "alice", "", "2026-01-02T03:04:05Z")
-
-    def write(self, user: Walker, content: bytes, path: bytes = b"file") -> None:
-        user.write(path, content, os.O_WRONLY | os.O_TRUNC)
-
-    def ask(self, rules: str = "", *, write: bool = True) -> dict[Op, Resolution]:
-        fs, view, using = self.fs, self.fs.views[SID], config.parse(rules)
-        found = {}
-        for op in [one.op for one in plan(SID, apply.states(fs, view)) if is_conflict(one)]:
-            with resolving.gathered(fs, view, op, using) as sides:
-                assert sides is not None
-                to = fs.store.content(SID, f"{op}.merged") if write else None
-                found[op] = resolving.propose(sides, using, "alice", to)
-        return found
-
-    def planned(self, rules: str = "") -> list[object]:
-        view = self.fs.views[SID]
-        found = preview(self.fs, view, apply.states(self.fs, view), self.ask(rules, write=False))
-        return [one.item for one in found]
-
-    def innocent(self, found: dict[Op, Resolution] | None = None) -> Report:
-        report = Report()
-        for _ in apply.merge_steps(self.fs, SID, report, resolutions=self.ask() if found is None else found):
-            pass
-        return report
-
-    def waiting(self) -> list[bytes]:
-        return [
-            Path(os.fsdecode(self.fs.store.content(sid, version.content).path)).read_bytes()
-            for sid, view in self.fs.waiting.items()
-            for version in view.versions.values()
-            if version.content is not None
-        ]
+            os.link(path / "file", path / f"link-{number}")
+        self.file, self.alice = path / "file", self.suspects["alice"]
 
 
 @pytest.fixture
@@ -180,7 +135,7 @@ def test_what_cannot_be_merged_waits_and_main_is_left_alone(world: World) -> Non
 def test_the_configuration_says_who_is_asked(world: World) -> None:
     contest(world)
     rules = '[[resolve]]\npattern = "file"\nusing = "same"\n'
-    assert [item.action for item in world.innocent(world.ask(rules)).items] == ["conflict"]
+    assert [item.action for item in world.innocent(world.ask(rules=rules)).items] == ["conflict"]
     assert world.file.read_bytes() == HIS
 
 
@@ -202,9 +157,9 @@ def test_what_main_became_meanwhile_is_not_replaced(world: World, late: Late, be
     found = world.ask()
     if not begun:
         late(world)
-    merge = apply.merge_steps(world.fs, SID, Report(), resolutions=found)
+    merge = apply.merge_steps(world.fs, world.sid(), Report(), resolutions=found)
     if begun:
-        apply.begin_merge(world.fs, SID, found)  # and others are served before the first object
+        apply.begin_merge(world.fs, world.sid(), found)  # and others are served before the first object
         late(world)
     before = {path.name: path.read_bytes() for path in world.path.iterdir() if path.is_file()}
     for _ in merge:
@@ -274,11 +229,11 @@ def test_who_has_it_open_goes_on_with_main(world: World) -> None:
 
 def test_what_a_database_needs_beside_it(world: World) -> None:
     world.bob.write(b"x.db", BASE, os.O_CREAT | os.O_WRONLY)
-    world.write(world.alice, HERS, b"x.db")
-    world.write(world.bob, HIS, b"x.db")
+    world.write(world.alice, HERS, "x.db")
+    world.write(world.bob, HIS, "x.db")
     world.alice.write(b"x.db-wal", b"hers", os.O_CREAT | os.O_WRONLY)
     rules = '[[resolve]]\npattern = "*.db"\nusing = "external"\noptions = { command = "true" }\n'
-    assert [one.using for one in world.ask(rules).values()] == ["external"]
+    assert [one.using for one in world.ask(rules=rules).values()] == ["external"]
     (found,) = (resolution.sides.companions for resolution in world.ask().values())
     assert found == {b"-wal": b"x.db-wal"}
 
@@ -302,7 +257,7 @@ def test_what_is_too_large_is_not_read(world: World, rules: str, action: str, re
     sparse(world, world.bob, size, b"start")
     sparse(world, world.alice, size, HERS)
     sparse(world, world.bob, size, HIS)
-    (item,) = world.innocent(world.ask(rules)).items
+    (item,) = world.innocent(world.ask(rules=rules)).items
     assert (item.action, reason in item.reason) == (action, True), item.reason
 
 

@@ -1,0 +1,94 @@
+"""An unmounted engine over some files, suspects and a trusted user who change them, and verdicts with resolvers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from isofs.engine import recovery, suspicion
+from isofs.engine.state import Caller, Filesystem
+from isofs.merge import apply, config, resolving
+from isofs.merge.plan import is_conflict, plan
+from isofs.merge.preview import preview
+from isofs.merge.report import Item, Report
+from isofs.merge.resolving import Resolution
+from isofs.model.records import Op
+from isofs.model.vectors import Vector
+from isofs.store.folder import open_store
+from support.engine import Kernel, Walker
+
+BOB = 1002
+
+
+class Contest:
+    """bob is trusted; the suspects, by name, are numbered from 1 in their order."""
+
+    def __init__(self, path: Path, files: Mapping[str, bytes], suspects: tuple[str, ...] = ("alice",)) -> None:
+        os.umask(0)
+        self.path = path
+        path.mkdir()
+        for name, content in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+        self.fs: Filesystem = recovery.open_filesystem(open_store(str(path / ".isofs")), str(path))
+        kernel = Kernel(self.fs)
+        self.bob = Walker(kernel, Caller(BOB, 100, 1, 0o022))
+        self.suspects: dict[str, Walker] = {}
+        for number, name in enumerate(suspects):
+            suspicion.suspect(self.fs, 1010 + number, name, "", "2026-01-02T03:04:05Z")
+            self.suspects[name] = Walker(kernel, Caller(1010 + number, 100, 2 + number, 0o022))
+
+    def sid(self, name: str = "alice") -> int:
+        return list(self.suspects).index(name) + 1
+
+    def write(self, user: Walker, content: bytes, path: str = "file") -> None:
+        user.write(os.fsencode(path), content, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+    def ask(self, name: str = "alice", rules: str = "", *, write: bool = True) -> dict[Op, Resolution]:
+        """What resolvers propose of a suspect's conflicts, as the daemon asks them."""
+        sid, using, found = self.sid(name), config.parse(rules), {}
+        view = self.fs.views[sid]
+        for op in [one.op for one in plan(sid, apply.states(self.fs, view)) if is_conflict(one)]:
+            with resolving.gathered(self.fs, view, op, using) as sides:
+                if sides is not None:
+                    to = self.fs.store.content(sid, f"{op}.merged") if write else None
+                    found[op] = resolving.propose(sides, using, name, to)
+        return found
+
+    def planned(self, name: str = "alice", rules: str = "") -> list[Item]:
+        view = self.fs.views[self.sid(name)]
+        found = preview(self.fs, view, apply.states(self.fs, view), self.ask(name, rules, write=False))
+        return [one.item for one in found]
+
+    def innocent(self, found: Mapping[Op, Resolution] | None = None, name: str = "alice") -> Report:
+        report = Report()
+        resolutions = self.ask(name) if found is None else found
+        for _ in apply.merge_steps(self.fs, self.sid(name), report, resolutions=resolutions):
+            pass
+        return report
+
+    def waiting(self) -> list[bytes]:
+        """The contents that wait for a decision."""
+        return [
+            Path(os.fsdecode(self.fs.store.content(sid, version.content).path)).read_bytes()
+            for sid, view in self.fs.waiting.items()
+            for version in view.versions.values()
+            if version.content is not None
+        ]
+
+    def main(self) -> dict[str, bytes]:
+        """Main's files and their contents."""
+        return {
+            str(path.relative_to(self.path)): path.read_bytes()
+            for path in sorted(self.path.rglob("*"))
+            if path.is_file() and ".isofs" not in path.parts
+        }
+
+    def vector(self, path: str) -> Vector | None:
+        """Main's vector of what it has at a path."""
+        obj = self.fs.objects.get((self.path / path).stat().st_ino)
+        return None if obj is None or not obj.op else self.fs.vector(obj)
+
+    def close(self) -> None:
+        recovery.close_filesystem(self.fs)
