@@ -136,7 +136,7 @@ def test_errors_name_the_line_and_the_reason(text: str, line: int, reason: str) 
 
 
 def test_what_can_be_named_is_described() -> None:
-    assert set(described()) == {"append", "external", "keep-both", "mailbox", "same", "set", "sqlite", "text"}
+    assert set(described()) == {"append", "external", "keep-both", "mailbox", "mh", "same", "set", "sqlite", "text"}
     assert all(table["using"] in described() for table in tomllib.loads(DEFAULTS)["resolve"])
     with pytest.raises(UnknownResolver):
         resolver("none")

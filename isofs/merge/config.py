@@ -19,6 +19,10 @@ DEFAULTS = """\
 pattern = ["mbox", "*.mbox", "*.mbx", "*.mmdf", "*.babyl", "RMAIL", "**/mail/*", "**/Mail/*"]
 using = "mailbox"
 
+[[resolve]]
+pattern = ".mh_sequences"
+using = "mh"
+
 # Logs and histories, to which programs only add.
 [[resolve]]
 pattern = ["*.log", ".*_history"]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from isofs.engine import main, tree, trusted, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import naming, settle
+from isofs.merge import folders, naming, settle
 from isofs.merge.report import Item, Report
 from isofs.model.records import MAIN, Binding
 from isofs.store import inodes
@@ -91,8 +91,7 @@ class Names:
             return True
         source = naming.free_source(self.fs, self.view, obj)
         if source is None and (obj.is_dir or naming.hidden_names(self.view, obj)):
-            where = views.path(self.fs, MAIN, obj) or b"?"
-            self.report.items.append(Item(where, "kept", naming.RENAMED_TWICE, True))
+            self._merge_flags(binding, obj)
             self._done(binding)
             return True
         name = self._name_for(binding, directory, there and there[0])
@@ -114,6 +113,20 @@ class Names:
         self._report_name(binding, directory, name, *done)
         self._done(given)
         return True
+
+    def _merge_flags(self, binding: Binding, obj: Obj) -> None:
+        """What both sides renamed keeps main's name, but a message of a Maildir gets one with both sides' flags."""
+        fs, (source, *_) = self.fs, obj.links
+        merged = folders.flagged(fs, self.view, binding, obj)
+        if merged is None or (merged != source and tree.child(fs, *merged) is not None):
+            where = views.path(fs, MAIN, obj) or b"?"
+            self.report.items.append(Item(where, "kept", naming.RENAMED_TWICE, True))
+            return
+        if merged != source:
+            main.rename(fs, *source, *merged, by=self.view.sid, lives_on=False)
+            settle.expire(fs, *source)
+            settle.expire(fs, *merged)
+        self.report.items.append(Item(views.path(fs, MAIN, obj) or b"?", "merged", folders.FLAGS))
 
     def _bring(self, binding: Binding, directory: Obj, obj: Obj) -> bool:
         """An object that main lacks is brought in under the name."""

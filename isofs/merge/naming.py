@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from isofs.engine import tree
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import settle
+from isofs.merge import folders, settle
 from isofs.merge.plan import is_conflict
 from isofs.model.reconcile import Outcome
 from isofs.model.records import Binding, Decided, Op
@@ -102,7 +102,10 @@ def left_in(fs: Filesystem, view: View, directory: Obj) -> Iterator[Obj | None]:
 
 
 def beside(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
-    """`NAME.isofs-USER`, with a number if that is taken, cut to what the file system allows."""
+    """`NAME.isofs-USER`, with a number if that is taken, cut to what the file system allows; of MH the next number."""
+    number = folders.next_number(fs, view, directory, name)
+    if number is not None:
+        return number
     user = os.fsencode(fs.subjects[view.sid].name)
     count = 1
     while True:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from isofs.engine import tree, views
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import naming, resolving
+from isofs.merge import folders, naming, resolving
 from isofs.merge.plan import ObjectState, plan
 from isofs.merge.report import Item
 from isofs.merge.resolving import UNRESOLVED, Resolution
@@ -87,8 +87,16 @@ def _known_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item 
     if source is not None:
         return _given(fs, view, binding, there, Item(b"", "renamed", naming.renamed_from(before)))
     if obj.is_dir or naming.hidden_names(view, obj):
-        return Item(before, "kept", naming.RENAMED_TWICE, True)
+        return _renamed_twice(fs, view, binding, obj, before)
     return _given(fs, view, binding, there, Item(b"", "took", naming.LINKED))
+
+
+def _renamed_twice(fs: Filesystem, view: View, binding: Binding, obj: Obj, before: bytes) -> Item:
+    flagged = folders.flagged(fs, view, binding, obj)
+    if flagged is None or (flagged not in obj.links and tree.child(fs, *flagged) is not None):
+        return Item(before, "kept", naming.RENAMED_TWICE, True)
+    path = views.path(fs, MAIN, flagged[0])
+    return Item(path + b"/" + flagged[1] if path else flagged[1], "merged", folders.FLAGS)
 
 
 def _new_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | None:

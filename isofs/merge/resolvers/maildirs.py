@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from isofs.merge.resolvers.base import Inputs, Merged, Options, Proposal, Unresolved, register
+
+#: Where an MH folder says which of its messages are unseen, and the like.
+SEQUENCES = b".mh_sequences"
+
 #: A range of an MH sequence with more members than this is no folder's.
 _LONGEST = 1_000_000
 
@@ -111,6 +116,21 @@ def merge_sequences(base: bytes, main: bytes, suspect: bytes, renumbered: Mappin
         if members:
             lines.append(name + b": " + _ranges(sorted(members)) + b"\n")
     return b"".join(lines)
+
+
+@register(
+    "mh",
+    "the .mh_sequences of an MH folder: message by message what either side changed",
+    needs_base=False,
+    fits=lambda content, options: all(b":" in line for line in content.splitlines()),
+)
+def merge_mh(inputs: Inputs, options: Options) -> Proposal:
+    """Main's sequences with the suspect's changes. Without a base both sides' members are united."""
+    base = inputs.base or b""
+    content = merge_sequences(base, inputs.main, inputs.suspect)
+    if not content and (inputs.main or inputs.suspect) and not base:
+        return Unresolved(("mh: neither side has sequences",))
+    return Merged(content, ("mh: the sequences of both sides",), review=inputs.base is None)
 
 
 def read_sequences(content: bytes) -> dict[bytes, set[int]]:
