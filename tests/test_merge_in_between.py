@@ -97,3 +97,28 @@ def test_whatever_a_trusted_user_does_meanwhile(
     if suspect is not delete:
         assert {b"1001's " + path for path in FILES} <= found | set(merged.values())
     assert checks.check(fs) == []
+
+
+@pytest.mark.parametrize("occupied", [False, True])
+def test_what_main_deletes_while_it_waits_comes_back(fs: Filesystem, tmp_path: Path, occupied: bool) -> None:
+    """Both modified it; before anyone decides, main has it no more. The next verdict brings the suspect's back."""
+    kernel = Kernel(fs)
+    main, alice = (Walker(kernel, Caller(uid, 100, uid)) for uid in (1000, 1001))
+    sid = suspicion.suspect(fs, 1001, "alice", "", "2026-01-01T00:00:00Z").sid
+    for path in FILES:
+        modify(alice, path)
+        modify(main, path)
+    assert apply.innocent(fs, sid).conflicts == len(FILES)
+    for path in FILES:
+        main.unlink(path)
+        if occupied:
+            main.write(path, b"another", os.O_WRONLY | os.O_CREAT)
+    before = contents(tmp_path)
+    items = apply.innocent(fs, sid).items
+    assert not waiting(fs)
+    names = {path: path + b".isofs-alice" if occupied else path for path in FILES}
+    assert {item.path: item.aside or item.path for item in items} == names
+    found = contents(tmp_path)
+    assert {name: found[name][:7] for name in names.values()} == dict.fromkeys(names.values(), b"1001's ")
+    assert before.items() <= found.items()
+    assert checks.check(fs) == []

@@ -72,8 +72,8 @@ def _of_object(fs: Filesystem, view: View, op: Op) -> Iterator[ChangeLine]:
         return
     if version is not None:
         path = views.path(fs, view.sid, obj)
-        if path is None and view.sid in fs.waiting:  # the subject is on main again, which may have it no more
-            path = views.path(fs, MAIN, obj) or fs.origins[op].name
+        if view.sid in fs.waiting:  # the subject is on main again, which may have it no more
+            path = views.path(fs, MAIN, obj) or path or fs.origins[op].name
         if path is not None:
             yield ChangeLine("attributes" if version.attributes else "modified", kind, path, op, None, size)
     for name in given:

@@ -248,7 +248,7 @@ def _deleted_unseen(fs: Filesystem, origin: Origin, batch: Batch) -> None:
     vector = origin.vector
     if vector is not None and not vector.deleted:
         vector = trusted_deletion(vector)
-    for view in fs.views.values():
+    for view in (*fs.views.values(), *fs.waiting.values()):
         _keep_unseen(view, origin, batch)
     batch.put(replace(origin, ino=None, parent=None, vector=vector))
     _lost(fs, fs.by_op[origin.op])

@@ -96,6 +96,8 @@ def will_unlink(
     if not obj.op:
         return
     if last:
+        for view in fs.waiting.values():
+            _note_place(view, directory, name, obj, batch)
         _origin_gone(fs, obj, batch, count=by == MAIN)
     elif by == MAIN:
         count_modification(fs, obj, batch)
@@ -143,6 +145,17 @@ def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
             batch.put(Binding(view.sid, at, name, batch.op_of(obj), batch.op_of(obj), kept=True))
     elif last and version is None and obj.op in view.placed:
         versions.copy_up(fs, view, obj)
+
+
+def _note_place(view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch) -> None:
+    """A version waits for a decision, and main is about to lose its object: this is where it can come back."""
+    version = view.version(obj.op)
+    if version is None or version.state == "d":
+        return
+    for key in list(view.placed.get(obj.op, ())):
+        if (noted := view.binding(*key)) is not None:
+            batch.drop(noted)
+    batch.put(Binding(view.sid, batch.op_of(directory), name, obj.op, obj.op, kept=True))
 
 
 def will_link(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, by: SubjectId = MAIN) -> None:

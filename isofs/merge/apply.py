@@ -101,6 +101,8 @@ def begin_merge(fs: Filesystem, sid: SubjectId, resolutions: Mapping[Op, Resolut
     view = _view(fs, sid)
     if fs.subjects[sid].state is not SubjectState.MERGING:
         batch = Batch(fs)
+        if fs.subjects[sid].state is SubjectState.CONFLICTS:
+            settle.note_places(fs, view, batch)
         batch.put(replace(fs.subjects[sid], state=SubjectState.MERGING))
         for decided in list(view.decisions.values()):
             batch.drop(decided)

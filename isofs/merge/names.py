@@ -16,7 +16,7 @@ from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, naming, settle
 from isofs.merge.report import Item, Report
-from isofs.model.records import MAIN, Binding
+from isofs.model.records import MAIN, Binding, Op
 from isofs.store import inodes
 
 
@@ -42,14 +42,25 @@ class Names:
                 return
 
     def _pending(self) -> list[Binding]:
-        return [b for b in self.view.all_bindings() if b.op is not None]
+        return [b for b in self.view.all_bindings() if b.op is not None and not naming.contested(self.view, b.op)]
+
+    def bring_back(self, op: Op) -> None:
+        """Give one object that main lacks its name; if its directory is not there either, in the root."""
+        for key in sorted(self.view.placed.get(op, ())):
+            binding = self.view.binding(*key)
+            if binding is not None:
+                there = self.fs.by_op[binding.directory].ino
+                self._place(binding if there else self._lost_directory(binding))
 
     def _drop_irrelevant(self) -> None:
         """Names that isofs kept to make the view whole are no change; those of contested objects wait with them."""
         batch = Batch(self.fs)
         for b in list(self.view.all_bindings()):
             contested = b.op is not None and naming.contested(self.view, b.op)
-            returns = b.op is not None and not self.fs.by_op[b.op].ino and naming.takes(self.view, b.op)
+            lacking = b.op is not None and not self.fs.by_op[b.op].ino
+            if contested and b.kept and lacking:
+                continue  # where it comes back if the suspect's is taken
+            returns = b.op is not None and lacking and naming.takes(self.view, b.op)
             if contested and not b.kept and b.replaced not in (None, b.op):
                 batch.put(replace(b, op=None))  # that the suspect took the name from another object is a change
             elif contested or (b.kept and b.op is not None and not returns):
@@ -76,12 +87,14 @@ class Names:
             return True
         return self._bring(binding, directory, obj)
 
-    def _lost_directory(self, binding: Binding) -> None:
+    def _lost_directory(self, binding: Binding) -> Binding:
         """The directory is neither in main nor will it come: the name goes to where the directory was."""
         batch = Batch(self.fs)
         batch.drop(binding)
-        batch.put(replace(binding, directory=batch.op_of(self.fs.root)))
+        found = replace(binding, directory=batch.op_of(self.fs.root))
+        batch.put(found)
         batch.commit()
+        return found
 
     def _place_known(self, binding: Binding, directory: Obj, obj: Obj) -> bool:
         """An object of main gets a name of the suspect's: by renaming if the suspect moved it, else by a link."""

@@ -12,7 +12,7 @@ from isofs.engine import tree, versions
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Node, Obj, View, drop_if_unused, node_for
 from isofs.errors import CallError
-from isofs.model.records import MAIN, Decided, Op, Origin, SubjectState, Touch, Version
+from isofs.model.records import MAIN, Binding, Decided, Op, Origin, SubjectState, Touch, Version
 from isofs.model.vectors import G, Vector
 from isofs.store import inodes
 from isofs.store.inodes import Place
@@ -197,7 +197,7 @@ def detach_handles(fs: Filesystem, view: View, mapped: frozenset[int]) -> None:
 
 
 def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int] = frozenset()) -> None:
-    """End the suspicion: no rows but those of contested versions, no folder unless there are some.
+    """End the suspicion: no rows but those of contested versions, no folder unless there are some. It can be repeated.
 
     `mapped` as for `detach_handles`; it concerns contested objects only, what was merged is main's.
     """
@@ -208,13 +208,14 @@ def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int
             fs.kernel.forget_attributes(node.id)
     apart = {n.id for op in contested for n in fs.by_op[op].nodes.values()}
     detach_handles(fs, view, mapped & apart)
-    subject = fs.subjects[view.sid]
+    subject, noted = fs.subjects[view.sid], _noted(fs, view, contested)
     batch = Batch(fs)
     for version in list(view.versions.values()):
         if version.op not in contested:
             batch.drop(version)
     for binding in list(view.all_bindings()):
-        batch.drop(binding)
+        if binding not in noted:
+            batch.drop(binding)
     for op, at_ns in list(view.touches.items()):
         batch.drop(Touch(view.sid, op, at_ns))
     for decided in list(view.decisions.values()):
@@ -222,7 +223,7 @@ def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int
             batch.drop(decided)
     state = SubjectState.CONFLICTS if contested else SubjectState.ENDED
     batch.put(replace(subject, state=state))
-    bases = _drop_unneeded(fs, view, contested, batch)
+    bases = _drop_unneeded(fs, view, contested, noted, batch)
     batch.commit()
     for base in bases:
         inodes.remove(base)
@@ -235,14 +236,28 @@ def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int
         fs.store.drop_folder(view.sid)
 
 
-def _drop_unneeded(fs: Filesystem, ended: View, contested: set[Op], batch: Batch) -> list[Place]:
+def _noted(fs: Filesystem, view: View, contested: set[Op]) -> list[Binding]:
+    """Where contested objects that main has lost meanwhile can come back."""
+    return [b for b in view.all_bindings() if b.kept and b.op in contested and not fs.by_op[b.op].ino]
+
+
+def note_places(fs: Filesystem, view: View, batch: Batch) -> None:
+    """Let what waits, and main has lost without a note of where it was, come back under its name in the root."""
+    for op, version in view.versions.items():
+        if version.state == "m" and not fs.by_op[op].ino and op not in view.placed:
+            batch.put(Binding(view.sid, batch.op_of(fs.root), fs.origins[op].name, op, op, kept=True))
+
+
+def _drop_unneeded(fs: Filesystem, ended: View, contested: set[Op], noted: list[Binding], batch: Batch) -> list[Place]:
     """Reset vectors that no version needs (section 6.2), and drop origins and bases that nothing refers to.
 
-    Of the view that ends only its contested versions remain. Returns the base copies to remove after the commit.
+    Of the view that ends only its contested versions remain, and the places that are `noted` of them. Returns the
+    base copies to remove after the commit.
     """
     remaining = [view for view in (*fs.views.values(), *fs.waiting.values()) if view is not ended]
     versioned = contested | {op for view in remaining for op in view.versions}
-    needed = _with_ways(fs, versioned | {op for view in remaining for op in _named(view)})
+    named = {b.directory for b in noted} | {op for view in remaining for op in _named(view)}
+    needed = _with_ways(fs, versioned | named)
     obsolete = [base for base in fs.bases.values() if base.op not in versioned]
     for base in obsolete:
         batch.drop(base)
