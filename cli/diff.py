@@ -15,12 +15,18 @@ from isofs.errors import UsageError
 @click.command()
 @click.argument("user")
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.option(
+    "--against",
+    type=click.Choice(["base", "main"]),
+    help="What USER started from (what did USER change?), or what everyone sees (what would change there?).",
+)
 @output.json_option
 @click.pass_obj
-def diff(directory: str | None, user: str, paths: tuple[str, ...], as_json: bool) -> None:
+def diff(directory: str | None, user: str, paths: tuple[str, ...], against: str | None, as_json: bool) -> None:
     """Show the changes of USER themselves.
 
-    Unified diffs for text, sizes and hashes for the rest.
+    Unified diffs for text, sizes and hashes for the rest. Without --against a file is compared with
+    what USER started from if a copy of that was kept, else with what everyone sees.
 
     A PATH is absolute, or relative to the current directory if that is in the mount, or else to the
     root of the mount; a directory means all that is below it. What is worth a look has a line
@@ -29,7 +35,8 @@ def diff(directory: str | None, user: str, paths: tuple[str, ...], as_json: bool
     daemon.need_root()
     uid = users.subject(user).uid
     where = daemon.mount_point(directory)
-    facts: results.Diff = daemon.ask_at(where, "diff", {"uid": uid, "paths": relative(where, mounts.here(), paths)})
+    args = {"uid": uid, "paths": relative(where, mounts.here(), paths), "against": against}
+    facts: results.Diff = daemon.ask_at(where, "diff", args)
     if as_json:
         output.document(facts)
         return
@@ -38,6 +45,8 @@ def diff(directory: str | None, user: str, paths: tuple[str, ...], as_json: bool
     for entry in facts["entries"]:
         if entry["risks"]:
             output.line(f"# {entry['path']}{marks.after(entry['risks'])}")
+        if not entry["known"]:
+            output.line(f"# {entry['path']}: what {facts['user']} started from was not kept")
         if entry["text"] is None:
             _summary(entry)
         elif output.on_terminal():
@@ -66,7 +75,8 @@ def relative(mount: str, cwd: str, paths: tuple[str, ...]) -> list[str]:
 
 
 def _summary(entry: results.Difference) -> None:
-    old, new = _content(entry["old"]), _content(entry["new"])
+    old = _content(entry["old"]) if entry["known"] else "unknown"
+    new = _content(entry["new"])
     output.line(f"{entry['change']} {entry['kind']} {entry['path']}: {old} -> {new}")
 
 

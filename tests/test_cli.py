@@ -91,6 +91,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                 "text": "--- a\n+++ b\n@@ -1 +1 @@\n-\told\\\n+new \x1b[2J\udcff\r\n",
                 "old": None,
                 "new": None,
+                "known": True,
                 "risks": [],
             },
             {
@@ -100,6 +101,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                 "text": None,
                 "old": {"size": 1, "sha256": "00"},
                 "new": {"size": 3_000_000, "sha256": "11"},
+                "known": True,
                 "risks": ["setuid"],
             },
             {
@@ -109,6 +111,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                 "text": None,
                 "old": {"size": 1, "sha256": "00"},
                 "new": None,
+                "known": True,
                 "risks": [],
             },
         ],
@@ -452,7 +455,16 @@ def test_paths_outside_are_refused(path: str) -> None:
 
 def test_diff_sends_its_paths(stage: Stage) -> None:
     printed(stage, "diff", "4001", "a", f"{stage.mount}/b/")
-    assert stage.calls == [("diff", {"uid": 4001, "paths": ["a", "b"]})]
+    assert stage.calls == [("diff", {"uid": 4001, "paths": ["a", "b"], "against": None})]
+
+
+def test_diff_against_what_was_not_kept_says_so(stage: Stage) -> None:
+    entry = {**ANSWERS["diff"]["entries"][2], "path": HOSTILE, "known": False, "old": None, "change": "modified"}
+    assert printed(stage, "diff", "4001", "--against", "base", diff={**ANSWERS["diff"], "entries": [entry]}) == [
+        f"# {SHOWN}: what alice started from was not kept",
+        f"modified file {SHOWN}: unknown -> nothing",
+    ]
+    assert stage.calls == [("diff", {"uid": 4001, "paths": [], "against": "base"})]
 
 
 def test_innocent_shows_what_somebody_should_look_at(stage: Stage) -> None:

@@ -226,7 +226,7 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     content = flat("size", "sha256")
     assert keys(mount.facts("diff", str(ALICE))) == {
         **flat("user"),
-        "entries": [{**flat("path", "change", "kind", "text"), "old": content, "new": content, "risks": []}],
+        "entries": [{**flat("path", "change", "kind", "text", "known"), "old": content, "new": content, "risks": []}],
         "risks": [],
     }
     (dimension,) = mount.facts("plan", str(ALICE))["items"][0]["suspect"].keys() - {"G"}

@@ -86,7 +86,10 @@ class Content(TypedDict):
 
 
 class Difference(TypedDict):
-    """One changed object: `text` is a unified diff where both sides are text."""
+    """One changed object: `text` is a unified diff where both sides are text.
+
+    `known` is false if what the suspect started from was asked for and not kept: then there is no `old` side.
+    """
 
     path: str
     change: str
@@ -94,6 +97,7 @@ class Difference(TypedDict):
     text: str | None
     old: Content | None
     new: Content | None
+    known: bool
     risks: list[str]
 
 

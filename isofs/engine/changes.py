@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import io
 import os
@@ -9,11 +10,11 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from isofs.engine import tree, views
+from isofs.engine import tree, versions, views
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
-from isofs.model.records import MAIN, Op
-from isofs.model.vectors import G
+from isofs.model.records import MAIN, Op, Version
+from isofs.model.vectors import G, dominates
 from isofs.store import inodes
 from isofs.store.inodes import Place
 
@@ -139,30 +140,62 @@ def bytes_kept(fs: Filesystem, view: View) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The files on both sides of a change, None where there is none."""
+    """The files on both sides of a change, None where there is none; and whether the old one is what was asked for."""
 
     old: Place | None
     new: Place | None
+    known: bool = True
 
 
-def sides(fs: Filesystem, view: View, line: ChangeLine) -> Sides:
-    """What the suspect started from (the base copy, else main's) and what the suspect has."""
+class Against(enum.StrEnum):
+    """What a suspect's version is compared with."""
+
+    BASE = "base"  # what the suspect started from: what did the suspect change?
+    MAIN = "main"  # what main has now: what would change there?
+
+
+def sides(fs: Filesystem, view: View, line: ChangeLine, against: Against | None = None) -> Sides:
+    """What the suspect's version is compared with, and what the suspect has.
+
+    Unless `against` says which: the base copy if one was kept, else what main has now.
+    """
     obj, version = fs.by_op[line.op], view.version(line.op)
-    old: Place | None = None
+    old, known = None, True
     if fs.origins[line.op].born != view.sid:
-        count = version.vector.get(G) if version is not None else None
-        base = fs.bases.get((line.op, count)) if isinstance(count, int) else None
-        if base is not None:
-            old = fs.store.base(base.content)
-        elif obj.ino:
-            try:
-                old = tree.place(fs, obj)
-            except CallError:
-                old = None
+        base = None if version is None or against is Against.MAIN else _base(fs, version)
+        old = base or _in_main(fs, obj)
+        if against is Against.BASE and base is None and version is not None and not _is_base(fs, version, obj):
+            old, known = None, False
     new = None
     if line.change != "deleted":
-        new = _content(fs, view, line.op) or old
-    return Sides(old, new)
+        new = _content(fs, view, line.op) or _in_main(fs, obj)
+    return Sides(old, new, known)
+
+
+def _base(fs: Filesystem, version: Version) -> Place | None:
+    """The copy of what main had when the version was made, if main has changed since and one was kept."""
+    count = version.vector.get(G)
+    kept = fs.bases.get((version.op, count)) if isinstance(count, int) else None
+    return None if kept is None else fs.store.base(kept.content)
+
+
+def _in_main(fs: Filesystem, obj: Obj) -> Place | None:
+    try:
+        return tree.place(fs, obj) if obj.ino else None
+    except CallError:
+        return None
+
+
+def _is_base(fs: Filesystem, version: Version, obj: Obj) -> bool:
+    """Whether main has what the version started from: nobody changed it since, and nothing was merged into it."""
+    vector = fs.origins[version.op].vector
+    if vector is None or not obj.ino or not dominates(version.vector.padded(vector), vector):
+        return False
+    try:
+        at = tree.located(fs, obj)[1]
+    except (OSError, CallError):
+        return False
+    return not versions.changed_unseen(version, at, vector.get(G), obj)
 
 
 def digest(place: Place) -> tuple[int, str]:

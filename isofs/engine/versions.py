@@ -16,7 +16,7 @@ from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Fingerprint, Touch, Version
-from isofs.model.vectors import delete_isolated, isolate
+from isofs.model.vectors import G, delete_isolated, isolate
 from isofs.store import inodes
 from isofs.store.inodes import Place
 
@@ -150,6 +150,16 @@ def delete_version(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> Place 
         own = delete_isolated(version.vector, view.sid)
         batch.put(replace(version, state="d", vector=own, content=None))
     return content
+
+
+def changed_unseen(version: Version, at: os.stat_result, count: object, obj: Obj) -> bool:
+    """Whether main's object, as it is `at` G's `count`, changed though G says that it did not (behind the mount)."""
+    mark = version.fingerprint
+    if mark is None or count != version.vector.get(G) or obj.is_dir:
+        return False
+    if mark.ino != at.st_ino or mark.size != at.st_size:
+        return True
+    return at.st_ctime_ns != mark.ctime_ns
 
 
 def set_mtime(content: Place, at_ns: int | None = None) -> None:

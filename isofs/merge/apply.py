@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from isofs.engine import main, tree, trusted, views
+from isofs.engine import main, tree, trusted, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
@@ -121,26 +121,20 @@ def _view(fs: Filesystem, sid: SubjectId) -> View:
 
 def states(fs: Filesystem, view: View) -> Iterator[ObjectState]:
     """The state of every object that a view has a version of, as it is now."""
-    for op, version in view.versions.items():
-        vector, obj = fs.origins[op].vector, fs.by_op[op]
-        exists, changed = bool(obj.ino), False
-        if exists:
-            try:
-                at = tree.located(fs, obj)[1]
-                changed = vector is not None and _changed_unseen(version, at, vector.get(G), obj)
-            except (OSError, CallError):
-                exists = False
-        yield ObjectState(version, vector, exists, changed)
+    return (state(fs, version) for version in view.versions.values())
 
 
-def _changed_unseen(version: Version, at: os.stat_result, count: object, obj: Obj) -> bool:
-    """Whether main changed though G says that it did not (design: behind the mount)."""
-    mark = version.fingerprint
-    if mark is None or count != version.vector.get(G) or obj.is_dir:
-        return False
-    if mark.ino != at.st_ino or mark.size != at.st_size:
-        return True
-    return at.st_ctime_ns != mark.ctime_ns
+def state(fs: Filesystem, version: Version) -> ObjectState:
+    """The state of one object, as it is now."""
+    vector, obj = fs.origins[version.op].vector, fs.by_op[version.op]
+    exists, changed = bool(obj.ino), False
+    if exists:
+        try:
+            at = tree.located(fs, obj)[1]
+            changed = vector is not None and versions.changed_unseen(version, at, vector.get(G), obj)
+        except (OSError, CallError):
+            exists = False
+    return ObjectState(version, vector, exists, changed)
 
 
 def _report_conflicts(fs: Filesystem, view: View, report: Report) -> None:

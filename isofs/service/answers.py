@@ -9,7 +9,7 @@ from collections.abc import Collection
 from isofs.control import results, wire
 from isofs.engine import changes as changed
 from isofs.engine import checks
-from isofs.engine.changes import ChangeLine
+from isofs.engine.changes import Against, ChangeLine
 from isofs.engine.state import Filesystem, View
 from isofs.merge.preview import Planned
 from isofs.merge.report import Item
@@ -61,7 +61,7 @@ def change(line: ChangeLine) -> Result:
     }
 
 
-def difference(fs: Filesystem, view: View, line: ChangeLine) -> Result:
+def difference(fs: Filesystem, view: View, line: ChangeLine, against: Against | None) -> Result:
     """What changed within an object: lines of text where both sides are, sizes and hashes."""
     result: Result = {
         "path": wire.path_text(line.path),
@@ -70,16 +70,18 @@ def difference(fs: Filesystem, view: View, line: ChangeLine) -> Result:
         "text": None,
         "old": None,
         "new": None,
+        "known": True,
     }
     if line.kind not in ("file", "symlink"):
         return result
-    sides = changed.sides(fs, view, line)
+    sides = changed.sides(fs, view, line, against)
+    result["known"] = sides.known
     for key, place in (("old", sides.old), ("new", sides.new)):
         if place is not None:
             size, digest = changed.digest(place)
             result[key] = {"size": size, "sha256": digest}
     old, new = changed.text_of(sides.old, TEXT_LIMIT), changed.text_of(sides.new, TEXT_LIMIT)
-    if line.kind == "file" and old is not None and new is not None:
+    if line.kind == "file" and sides.known and old is not None and new is not None:
         before = line.path if line.before is None else line.before
         result["text"] = unified(
             old, new, None if sides.old is None else before, None if sides.new is None else line.path

@@ -13,7 +13,7 @@ import trio
 from isofs.control import mounts, wire
 from isofs.engine import changes as changed
 from isofs.engine import facts, suspicion, views
-from isofs.engine.changes import ChangeLine
+from isofs.engine.changes import Against, ChangeLine
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import HandlesOpen, IsofsError, NoSubject, UsageError
 from isofs.fuse.adapter import Adapter
@@ -173,14 +173,14 @@ class Commands:
     async def diff(self, args: Args, progress: Progress) -> Result:
         subject = self._subject(args)
         view = self._view(subject)
-        wanted = [wire.path_bytes(p) for p in wire.texts(args, "paths")]
+        wanted, against = [wire.path_bytes(p) for p in wire.texts(args, "paths")], _against(args)
         totals, chosen, entries = risks.Totals(), [], []
         async for line, marks in self._marked(view, lambda done, total: None):
             totals.add(line.change, marks)
             if _selected(line, wanted):
                 chosen.append((line, marks))
         for number, (line, marks) in enumerate(chosen):
-            entries.append({**answers.difference(self._fs, view, line), "risks": list(marks)})
+            entries.append({**answers.difference(self._fs, view, line, against), "risks": list(marks)})
             progress(number + 1, len(chosen))
             await trio.lowlevel.checkpoint()
         return {"user": subject.name, "entries": entries, "risks": list(risks.whole(totals))}
@@ -323,6 +323,13 @@ class Commands:
     async def umount(self, args: Args, progress: Progress) -> Result:
         await trio.to_thread.run_sync(self._unmount)
         return {"pid": os.getpid()}
+
+
+def _against(args: Args) -> Against | None:
+    word = wire.optional(args, "against", str)
+    if word is not None and word not in tuple(Against):
+        raise UsageError(f"a suspect's work is compared with {' or '.join(Against)}, not {word!r}")
+    return None if word is None else Against(word)
 
 
 def _selected(line: ChangeLine, wanted: list[bytes]) -> bool:
