@@ -19,6 +19,7 @@ from isoctl.innocent import innocent
 from isoctl.malicious import malicious
 from isoctl.mount import mount
 from isoctl.plan import plan
+from isoctl.resolve import resolve
 from isoctl.status import status
 from isoctl.suspect import suspect
 from isoctl.umount import umount
@@ -99,6 +100,7 @@ for _command in (
     malicious,
     evidence,
     conflicts,
+    resolve,
     config,
     check,
 ):

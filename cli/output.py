@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,24 @@ def document(facts: Mapping[str, object]) -> None:
 def line(*words: object) -> None:
     """Print one line of words, made safe for a terminal."""
     click.echo(" ".join(quoted(str(word)) for word in words))
+
+
+def command(*words: str, indent: str = "") -> None:
+    """Print a command line that can be copied into a shell."""
+    click.echo(indent + shell(*words))
+
+
+def shell(*words: str) -> str:
+    """Words as a shell reads them; what can't be seen is written as bash, zsh and others know it: $'\\033'."""
+    return " ".join(map(_word, words))
+
+
+def _word(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    # Octal, always of three digits: unlike after a hexadecimal number, a digit that follows is never part of it.
+    plain = word.replace("\\", r"\\").replace("'", r"\'")
+    return "$'" + "".join(c if c.isprintable() else "".join(f"\\{b:03o}" for b in _bytes(c)) for c in plain) + "'"
 
 
 def paged(lines: Iterator[str]) -> None:
@@ -157,6 +176,10 @@ def _visible(character: str) -> str:
         return "\\\\"
     if character.isprintable():
         return character
+    return "".join(f"\\x{byte:02x}" for byte in _bytes(character))
+
+
+def _bytes(character: str) -> bytes:
     # Escaped bytes stand for themselves; the other surrogates stand for nothing, but can be shown.
     handler = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", handler))
+    return character.encode("utf-8", handler)

@@ -64,7 +64,8 @@ def test_malicious_is_not_carried_out_unasked(mount: Mounted, person: Begin) -> 
 # Which mount
 
 EVERY = (["status"], ["suspect", "61001"], ["changes", "61001"], ["diff", "61001"], ["innocent", "61001"],
-         ["malicious", "61001", "--yes"], ["conflicts"], ["check"])  # fmt: skip
+         ["malicious", "61001", "--yes"], ["conflicts"],
+         ["resolve", "61001", "f", "--take", "main"], ["check"])  # fmt: skip
 
 
 @pytest.mark.parametrize("words", EVERY, ids=lambda words: words[0])
@@ -132,7 +133,7 @@ def test_what_is_printed_as_kept_can_be_read(mount: Mounted, person: Begin) -> N
     bob.append("f", "bob's\n")
     assert mount.isoctl("innocent", str(ALICE)).code == Exit.CONFLICTS
     lines = mount.isoctl("conflicts").out.splitlines()
-    kept, now = (re.fullmatch(r" +(?:kept in|read it) +(.*)", line) for line in lines[-2:])
+    kept, now = (re.fullmatch(r" +(?:kept in|read it) +(.*)", line) for line in lines[3:5])
     assert kept
     assert now
     assert not Path(kept[1]).exists()
@@ -251,16 +252,26 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     assert keys(conflicts) == {
         "conflicts": [
             {
-                **flat("user", "uid", "path", "kind", "reason", "version", "readable"),
+                **flat("user", "uid", "since", "path", "kind", "reason", "version", "readable"),
                 "main": flat("G", dimension),
                 "suspect": flat("G", dimension),
+                "commands": [None],
             }
         ]
+    }
+    assert keys(mount.facts("resolve", str(ALICE), "f", "--markers", str(mount.path / "marked"))) == {
+        **flat("user", "path", "marked", "file"),
+        "reasons": [None],
     }
     changed = flat("added", "modified", "deleted", "renamed", "attributes")
     assert keys(mount.facts("status")) == {
         **flat("mount", "store", "pid", "version", "since"),
         "subjects": [{**flat("user", "uid", "state", "since", "reason", "bytes", "conflicts"), "changed": changed}],
+    }
+    assert keys(mount.facts("resolve", str(ALICE), "f", "--take", "main")) == {
+        **flat("user", "conflicts"),
+        "counts": flat("kept"),
+        "items": [flat("path", "action", "reason", "review", "as")],
     }
     assert keys(mount.facts("malicious", str(CAROL), "--yes")) == {
         **flat("user", "evidence", "readable"),

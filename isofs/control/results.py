@@ -162,11 +162,12 @@ class Discarded(TypedDict):
 class Conflict(TypedDict):
     """One pair of versions that no rule decides; `version` is where the suspect's is kept.
 
-    `readable` is where root can read it as long as this daemon runs.
+    `since` is when the suspicion began, `readable` is where root can read the version as long as this daemon runs.
     """
 
     user: str
     uid: int
+    since: str
     path: str
     kind: str
     reason: str
@@ -177,9 +178,27 @@ class Conflict(TypedDict):
 
 
 class Conflicts(TypedDict):
-    """`conflicts`: what merges could not decide."""
+    """`conflicts`: what merges could not decide. The command adds `commands`, those that settle it, to each."""
 
     conflicts: list[Conflict]
+
+
+class Resolved(TypedDict):
+    """`resolve`: what was done with each conflict, and how many of the user's wait still."""
+
+    user: str
+    counts: dict[str, int]
+    items: list[Item]
+    conflicts: int
+
+
+class Marked(TypedDict):
+    """`resolve --markers`: whether what was written has markers in it, and why. The command adds `file`."""
+
+    user: str
+    path: str
+    marked: bool
+    reasons: list[str]
 
 
 class Problem(TypedDict):

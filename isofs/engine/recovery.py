@@ -16,6 +16,7 @@ from isofs.engine.batch import Batch, apply
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
 from isofs.errors import CallError, NoMount, StoreUnusable
+from isofs.model.reconcile import Outcome
 from isofs.model.records import RESERVED, Binding, Op, Origin, Put, SubjectState
 from isofs.model.vectors import G, Vector, trusted_deletion
 from isofs.store import inodes
@@ -128,10 +129,12 @@ def _finish_announced(fs: Filesystem) -> None:
 
 
 def _drop_merged(fs: Filesystem, op: Op, batch: Batch) -> None:
-    """A merge had just brought the object into main: the version is main's now."""
-    for view in fs.views.values():
+    """A merge, or the settling of a conflict, had just brought the object into main: the version is main's now."""
+    for view in (*fs.views.values(), *fs.waiting.values()):
         version, decided = view.version(op), view.decisions.get(op)
-        if version is not None and fs.subjects[view.sid].state is SubjectState.MERGING:
+        merging = fs.subjects[view.sid].state is SubjectState.MERGING
+        settling = view.sid in fs.waiting and (decided is None or decided.outcome == Outcome.TAKE.value)
+        if version is not None and (merging or settling):
             batch.drop(version)
             if decided is not None:
                 batch.drop(decided)

@@ -13,7 +13,7 @@ from isofs.engine import tree
 from isofs.engine.state import CHANNELS, OWN_NUMBERS, Filesystem, Node, Obj, View, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Binding, Op, SubjectId
-from isofs.store.inodes import lstat
+from isofs.store.inodes import exists, lstat
 
 
 class Attributes(NamedTuple):
@@ -277,12 +277,7 @@ def has_own_below(fs: Filesystem, view: View, directory: Obj) -> bool:
 
 
 def content_exists(fs: Filesystem, sid: SubjectId, obj: Obj) -> bool:
-    """Whether a version's content is really there."""
-    at = tree.content(fs, sid, obj)
-    if at is None:
-        return False
-    try:
-        lstat(at)
-    except FileNotFoundError:
-        return False
-    return True
+    """Whether a version's content, of an active suspect's or of one that waits, is really there."""
+    view = fs.view_of(sid)
+    version = view.version(obj.op) if view is not None else None
+    return version is not None and version.content is not None and exists(fs.store.content(sid, version.content))

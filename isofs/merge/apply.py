@@ -90,7 +90,7 @@ def merge_steps(
             _apply_content(fs, view, decided, report)
     yield done, total
     names.restore_times()
-    marks.renew(fs, view, undisturbed)
+    marks.renew(fs, undisturbed)
     conflicts = any(map(is_conflict, view.decisions.values()))
     settle.finish(fs, view, conflicts=conflicts, mapped=mapped)
     yield total, total
@@ -165,7 +165,7 @@ def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report)
         return
     where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
     if outcome is Outcome.TAKE and obj.ino:
-        _take(fs, view, obj, version, decided)
+        take(fs, view, obj, version, decided)
         action = "took" if decided.seen is None else "merged"
         report.items.append(Item(where, action, decided.reason, decided.review))
         batch.drop(version)
@@ -190,7 +190,7 @@ def _overtaken(fs: Filesystem, obj: Obj, version: Version, decided: Decided) -> 
     return resolving.overtaken(fs, obj, decided)
 
 
-def _take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decided) -> None:
+def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decided) -> None:
     """Main's object becomes the suspect's version, or what a resolver made of both sides.
 
     Repeating it after a kill does no harm.
@@ -306,8 +306,3 @@ def discard_steps(fs: Filesystem, sid: SubjectId, mapped: frozenset[int] = froze
     yield 1, 2
     settle.finish(fs, view, conflicts=False)
     yield 2, 2
-
-
-def needs_attention(fs: Filesystem, view: View) -> list[tuple[Obj, Version, Decided | None]]:
-    """What a merge left undecided: the objects, the suspect's versions, and why."""
-    return [(fs.by_op[op], version, view.decisions.get(op)) for op, version in sorted(view.versions.items())]

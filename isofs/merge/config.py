@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from isofs.errors import BadConfiguration
+from isofs.errors import BadConfiguration, UsageError
 from isofs.merge import external, resolvers
 from isofs.merge.resolvers.base import Inputs, Resolver, UnknownResolver, Value, registered, resolver
 from isofs.merge.resolvers.choosing import Rule, choose
@@ -80,6 +80,25 @@ def parse(text: str, name: str = "the configuration") -> Config:
 def defaults() -> tuple[Rule, ...]:
     """The rules that apply without a configuration."""
     return tuple(Rule(rule.patterns, rule.using, rule.options) for rule in _rules(DEFAULTS, "the defaults"))
+
+
+def asked(using: str, words: Mapping[str, str]) -> Rule:
+    """The rule for every file that a command line asks for, its options as text. UsageError says what is off."""
+    try:
+        found = resolver(using)
+        return Rule(("*",), found, _options(found, {name: _value(found, name, words[name]) for name in words}))
+    except UnknownResolver as why:
+        raise UsageError(str(why)) from None
+    except _Refused as why:
+        raise UsageError(why.why) from None
+
+
+def _value(using: Resolver, name: str, text: str) -> Value:
+    """An option's value as its kind, if the text is one of that."""
+    kind = type(using.options[name].default) if name in using.options else str
+    if kind is int and text.isascii() and text.isdecimal():
+        return int(text)
+    return {"true": True, "false": False}.get(text, text) if kind is bool else text
 
 
 def described() -> Mapping[str, Resolver]:

@@ -19,29 +19,33 @@ from isofs.model.records import Fingerprint, Op, SubjectId, Version
 Marks = list[tuple[SubjectId, Op]]
 
 
-def undisturbed(fs: Filesystem, merging: View) -> Marks:
-    """The other suspects' versions whose fingerprints are main's now, or of what main lacks now."""
+def undisturbed(fs: Filesystem, merging: View, op: Op | None = None) -> Marks:
+    """The other suspects' versions (of one object, if it is given) whose fingerprints are main's now, or of what main
+    lacks now."""
     return [
         (view.sid, version.op)
-        for view, version in _others(fs, merging)
+        for view, version in _others(fs, merging, op)
         if not fs.by_op[version.op].ino or version.fingerprint == _mark(fs, version)
     ]
 
 
-def renew(fs: Filesystem, merging: View, marks: Marks) -> None:
+def renew(fs: Filesystem, marks: Marks) -> None:
     """After a merge: give the versions that were undisturbed the fingerprints that main has now."""
-    batch, wanted = Batch(fs), set(marks)
-    for view, version in _others(fs, merging):
-        mark = _mark(fs, version)
-        if (view.sid, version.op) in wanted and mark is not None and mark != version.fingerprint:
+    batch = Batch(fs)
+    for sid, op in marks:
+        view = fs.view_of(sid)
+        version = view.version(op) if view is not None else None
+        mark = _mark(fs, version) if version is not None else None
+        if version is not None and None not in (mark, version.fingerprint) and mark != version.fingerprint:
             batch.put(replace(version, fingerprint=mark))
     batch.commit()
 
 
-def _others(fs: Filesystem, merging: View) -> Iterator[tuple[View, Version]]:
+def _others(fs: Filesystem, merging: View, op: Op | None) -> Iterator[tuple[View, Version]]:
     for view in (*fs.views.values(), *fs.waiting.values()):
         if view is not merging:
-            for version in list(view.versions.values()):
+            one = None if op is None else view.version(op)
+            for version in list(view.versions.values()) if op is None else [one] if one is not None else []:
                 if version.fingerprint is not None:
                     yield view, version
 

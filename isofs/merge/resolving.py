@@ -151,14 +151,15 @@ def propose(sides: Sides, rules: Config, suspect_name: str, to: Place | None = N
     limit = max((rule.using.limit for rule in asked if rule.using.limit < UNREAD), default=0)
     if sides.main.descriptor < 0 or sides.size > max(limit, LIMIT):
         return _propose_unread(sides, asked, attributes)
-    using, proposal = _propose(sides, rules, suspect_name)
+    using, proposal = propose_content(sides, rules, suspect_name)
     if not isinstance(proposal, Merged) or to is None:
         return Resolution(sides, proposal, using)
     _write(proposal.content, attributes, to)
     return Resolution(sides, proposal, using, os.fsdecode(to.name))
 
 
-def _propose(sides: Sides, rules: Config, suspect_name: str) -> tuple[str, Proposal]:
+def propose_content(sides: Sides, rules: Config, suspect_name: str) -> tuple[str, Proposal]:
+    """What the first rule that fits makes of the contents of a file, by the name of its resolver. Blocks."""
     base = None if sides.base is None else _read(sides.base)
     inputs = Inputs(sides.path, base, _read(sides.main), _read(sides.suspect), "main", suspect_name)
     rule = rules.choose(inputs)

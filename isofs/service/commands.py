@@ -24,7 +24,7 @@ from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model import risks
 from isofs.model.records import MAIN, Op, Subject, SubjectState
-from isofs.service import answers, evidence, processes, resolutions
+from isofs.service import answers, evidence, processes, resolutions, settling
 
 Result = answers.Result
 
@@ -62,6 +62,8 @@ class Commands:
             "innocent",
             "malicious",
             "conflicts",
+            "resolve",
+            "markers",
             "check",
             "umount",
         )
@@ -291,31 +293,15 @@ class Commands:
                 await self._cache.forget_data(node.id)
 
     async def conflicts(self, args: Args, progress: Progress) -> Result:
-        uid = wire.optional(args, "uid", int)
-        found = []
-        for sid, view in self._fs.waiting.items():
-            subject = self._fs.subjects[sid]
-            if uid is not None and subject.uid != uid:
-                continue
-            for obj, version, decided in apply.needs_attention(self._fs, view):
-                path = views.path(self._fs, MAIN, obj) or self._fs.origins[obj.op].name
-                kept = None
-                if version.content is not None:
-                    kept = os.path.join(self._fs.store.path, "versions", str(sid), version.content)
-                found.append(
-                    {
-                        "user": subject.name,
-                        "uid": subject.uid,
-                        "path": wire.path_text(path),
-                        "kind": changed.kind_word(obj.kind),
-                        "reason": decided.reason if decided is not None else "",
-                        "main": answers.vector(self._fs.vector(obj)),
-                        "suspect": answers.vector(version.vector),
-                        "version": kept,
-                        "readable": self._readable(kept),
-                    }
-                )
-        return {"conflicts": found}
+        return settling.conflicts(self._fs, wire.optional(args, "uid", int), self._readable)
+
+    async def resolve(self, args: Args, progress: Progress) -> Result:
+        async with self._verdict:
+            return await settling.resolve(self._fs, self._cache, self._mount, args, progress)
+
+    async def markers(self, args: Args, progress: Progress) -> Result:
+        async with self._verdict:
+            return await settling.markers(self._fs, self._cache, args, progress)
 
     async def check(self, args: Args, progress: Progress) -> Result:
         return dict(answers.checked(self._fs))

@@ -21,7 +21,7 @@ from isofs.errors import Busy, IsofsError
 from isofs.fuse import loop, mounting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
-from isofs.merge import apply
+from isofs.merge import apply, contested
 from isofs.service.commands import Commands
 from isofs.store.folder import open_store
 
@@ -42,6 +42,7 @@ def serve(directory: str, store: str, ready: Callable[[], None]) -> None:
         for sid in recovery.unfinished(fs):
             log.warning("finishing the verdict on %s, which was cut off", fs.subjects[sid].name)
             apply.resume(fs, sid)
+        contested.resume(fs)
         _run(fs, session, ready)
     finally:
         recovery.close_filesystem(fs)

@@ -17,6 +17,7 @@ from isofs.merge.resolving import Resolution
 from isofs.model.records import MAIN, Op
 from isofs.service import locks, processes
 from isofs.store import configuration
+from isofs.store.inodes import Place
 
 #: Seconds that a lock may last before its file stays a conflict, and between two looks at it.
 PATIENCE, _LOOK = 10.0, 0.05
@@ -33,7 +34,7 @@ def rules(fs: Filesystem) -> Config:
 async def let_go(fs: Filesystem, view: View, using: Config, mount: str, progress: Callable[[int, int], None]) -> None:
     """Wait for programs that have files locked for writing of which resolvers will be asked, `PATIENCE` for each."""
     contested = _contested(fs, view)
-    device = await _device(mount) if contested else (0, 0)
+    device = await device_of(mount) if contested else (0, 0)
     for done, op in enumerate(contested):
         progress(done, len(contested))
         with trio.move_on_after(PATIENCE):
@@ -54,27 +55,43 @@ async def ask(
 ) -> None:
     """Put into `found` what resolvers make of every conflict of a view.
 
-    A file that a program has locked for writing is in the midst of a change, and left alone. `write`: what they merged
-    lies beside the subject's own contents then, for a merge that begins at once; `resolving.remove_unused` takes away
-    what that does not take up.
+    `write`: what they merged lies beside the subject's own contents then, for a merge that begins at once;
+    `resolving.remove_unused` takes away what that does not take up.
     """
     contested = _contested(fs, view)
-    device = await _device(mount) if contested else (0, 0)
-    name = fs.subjects[view.sid].name
+    device = await device_of(mount) if contested else (0, 0)
     for done, op in enumerate(contested):
         progress(done, len(contested))
-        node = fs.by_op[op].nodes.get(MAIN)
-        if node is not None and node.handles:
-            await cache.forget_data(node.id)  # what is mapped and not written back yet is main's as well
-        with resolving.gathered(fs, view, op, using) as sides:
-            if sides is not None and _locked(fs, fs.by_op[op], using, device):
-                found[op] = Resolution(sides, Unresolved(("a program has it locked for writing",)), "same")
-            elif sides is not None:
-                to = fs.store.content(view.sid, f"{sides.version.content}{_SUFFIX}") if write else None
-                found[op] = await trio.to_thread.run_sync(resolving.propose, sides, using, name, to)
+        to = fs.store.content(view.sid, f"{view.versions[op].content}{_SUFFIX}") if write else None
+        resolution = await ask_one(fs, cache, view, op, using, device, to)
+        if resolution is not None:
+            found[op] = resolution
 
 
-async def _device(mount: str) -> tuple[int, int]:
+async def ask_one(
+    fs: Filesystem, cache: KernelCache, view: View, op: Op, using: Config, device: tuple[int, int], to: Place | None
+) -> Resolution | None:
+    """What a resolver makes of one conflict, a merged file at `to`; None where one side has nothing to read.
+
+    A file that a program has locked for writing is in the midst of a change, and left alone.
+    """
+    await write_back(fs, cache, op)
+    with resolving.gathered(fs, view, op, using) as sides:
+        if sides is None:
+            return None
+        if _locked(fs, fs.by_op[op], using, device):
+            return Resolution(sides, Unresolved(("a program has it locked for writing",)), "same")
+        return await trio.to_thread.run_sync(resolving.propose, sides, using, fs.subjects[view.sid].name, to)
+
+
+async def write_back(fs: Filesystem, cache: KernelCache, op: Op) -> None:
+    """What is mapped and not written back yet is main's as well."""
+    node = fs.by_op[op].nodes.get(MAIN)
+    if node is not None and node.handles:
+        await cache.forget_data(node.id)
+
+
+async def device_of(mount: str) -> tuple[int, int]:
     return await trio.to_thread.run_sync(processes.device_of, mount)
 
 
