@@ -45,7 +45,7 @@ def flag(user: Walker, old: bytes, new: bytes) -> None:
 FLAGS = ("", "S", "FS", "RS", "FRS")
 
 
-@pytest.mark.parametrize(("hers", "his"), itertools.product(FLAGS, FLAGS))
+@pytest.mark.parametrize(("hers", "his"), list(itertools.product(FLAGS, FLAGS)))
 def test_flags_are_merged(contest: Contest, hers: str, his: str) -> None:
     flag(contest.suspects["alice"], name("cur", 1, "S"), name("cur", 1, hers))
     flag(contest.bob, name("cur", 1, "S"), name("cur", 1, his))
