@@ -141,6 +141,23 @@ def test_the_configuration_decides(mount: Mounted, alice: Person, bob: Person, r
     mount.facts("malicious", str(ALICE), "--yes", "--no-evidence")
 
 
+def test_both_are_kept_where_that_is_configured(
+    mount: Mounted, alice: Person, bob: Person, rules: Callable[[str], str]
+) -> None:
+    bob.write("a.conf", BASE)
+    mount.facts("suspect", str(ALICE))
+    alice.write("a.conf", HERS)
+    bob.write("a.conf", HIS)
+    both = '[[resolve]]\npattern = "*.conf"\nusing = "keep-both"\n'
+    assert mount.isoctl("config", "edit", "--from", rules(both)).code == 0
+    (planned,) = mount.facts("plan", str(ALICE))["items"]
+    merged = mount.facts("innocent", str(ALICE))
+    assert merged["items"] == [{key: planned[key] for key in merged["items"][0]}]
+    assert (planned["action"], planned["as"]) == ("renamed", f"a.conf.isofs-{ALICE}")
+    assert bob.tree() == {"a.conf": HIS, f"a.conf.isofs-{ALICE}": HERS}
+    assert mount.facts("status")["subjects"] == []
+
+
 def test_a_configuration_with_an_error_is_refused_and_not_used(
     mount: Mounted, alice: Person, bob: Person, rules: Callable[[str], str]
 ) -> None:

@@ -119,7 +119,7 @@ def settle_one(fs: Filesystem, one: Waiting, choice: Choice | Given, report: Rep
         report.items.append(Item(one.path, "kept", "main's was chosen"))
     elif choice is Choice.BOTH and obj.ino:
         aside = _put_beside(fs, view, one, obj, decided)
-        report.items.append(Item(one.path, "renamed", "both stay: the suspect's is put beside main's", False, aside))
+        report.items.append(Item(one.path, "renamed", naming.BOTH, False, aside))
     else:
         _replace_main(fs, view, one, obj, choice, decided, report)
 

@@ -21,6 +21,7 @@ ONE_NAME = "the suspect removed this name"
 LINKED = "the suspect gave it this name as well"
 UNITED = "both made a directory of this name"
 BESIDE = "main has something else under this name: put beside it"
+BOTH = "both stay: the suspect's is put beside main's"
 FILLED = "the suspect deleted the directory, main has put something in it: it stays"
 RENAMED_TWICE = "renamed on both sides: main's name stays"
 

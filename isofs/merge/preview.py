@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
 from isofs.engine import tree, views
@@ -10,6 +10,7 @@ from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, naming, resolving
 from isofs.merge.plan import ObjectState, plan
 from isofs.merge.report import Item
+from isofs.merge.resolvers.base import Both
 from isofs.merge.resolving import UNRESOLVED, Resolution
 from isofs.model.reconcile import Outcome
 from isofs.model.records import MAIN, Binding, Decided, Op
@@ -35,15 +36,18 @@ def preview(
     """
     decisions = (resolving.decided(fs, view, one, resolutions.get(one.op)) for one in plan(view.sid, states))
     decided = replace(view, decisions={one.op: one for one in decisions})
-    found = [*_contents(fs, decided), *_placed(fs, decided), *_removed(fs, decided)]
+    both = {op for op, one in resolutions.items() if isinstance(one.proposal, Both)}
+    found = [*_contents(fs, decided, both), *_placed(fs, decided), *_removed(fs, decided)]
     return sorted(found, key=lambda planned: planned.item.path)
 
 
-def _contents(fs: Filesystem, view: View) -> Iterator[Planned]:
-    """What becomes of the objects that main knows."""
+def _contents(fs: Filesystem, view: View, both: Set[Op]) -> Iterator[Planned]:
+    """What becomes of the objects that main knows; of those of which `both` sides' are kept, too."""
     for decided in view.decisions.values():
         obj = fs.by_op[decided.op]
         item = _content(fs, view, obj, decided)
+        if decided.op in both and item is not None and item.action == "conflict":
+            item = _beside(fs, view, obj, item)
         if item is not None:
             yield Planned(item, obj.op, fs.vector(obj), view.versions[decided.op].vector)
 
@@ -62,6 +66,12 @@ def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | N
     if outcome is Outcome.DELETE and obj.is_dir and not all(naming.left_in(fs, view, obj)):
         return Item(where, "kept", naming.FILLED, True)
     return Item(where, "deleted", decided.reason, decided.review) if outcome is Outcome.DELETE else None
+
+
+def _beside(fs: Filesystem, view: View, obj: Obj, conflict: Item) -> Item:
+    directory, name = next(views.parents(fs, MAIN, obj))
+    above, aside = views.path(fs, MAIN, directory), naming.beside(fs, view, directory, name)
+    return Item(conflict.path, "renamed", naming.BOTH, False, above + b"/" + aside if above else aside)
 
 
 def _placed(fs: Filesystem, view: View) -> Iterator[Planned]:

@@ -220,6 +220,7 @@ class Commands:
                     mapped = await self._mapped(subject)
                     steps = apply.merge_steps(self._fs, subject.sid, report, mapped, found)
                     await self._step(steps, progress)
+                await settling.keep_both(self._fs, self._cache, subject.sid, found, report)
             finally:
                 resolving.remove_unused(self._fs, view, found)
             await self._cache.drained()

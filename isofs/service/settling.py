@@ -23,6 +23,7 @@ from isofs.merge.contested import Choice, Given, Waiting
 from isofs.merge.report import Report
 from isofs.merge.resolvers.base import Both, Merged, Proposal, Unresolved
 from isofs.merge.resolving import Resolution, Sides
+from isofs.model.records import Op, SubjectId
 from isofs.service import answers, resolutions
 from isofs.service.answers import Result
 from isofs.store import inodes
@@ -117,6 +118,18 @@ async def resolve(fs: Filesystem, cache: KernelCache, mount: str, args: Args, pr
     }
 
 
+async def keep_both(
+    fs: Filesystem, cache: KernelCache, sid: SubjectId, found: Mapping[Op, Resolution], report: Report
+) -> None:
+    """After a merge: put beside main's what the configuration says shall stay beside it."""
+    both = {op for op, resolution in found.items() if isinstance(resolution.proposal, Both)}
+    waiting = [one for one in contested.waiting(fs, fs.subjects[sid].uid) if one.sid == sid and one.op in both]
+    if waiting:
+        paths = {one.path for one in waiting}
+        report.items[:] = [item for item in report.items if item.action != "conflict" or item.path not in paths]
+        await _settle(fs, cache, waiting, Choice.BOTH, report, lambda done, total: None)
+
+
 def _choice(word: str) -> Choice:
     try:
         return Choice(word)
@@ -151,9 +164,6 @@ async def _settle(
     # What was written into a file with several names lies under pages that the kernel keeps.
     for node in [node for obj in objects for node in obj.nodes.values()]:
         await cache.forget_data(node.id)
-
-
-# A file of the caller's
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +212,6 @@ def _receive(source: _Caller, to: Place) -> None:
         raise IsofsError(f"the file could not be copied: {error.strerror}; nothing was changed") from None
     finally:
         os.close(reader)
-
-
-# A resolver
 
 
 def _rules(args: Args) -> Config:

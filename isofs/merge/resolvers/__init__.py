@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
-from isofs.merge.resolvers import append, database, lineset, mailbox, simple, text
+from isofs.merge.resolvers import append, database, lineset, mailbox, maildirs, simple, text
 
-__all__ = ["append", "database", "lineset", "mailbox", "simple", "text"]  # imported, so that they are registered
+# Imported, so that they are registered.
+__all__ = [
+    "append",
+    "database",
+    "lineset",
+    "mailbox",
+    "maildirs",
+    "simple",
+    "text",
+]
