@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from isoctl import output
+from isoctl.attic import attic
 from isoctl.changes import changes
 from isoctl.check import check
 from isoctl.config import config
@@ -102,6 +103,7 @@ for _command in (
     conflicts,
     resolve,
     config,
+    attic,
     check,
 ):
     main.add_command(_command)

@@ -23,6 +23,9 @@ def status(directory: str | None, as_json: bool) -> None:
     output.line(f"mount   {facts['mount']}")
     output.line(f"store   {facts['store']}")
     output.line(f"daemon  pid {facts['pid']}, version {facts['version']}, since {facts['since']}")
+    if facts["attic"]["entries"]:
+        entries = output.plural(facts["attic"]["entries"], "thing")
+        output.line(f"attic   {entries} that merges replaced or deleted, {output.size(facts['attic']['bytes'])}")
     if not facts["subjects"]:
         output.line("nobody is isolated")
     for subject in facts["subjects"]:

@@ -29,6 +29,7 @@ class Exit(enum.IntEnum):
     HANDLES = 13
     EVIDENCE = 14
     ARCHIVE = 15
+    ATTIC = 16
 
 
 class IsofsError(Exception):
@@ -141,6 +142,13 @@ class ArchiveUnusable(IsofsError):
     errno = errno.EIO
 
 
+class AtticFailed(IsofsError):
+    """The attic has no such entry, or cannot give it back where it was, or cannot keep what is about to go."""
+
+    exit = Exit.ATTIC
+    errno = errno.EIO
+
+
 class Problems(IsofsError):
     """A check found an invariant that does not hold."""
 
@@ -173,6 +181,7 @@ BY_CODE: dict[str, type[IsofsError]] = {
         HandlesOpen,
         EvidenceFailed,
         ArchiveUnusable,
+        AtticFailed,
         Problems,
     )
 }

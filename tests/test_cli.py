@@ -57,6 +57,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                 "conflicts": 1,
             }
         ],
+        "attic": {"entries": 2, "bytes": 3072},
     },
     "suspect": {
         "user": "alice",
@@ -170,6 +171,27 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "conflicts": 0,
     },
     "check": {"ok": True, "checked": {"objects": 5, "bindings": 7}, "problems": []},
+    "attic": {
+        "entries": [
+            {
+                "number": 12,
+                "at": SINCE,
+                "user": "alice",
+                "subject": 3,
+                "action": "replaced",
+                "kind": "file",
+                "size": 2048,
+                "live": True,
+                "path": HOSTILE,
+            }
+        ],
+        "more": False,
+    },
+    "attic_restore": {
+        "restored": [{"number": 11, "path": "d"}, {"number": 12, "path": HOSTILE}],
+        "stowed": 13,
+    },
+    "attic_purge": {"entries": 2, "bytes": 3072},
 }
 
 #: Every command that asks the daemon one thing.
@@ -183,6 +205,9 @@ COMMANDS = {
     "conflicts": ["conflicts"],
     "resolve": ["resolve", "4001", "f", "--take", "both"],
     "check": ["check"],
+    "attic": ["attic", "list"],
+    "attic_restore": ["attic", "restore", "12"],
+    "attic_purge": ["attic", "purge", "--yes"],
 }
 
 every_command = pytest.mark.parametrize(("call", "words"), COMMANDS.items())
@@ -392,6 +417,7 @@ def test_status(stage: Stage) -> None:
         "mount   /srv/share",
         "store   /srv/share/.isofs",
         f"daemon  pid 123, version 0.1.0, since {SINCE}",
+        "attic   2 things that merges replaced or deleted, 3.0 KiB",
         rf"alice (uid 4001)  conflicts since {SINCE}: alert \x1b]0;7",
         "    3 added, 1 deleted, 2 attributes; 1.5 KiB",
         "    1 conflict to decide: `isoctl conflicts alice`",
@@ -692,6 +718,84 @@ def test_resolve_refuses_what_cannot_be_meant(stage: Stage, words: list[str], sa
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
     assert not [name for name, _ in stage.calls if name != "markers"]
+
+
+def test_attic_list(stage: Stage) -> None:
+    line = (
+        f"    12  {SINCE}  alice  replaced  file        2.0 KiB  {SHOWN}"
+        "  (was open for writing, and may have changed since)"
+    )
+    assert printed(stage, "attic", "list") == [line]
+    assert printed(stage, "attic", "list", attic={"entries": [], "more": False}) == ["the attic is empty"]
+
+
+def test_attic_list_asks_for_page_after_page(stage: Stage) -> None:
+    one = ANSWERS["attic"]["entries"][0]
+
+    async def page(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
+        before = args["before"]
+        newest = 4 if before is None else int(str(before)) - 1
+        return {"entries": [{**one, "number": n} for n in (newest, newest - 1)], "more": newest > 2}
+
+    with stage.daemon(attic=page):
+        result = isoctl("attic", "list", "--json")
+    assert [entry["number"] for entry in json.loads(result.stdout)["entries"]] == [4, 3, 2, 1]
+    assert [args for _, args in stage.calls] == [{"before": None}, {"before": 3}]
+
+
+def test_attic_restore(stage: Stage) -> None:
+    assert printed(stage, "attic", "restore", "12") == [
+        "restored d",
+        f"restored {SHOWN}",
+        "what was there is number 13 in the attic",
+    ]
+    quiet = {"restored": [{"number": 12, "path": "x"}], "stowed": None}
+    words = ["attic", "restore", "./12", "--as", f"{stage.mount}/d/../x", "--replace"]
+    assert printed(stage, *words, attic_restore=quiet) == ["restored x"]
+    by = users.operator()
+    assert [args for _, args in stage.calls] == [
+        {"number": 12, "replace": False, "by": by},
+        {"path": "12", "as": "x", "replace": True, "by": by},
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [["restore", "."], ["restore", "/"], ["restore", "x", "--as", "../y"], ["restore", "9" * 40]], ids=str
+)
+def test_what_cannot_be_in_the_mount_is_not_asked_for(stage: Stage, words: list[str]) -> None:
+    with stage.daemon():
+        assert isoctl("attic", *words).exit_code == Exit.USAGE
+    assert stage.calls == []
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"),
+    [("30", 30 * 86400), ("30d", 30 * 86400), ("12h", 43200), ("0", 0)]
+    + [(age, None) for age in ("", "d", "-1", "1w", "1.5", "1 d", "9999999", "\u0663")],
+)
+def test_attic_purge_takes_an_age(stage: Stage, age: str, seconds: int | None) -> None:
+    with stage.daemon():
+        result = isoctl("attic", "purge", "--older-than", age, "--yes")
+    assert result.exit_code == (Exit.USAGE if seconds is None else 0)
+    assert [args for _, args in stage.calls] == ([] if seconds is None else [{"older_than": seconds}])
+
+
+def test_attic_purge_without_a_terminal_needs_yes(stage: Stage) -> None:
+    with stage.daemon():
+        result = isoctl("attic", "purge", input="y\n")
+    assert result.exit_code == Exit.USAGE
+    assert "--yes" in result.stderr
+    assert stage.calls == []
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", Exit.NOT_ALLOWED), ("", 130)])
+def test_attic_purge_asks_on_a_terminal(stage: Stage, monkeypatch: pytest.MonkeyPatch, answer: str, code: int) -> None:
+    monkeypatch.setattr(output, "can_ask", lambda: True)
+    with stage.daemon():
+        result = isoctl("attic", "purge", "--older-than", "2d", input=answer)
+    assert result.exit_code == code
+    assert f"Remove what is older than 2d from the attic of {stage.mount}, for good?" in result.stderr
+    assert [name for name, _ in stage.calls] == ([] if code else ["attic_purge"])
 
 
 PROBLEM = {"invariant": "nothing-lost", "subject": "alice", "path": HOSTILE, "problem": "no bytes"}

@@ -22,13 +22,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from isofs.engine import checks, recovery, suspicion, views
 from isofs.engine.state import Caller, Filesystem, Obj
+from isofs.errors import AtticFailed
 from isofs.merge import apply
 from isofs.merge.preview import preview
 from isofs.merge.report import Item
 from isofs.model.records import MAIN
 from isofs.store.folder import open_store
-from support import verdicts
-from support.engine import Kernel, OpenFile, Walker, killed
+from support import attic, verdicts
+from support.engine import CLOCK, Kernel, OpenFile, Walker, killed
 from support.host import Host, HostFile, copy_of
 from support.model import ModelFile, Thing, Version, View, World
 from support.model_calls import ModelUser
@@ -331,7 +332,9 @@ class Machine(RuleBasedStateMachine):
         contents = self._contents(view)
         engine = self.fs.views[view.sid]
         planned = preview(self.fs, engine, apply.states(self.fs, engine))
+        before, number = attic.main_of(self.main), self.fs.store.new_number()
         report = apply.innocent(self.fs, view.sid)
+        attic.check_complete(self.fs, before, attic.main_of(self.main), number)
         assert told(one.item for one in planned) == told(report.items)
         merge = verdicts.innocent(self.world, view.sid)
         self._check_merge_is_complete(view, contents, report.conflicts)
@@ -402,6 +405,33 @@ class Machine(RuleBasedStateMachine):
             thing, name = names[thing]
             parts.append(name)
         return b"/".join(reversed(parts))
+
+    # The attic.
+
+    @rule(index=indices, replace=st.booleans())
+    def restore(self, index: int, replace: bool) -> None:
+        """Something that a merge took away comes back: as if root had made it, or renamed it over what is there."""
+        found = [entry for entry in attic.entries(self.fs) if entry.kind != stat.S_IFLNK]
+        if not found:
+            return
+        entry = found[index % len(found)]
+        was, main = attic.kept(self.fs, entry), self._main()
+        above, there = main.get(os.path.dirname(entry.path)), main.get(entry.path)
+        possible = not os.path.dirname(entry.path) or (above is not None and above.stat.kind == stat.S_IFDIR)
+        if there is not None:
+            filled = any(path.startswith(entry.path + b"/") for path in main)
+            if replace and there.stat.kind == entry.kind == stat.S_IFDIR:
+                return  # it would give attributes, which users do one by one
+            possible = replace and not filled
+        try:
+            attic.bring_back(self.fs, entry.number, replace=replace)
+        except AtticFailed:
+            assert not possible
+            return
+        assert possible
+        assert attic.thing(os.path.join(self.main, entry.path)) == was
+        for user in (self._modelled(0), self._host(0)):
+            _make_again(user, entry.path, was, None if there is None else there.stat.kind)
 
     # The daemon is killed and started again.
 
@@ -514,6 +544,29 @@ class Machine(RuleBasedStateMachine):
         """The numbered invariants of docs/model.md."""
         problems = checks.check(self.fs)
         assert not problems, problems
+
+
+def _make_again(user: ModelUser | Host, path: bytes, was: attic.Thing, there: int | None) -> None:
+    """What restoring is, in calls that users make."""
+    kind, is_dir = stat.S_IFMT(was.mode), stat.S_ISDIR(was.mode)
+    over = there is not None and not is_dir and there != stat.S_IFDIR
+    at = path + b".new" if over else path
+    if there is not None and not over:
+        (user.rmdir if there == stat.S_IFDIR else user.unlink)(path)
+    if is_dir:
+        user.mkdir(at)
+    elif kind == stat.S_IFIFO:
+        user.mkfifo(at)
+    else:
+        user.write(at, was.content, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    user.chown(at, was.uid, was.gid)
+    user.chmod(at, stat.S_IMODE(was.mode))
+    for name, value in was.xattrs:
+        user.set_xattr(at, name, value)
+    if was.mtime_ns is not None and was.mtime_ns < CLOCK:
+        user.utime(at, was.mtime_ns)
+    if over:
+        user.rename(at, path, 0)
 
 
 def _forgiven(found: Tree, expected: Tree) -> Tree:

@@ -26,13 +26,14 @@ from isofs.model.records import (
     Origin,
     Put,
     Record,
+    Stowed,
     Subject,
     SubjectState,
     Touch,
     Version,
 )
 from isofs.model.vectors import G, Vector
-from isofs.store import schema
+from isofs.store import attic, schema
 from isofs.store.folder import Store, open_store
 
 ALICE = Subject(1, 1000, "alice", "2026-01-02T03:04:05Z", "an alert", SubjectState.SUSPECT)
@@ -154,7 +155,7 @@ def test_what_is_no_store_of_ours_is_refused_and_left_alone(prepare: Callable[[P
 
 def _without_our_folders(found: dict[str, tuple[int, bytes]]) -> dict[str, tuple[int, bytes]]:
     """Less the empty folders and the lock that any store has: making them is no change that matters."""
-    ours = {f"store/{name}" for name in ("lock", "versions", "bases", "evidence", "staging")}
+    ours = {f"store/{name}" for name in ("lock", "versions", "bases", "attic", "evidence", "staging")}
     return {name: what for name, what in found.items() if name not in ours}
 
 
@@ -238,6 +239,32 @@ def test_a_record_of_the_same_key_is_replaced(tmp_path: Path) -> None:
     store = open_store(str(written(tmp_path / "store", EVERY)))
     store.write([Put(later)])
     assert [r for r in store.read() if isinstance(r, Touch)] == [later]
+    store.close()
+
+
+OLD = Stowed(1, "2026-01-02T03:04:05Z", 1, "alice", b"d/n\xff\n", stat.S_IFREG, "replaced", 1 << 40, True, 2, 77)
+LATER = Stowed(5, "2026-01-03T03:04:05Z", 0, "root", b"d/n\xff\n", stat.S_IFDIR, "deleted", 0)
+
+
+def test_the_attic_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    store = open_store(str(written(tmp_path / "store", [*EVERY, OLD, LATER])))
+    database = store.database
+    assert list(store.read()) == EVERY
+    assert attic.page(database, None, 9) == [LATER, OLD]
+    assert attic.page(database, 5, 9) == attic.unsettled(database) == [OLD]
+    assert attic.newest(database, OLD.path) == attic.entry(database, 5) == LATER
+    assert attic.entry(database, 2) is attic.newest(database, b"d") is None
+    assert attic.older(database, "2027", 9) == [LATER]
+    assert attic.older(database, LATER.at, 9) == []
+    assert (attic.totals(database), attic.numbers(database)) == ((2, 1 << 40), {1, 5})
+    store.close()
+
+
+def test_a_number_of_the_attic_is_never_used_twice(tmp_path: Path) -> None:
+    store = open_store(str(written(tmp_path / "store", [OLD, LATER])))
+    store.write([Drop(LATER)])
+    assert (store.new_number(), store.new_number()) == (6, 7)
+    assert attic.totals(store.database) == (1, 1 << 40)
     store.close()
 
 

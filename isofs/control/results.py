@@ -32,8 +32,15 @@ class Subject(TypedDict):
     conflicts: int
 
 
+class AtticTotals(TypedDict):
+    """How much is in the attic: entries, and the bytes of what they are of."""
+
+    entries: int
+    bytes: int
+
+
 class Status(TypedDict):
-    """`status`: the mount, and who is isolated on it."""
+    """`status`: the mount, who is isolated on it, and how much its attic keeps."""
 
     mount: str
     store: str
@@ -41,6 +48,7 @@ class Status(TypedDict):
     version: str
     since: str
     subjects: list[Subject]
+    attic: AtticTotals
 
 
 class OpenFile(TypedDict):
@@ -199,6 +207,52 @@ class Marked(TypedDict):
     path: str
     marked: bool
     reasons: list[str]
+
+
+class Stowed(TypedDict):
+    """One entry of the attic: what a merge replaced in main or deleted (`action`), when, and where main had it.
+
+    `user` is whose merge it was; `subject` is their number, 0 for what an operator's `attic restore` replaced.
+    `live` says that the file was open for writing, and may have been written to since.
+    """
+
+    number: int
+    at: str
+    user: str
+    subject: int
+    action: str
+    kind: str
+    size: int
+    live: bool
+    path: str
+
+
+class Attic(TypedDict):
+    """`attic`: entries, newest first. The call answers a page, and `more` is whether there are older ones."""
+
+    entries: list[Stowed]
+    more: bool
+
+
+class Restored(TypedDict):
+    """`attic_restore`: what came back where; first the directories that it needed. `stowed` is what it replaced."""
+
+    restored: list[RestoredEntry]
+    stowed: int | None
+
+
+class RestoredEntry(TypedDict):
+    """One entry that left the attic, and where it is now."""
+
+    number: int
+    path: str
+
+
+class Purged(TypedDict):
+    """`attic_purge`: how many entries were removed, and the bytes of what they were of."""
+
+    entries: int
+    bytes: int
 
 
 class Problem(TypedDict):

@@ -16,6 +16,7 @@ from isofs.model.records import (
     Origin,
     Put,
     Record,
+    Stowed,
     Subject,
     SubjectState,
     Touch,
@@ -115,6 +116,8 @@ def apply(fs: Filesystem, change: Change) -> None:
             fs.bases[record.op, record.count] = record
         else:
             fs.bases.pop((record.op, record.count), None)
+    elif isinstance(record, Stowed):
+        pass  # read from the store when it is asked for
     else:
         view = fs.view_of(record.sid)
         if view is not None:

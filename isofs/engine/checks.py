@@ -5,6 +5,7 @@ They read; they change nothing. On a live engine they see the memory as well, wh
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from isofs.engine.state import Filesystem, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectState
 from isofs.model.vectors import G
-from isofs.store import inodes
+from isofs.store import attic, inodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,27 @@ def i7_nodes(fs: Filesystem) -> Iterator[Problem]:
             yield Problem("I7", handle.sid, None, f"handle {handle.id} of a suspect is open on main's node")
 
 
+def i8_attic(fs: Filesystem) -> Iterator[Problem]:
+    """I8: every entry of the attic has its file, of the right type and no other's, and every file its entry."""
+    known, before = set(), None
+    while page := attic.page(fs.store.database, before, 1000):
+        for entry in page:
+            known.add(str(entry.number))
+            try:
+                found = inodes.lstat(fs.store.stowed(entry.number))
+            except FileNotFoundError:
+                yield Problem("I8", MAIN, entry.path, f"entry {entry.number} of the attic is missing")
+                continue
+            if stat.S_IFMT(found.st_mode) != entry.kind:
+                yield Problem("I8", MAIN, entry.path, f"entry {entry.number} of the attic is of another type")
+            elif found.st_nlink > 1 and entry.kind != stat.S_IFDIR:
+                yield Problem("I8", MAIN, entry.path, f"entry {entry.number} of the attic has a name outside of it")
+        before = page[-1].number
+    for name in os.listdir(fs.store.stowed(0).directory):
+        if name not in known:
+            yield Problem("I8", MAIN, None, f"nothing is known of the attic's file {name}")
+
+
 CHECKS: tuple[Callable[[Filesystem], Iterator[Problem]], ...] = (
     i1_database,
     i2_contents,
@@ -167,6 +189,7 @@ CHECKS: tuple[Callable[[Filesystem], Iterator[Problem]], ...] = (
     i5_main,
     i6_disclosure,
     i7_nodes,
+    i8_attic,
 )
 
 

@@ -6,16 +6,17 @@ what they make to the caller. What it means for suspects is `trusted`'s business
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import stat
 
-from isofs.engine import tree, trusted, versions
+from isofs.engine import attic, tree, trusted, versions
 from isofs.engine.batch import Batch
 from isofs.engine.state import Caller, Filesystem, Obj
 from isofs.errors import CallError
-from isofs.model.records import MAIN, RESERVED, SubjectId
+from isofs.model.records import MAIN, RESERVED, Stowed, SubjectId
 from isofs.store import inodes
 from isofs.store.inodes import Place
 
@@ -112,42 +113,54 @@ def _given(fs: Filesystem, directory: Obj, name: bytes, to: Place, caller: Calle
     return found[0]
 
 
-def unlink(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN) -> None:
-    """Remove a name of anything but a directory from main."""
+def unlink(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN, operator: str = "") -> Stowed | None:
+    """Remove a name of anything but a directory from main.
+
+    What a merge or an operator removes goes into the attic, if that is its last name, and is returned.
+    """
     obj, found = _existing(fs, directory, name)
     if obj.is_dir:
         raise CallError(errno.EISDIR)
-    _remove(fs, directory, name, obj, last=found.st_nlink == 1, by=by)
+    return _remove(fs, directory, name, obj, last=found.st_nlink == 1, by=by, operator=operator)
 
 
-def rmdir(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN) -> None:
-    """Remove an empty directory from main. What suspects have in it stays theirs."""
+def rmdir(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN, operator: str = "") -> Stowed | None:
+    """Remove an empty directory from main, as `unlink`. What suspects have in it stays theirs."""
     obj, _ = _existing(fs, directory, name)
     if not obj.is_dir:
         raise CallError(errno.ENOTDIR)
     if not trusted.empty_in_main(fs, obj):
         raise CallError(errno.ENOTEMPTY)
-    _remove(fs, directory, name, obj, last=True, by=by)
+    return _remove(fs, directory, name, obj, last=True, by=by, operator=operator)
 
 
-def _remove(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, by: SubjectId) -> None:
+def _remove(
+    fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, by: SubjectId, operator: str
+) -> Stowed | None:
     where = at(fs, directory, name)
     batch = Batch(fs)
-    with trusted.announced(fs, obj):
+    keeps = last and (by != MAIN or bool(operator))
+    stowing = attic.stowing(fs, obj, batch, "deleted", by=by, operator=operator)
+    with trusted.announced(fs, obj), stowing if keeps else contextlib.nullcontext() as stowed:
         trusted.will_unlink(fs, directory, name, obj, batch, last=last, by=by)
         batch.commit()
         if last:
             trusted.pin_nodes(fs, obj)
         remove = os.rmdir if obj.is_dir else os.unlink
         remove(where.name, dir_fd=where.directory)
-    lost_name(fs, directory, name, obj, last=last)
+    lost_name(fs, directory, name, obj, last=last, stowed=stowed)
+    return stowed
 
 
-def lost_name(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool) -> None:
-    """Follow in memory that main has an object under this name no more."""
+def lost_name(
+    fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, stowed: Stowed | None = None
+) -> None:
+    """Follow in memory that main has an object under this name no more. `stowed` is what the attic has of it."""
     obj.links.pop((directory, name), None)
     if last:
         batch = Batch(fs)
+        if stowed is not None:
+            batch.put(attic.settled(stowed))
         trusted.is_gone(fs, obj, batch)
         batch.commit()
         trusted.orphan_nodes(fs, obj)

@@ -11,7 +11,7 @@ import os
 import stat
 from dataclasses import replace
 
-from isofs.engine import tree
+from isofs.engine import attic, tree
 from isofs.engine.batch import Batch, apply
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
@@ -28,6 +28,7 @@ def open_filesystem(store: Store, directory: str) -> Filesystem:
     """The file system of a store over a directory, recovered."""
     fs = load(store, directory)
     _finish_announced(fs)
+    attic.recover(fs)
     _remove_unknown_contents(fs)
     _find_moved(fs)
     return fs

@@ -116,8 +116,8 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
             ctime_ns = max(ctime_ns, view.touches.get(obj.op, 0))
             if view.concerns(obj.op):
                 nlink = link_count(fs, view, obj)
-    elif node.pinned >= 0 and view is not None:
-        nlink = 0
+    elif node.pinned >= 0 and (view is not None or not obj.links):
+        nlink = 0  # whatever names it has in the attic
     if obj is fs.root and fs.store_inside and nlink > 2:
         nlink -= 1  # the store's folder does not exist through the mount
     return Attributes(

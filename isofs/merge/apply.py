@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from isofs.engine import main, tree, trusted, versions, views
+from isofs.engine import attic, main, tree, trusted, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
@@ -22,7 +22,7 @@ from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
 from isofs.merge.resolving import UNRESOLVED, Resolution
 from isofs.model.reconcile import Outcome
-from isofs.model.records import MAIN, Decided, Op, SubjectId, SubjectState, Version
+from isofs.model.records import MAIN, Decided, Op, Stowed, SubjectId, SubjectState, Version
 from isofs.model.vectors import G
 from isofs.store import inodes
 
@@ -64,6 +64,7 @@ def merge_steps(
     are what resolvers proposed of what both sides changed.
     """
     view = begin_merge(fs, sid, resolutions)
+    attic.settle(fs)
     total = len(view.versions) + sum(len(names) for names in view.bindings.values())
     done, undisturbed = 0, marks.undisturbed(fs, view)
     _report_conflicts(fs, view, report)
@@ -91,6 +92,7 @@ def merge_steps(
     yield done, total
     names.restore_times()
     marks.renew(fs, undisturbed)
+    attic.settle(fs, merged=True)
     conflicts = any(map(is_conflict, view.decisions.values()))
     settle.finish(fs, view, conflicts=conflicts, mapped=mapped)
     yield total, total
@@ -165,7 +167,9 @@ def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report)
         return
     where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
     if outcome is Outcome.TAKE and obj.ino:
-        take(fs, view, obj, version, decided)
+        stowed = take(fs, view, obj, version, decided)
+        if stowed is not None:
+            batch.put(attic.settled(stowed))
         action = "took" if decided.seen is None else "merged"
         report.items.append(Item(where, action, decided.reason, decided.review))
         batch.drop(version)
@@ -190,40 +194,44 @@ def _overtaken(fs: Filesystem, obj: Obj, version: Version, decided: Decided) -> 
     return resolving.overtaken(fs, obj, decided)
 
 
-def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decided) -> None:
+def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decided) -> Stowed | None:
     """Main's object becomes the suspect's version, or what a resolver made of both sides.
 
+    What it was goes into the attic: whoever called commits the entry that is returned, `settled`.
     Repeating it after a kill does no harm.
     """
     name = decided.content or version.content
     assert name is not None
     content = fs.store.content(view.sid, name)
     if not inodes.exists(content):
-        return  # renamed into main before the kill
+        return None  # renamed into main before the kill
     place, at = tree.located(fs, obj)
     batch = Batch(fs)
     if obj.is_dir or at.st_nlink > 1:
+        stowed = attic.stow_in_place(fs, obj, batch, by=view.sid)
         trusted.keep_base(fs, obj, batch)
         batch.set_vector(obj.op, settle.merged_now(fs, decided))
         batch.commit()
         if not obj.is_dir:
             _overwrite(content, place)
         inodes.copy_attributes(content, place)
-        return
+        return stowed
     content = settle.beside_main(fs, content)
     ino = inodes.lstat(content).st_ino
     trusted.pin_nodes(fs, obj)
-    trusted.will_replace_content(fs, obj, ino, batch, settle.merged_now(fs, decided))
-    batch.commit()
-    before = settle.open_before(fs, view, obj, content)
-    with settle.same_times(place.directory):
-        main.renameat2(content, place, 0)
+    with attic.stowing(fs, obj, batch, "replaced", by=view.sid) as stowed:
+        trusted.will_replace_content(fs, obj, ino, batch, settle.merged_now(fs, decided))
+        batch.commit()
+        before = settle.open_before(fs, view, obj, content)
+        with settle.same_times(place.directory):
+            main.renameat2(content, place, 0)
     trusted.content_replaced(fs, obj, None, ino)
     if decided.content is None:  # else the kernel keeps pages for the suspect's node that are not main's
         settle.promote(fs, view, obj)
     settle.lead_on(fs, obj, before)
     for directory, known in obj.links:
         settle.expire(fs, directory, known)
+    return stowed
 
 
 def _overwrite(content: inodes.Place, place: inodes.Place) -> None:

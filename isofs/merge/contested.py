@@ -14,10 +14,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from isofs.engine import changes, tree, views
+from isofs.engine import attic, changes, tree, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.errors import CallError, IsofsError, UsageError
+from isofs.errors import AtticFailed, CallError, IsofsError, UsageError
 from isofs.merge import apply, marks, naming, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import is_conflict, plan
@@ -188,7 +188,7 @@ def _replace_main(
     try:
         batch.commit()
         _carry_out(fs, view, one.op, report, "merged" if isinstance(choice, Given) else "took")
-    except (OSError, CallError):
+    except (OSError, CallError, AtticFailed):
         _restore(fs, view, one.op, before)
         if version is not one.version and view.versions.get(one.op) == one.version:
             _remove_content(fs, view, version)
@@ -227,7 +227,7 @@ def _put_beside(fs: Filesystem, view: View, one: Waiting, obj: Obj, decided: Dec
     batch.commit()
     try:
         _carry_out(fs, view, op, Report())
-    except (OSError, CallError):
+    except (OSError, CallError, AtticFailed):
         _restore(fs, view, one.op, before, made=op)
         raise
     above = views.path(fs, MAIN, directory)
@@ -240,8 +240,11 @@ def _carry_out(fs: Filesystem, view: View, op: Op, report: Report, action: str =
     undisturbed = marks.undisturbed(fs, view, op)
     if obj.ino and decided is not None:
         path = _path(fs, view, op)
-        apply.take(fs, view, obj, version, decided)
-        _dropped(fs, view, op).commit()
+        stowed = apply.take(fs, view, obj, version, decided)
+        batch = _dropped(fs, view, op)
+        if stowed is not None:
+            batch.put(attic.settled(stowed))
+        batch.commit()
         _remove_content(fs, view, version)
         for node in obj.nodes.values():
             fs.kernel.forget_attributes(node.id)
@@ -290,6 +293,6 @@ def resume(fs: Filesystem) -> None:
         for op in list(view.versions):
             decided = view.decisions.get(op)
             if fs.origins[op].vector is None or (decided is not None and not is_conflict(decided)):
-                with contextlib.suppress(OSError, CallError):
+                with contextlib.suppress(OSError, CallError, AtticFailed):
                     _carry_out(fs, view, op, Report())
         finish(fs, [sid])

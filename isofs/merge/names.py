@@ -304,8 +304,8 @@ class Names:
         assert binding.op is not None
         obj = fs.by_op[binding.op]
         source = naming.free_source(self.fs, self.view, obj) if obj.ino else None
-        if source is None or source[1].startswith(naming.MOVING):
-            return False
+        if source is None or source[1].startswith(naming.MOVING) or there.op not in self.view.placed:
+            return False  # what will be deleted leaves no name behind that it never had
         if views.is_below(fs, MAIN, directory, obj) or views.is_below(fs, MAIN, source[0], there):
             return False
         before, displaced = (views.path(fs, MAIN, one) or b"?" for one in (obj, there))

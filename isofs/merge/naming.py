@@ -10,10 +10,8 @@ from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, settle
 from isofs.merge.plan import is_conflict
 from isofs.model.reconcile import Outcome
+from isofs.model.records import MOVING as MOVING
 from isofs.model.records import Binding, Decided, Op
-
-#: Where an object of main's waits for a moment when names form a circle.
-MOVING = b".isofs-moving-"
 
 # Why a name is dealt with as it is, in the words of plans and reports.
 MADE = "the suspect made it"

@@ -15,6 +15,9 @@ MAIN: SubjectId = 0
 #: The name at the root of main that is the store's, and that does not exist through the mount.
 RESERVED = b".isofs"
 
+#: How a name begins under which a merge puts an object of main's out of the way for a moment, with its origin point.
+MOVING = b".isofs-moving-"
+
 #: An origin point: unique in the store, never used twice.
 Op = int
 
@@ -141,8 +144,31 @@ class Decided:
     seen: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Stowed:
+    """What was replaced in main or removed from it, in the attic under its number.
+
+    `sid` is the subject whose merge it was and `user` its name; `MAIN` and the operator for what `attic restore`
+    replaced. `live` is whether somebody had the file itself open for writing, and may have written to it since.
+    Until main has been changed, `op` is the object and `ino` the inode that main is about to lose, None if the
+    object keeps it with another content.
+    """
+
+    number: int
+    at: str  # ISO 8601, UTC
+    sid: SubjectId
+    user: str
+    path: bytes
+    kind: int  # the S_IFMT bits
+    action: Literal["replaced", "deleted"]
+    size: int
+    live: bool = False
+    op: Op | None = None
+    ino: int | None = None
+
+
 #: Whatever the store keeps rows of.
-Record = Subject | Origin | Version | Binding | Touch | Base | Decided
+Record = Subject | Origin | Version | Binding | Touch | Base | Decided | Stowed
 
 
 @dataclass(frozen=True, slots=True)

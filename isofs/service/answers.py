@@ -14,9 +14,10 @@ from isofs.engine.state import Filesystem, View
 from isofs.merge.preview import Planned
 from isofs.merge.report import Item
 from isofs.model import risks
-from isofs.model.records import Subject, SubjectState
+from isofs.model.records import Stowed, Subject, SubjectState
 from isofs.model.vectors import Vector, named
 from isofs.service.unified import unified
+from isofs.store import attic
 
 Result = dict[str, object]
 
@@ -48,6 +49,25 @@ def described(fs: Filesystem, subject: Subject) -> Result:
         "changed": {change: counts[change] for change in _CHANGES},
         "bytes": changed.bytes_kept(fs, view),
         "conflicts": waiting,
+    }
+
+
+def attic_totals(fs: Filesystem) -> Result:
+    entries, size = attic.totals(fs.store.database)
+    return {"entries": entries, "bytes": size}
+
+
+def stowed(entry: Stowed) -> results.Stowed:
+    return {
+        "number": entry.number,
+        "at": entry.at,
+        "user": entry.user,
+        "subject": entry.sid,
+        "action": entry.action,
+        "kind": changed.kind_word(entry.kind),
+        "size": entry.size,
+        "live": entry.live,
+        "path": wire.path_text(entry.path),
     }
 
 
@@ -128,6 +148,7 @@ def checked(fs: Filesystem) -> results.Checked:
             "objects": len(fs.origins),
             "versions": sum(len(v.versions) for v in every),
             "bindings": sum(len(list(v.all_bindings())) for v in every),
+            "stowed": attic.totals(fs.store.database)[0],
         },
         "problems": [
             {

@@ -94,6 +94,7 @@ class Commands:
             "subjects": [
                 answers.described(self._fs, s) for s in self._fs.subjects.values() if s.state is not SubjectState.ENDED
             ],
+            "attic": answers.attic_totals(self._fs),
         }
 
     async def suspect(self, args: Args, progress: Progress) -> Result:

@@ -22,6 +22,7 @@ from isofs.fuse import loop, mounting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, contested
+from isofs.service.attic import Attic
 from isofs.service.commands import Commands
 from isofs.store.folder import open_store
 
@@ -88,14 +89,21 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     def unmount() -> None:
         mounting.unmount(session)
 
-    commands = Commands(fs, adapter, cache, session.directory, unmount)
+    commands, attic = Commands(fs, adapter, cache, session.directory, unmount), Attic(fs)
+    handlers = {**commands.handlers(), **attic.handlers()}
+
+    async def published() -> None:
+        await _publish(session, fs, ready, failed)
+        if not failed:  # and not before: SQLite opens its files by a path that would lead into the mount
+            await attic.forget_old()
+
     try:
         with loop.connected(adapter, session):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cache.run)
                 nursery.start_soon(_unmount_on_signal, session)
-                await nursery.start(server.serve, mounts.socket_for(session.directory), commands.handlers())
-                nursery.start_soon(_publish, session, fs, ready, failed)
+                await nursery.start(server.serve, mounts.socket_for(session.directory), handlers)
+                nursery.start_soon(published)
                 await loop.serve(session)
                 unmounted = not failed
                 nursery.cancel_scope.cancel()

@@ -4,6 +4,7 @@ isofs.db             the database
 config.toml          what the operator configured; not there until then
 lock                 held by the one process that has the store open
 versions/SID/NAME    contents of a subject's versions, one inode each, of the object's own type
+attic/NUMBER         what merges replaced in main or removed from it, an inode each (isofs.store.attic)
 bases/NAME           what main had when a diverged object changed for the first time
 evidence/            what malicious subjects left: an archive each (isofs.store.archive)
 staging/             scratch: inodes on their way, archives that are being written, what was discarded and is not
@@ -21,13 +22,13 @@ from dataclasses import dataclass, field
 
 from isofs.errors import StoreUnusable
 from isofs.model.records import RESERVED, Change, Op, Record, SubjectId
-from isofs.store import configuration, inodes
+from isofs.store import attic, configuration, inodes
 from isofs.store.inodes import Place
 from isofs.store.rows import Database, open_database
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_FOLDERS = (b"versions", b"bases", b"evidence", b"staging")
+_FOLDERS = (b"versions", b"bases", b"attic", b"evidence", b"staging")
 
 
 @dataclass(eq=False, slots=True)
@@ -41,6 +42,7 @@ class Store:
     folders: dict[bytes, int]
     subjects: dict[SubjectId, int] = field(default_factory=dict)
     scratch: int = 0
+    last_stowed: int = -1  # the number used last in the attic; -1: not asked for yet
     beside: int | None = None
 
     def read(self) -> Iterator[Record]:
@@ -73,6 +75,17 @@ class Store:
 
     def base(self, name: str) -> Place:
         return Place(self.folders[b"bases"], name.encode())
+
+    def stowed(self, number: int) -> Place:
+        """Where the attic has what it keeps under a number."""
+        return Place(self.folders[b"attic"], b"%d" % number)
+
+    def new_number(self) -> int:
+        """A number that nothing in the attic ever had."""
+        if self.last_stowed < 0:
+            self.last_stowed = attic.last(self.database)
+        self.last_stowed += 1
+        return self.last_stowed
 
     def staged(self) -> Place:
         """A place in the scratch folder where nothing is."""

@@ -47,6 +47,10 @@ def exists(place: Place) -> bool:
     return True
 
 
+def is_directory(place: Place) -> bool:
+    return stat.S_ISDIR(lstat(place).st_mode)
+
+
 def remove(place: Place) -> None:
     """Remove what is there, file or empty directory; nothing there is fine."""
     with contextlib.suppress(FileNotFoundError):

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Delete,
     Insert,
+    Select,
     bindparam,
     create_engine,
     delete,
@@ -43,6 +44,7 @@ from isofs.model.records import (
     Origin,
     Put,
     Record,
+    Stowed,
     Subject,
     SubjectState,
     Touch,
@@ -95,6 +97,10 @@ def _decided_row(r: Decided) -> Row:
     return r.sid, r.op, r.outcome, to_json(r.merged), r.reason, r.review, r.content, r.seen
 
 
+def _stowed_row(r: Stowed) -> Row:
+    return r.number, r.at, r.sid, r.user, r.path, r.kind, r.action, r.size, r.live, r.op, r.ino
+
+
 def _read_subject(r: _Found) -> Subject:
     return Subject(**{**r, "state": SubjectState(r["state"])})
 
@@ -135,7 +141,7 @@ class _Mapping:
         return tuple(row[at] for at in self._at)
 
 
-def _sql(statement: Insert | Delete) -> str:
+def _sql(statement: Insert | Delete | Select[Any]) -> str:
     return str(statement.compile(dialect=sqlite.dialect()))
 
 
@@ -147,6 +153,7 @@ _MAPPINGS: dict[type, _Mapping] = {
     Touch: _Mapping(schema.touches, _touch_row, lambda r: Touch(**r)),
     Base: _Mapping(schema.bases, _base_row, lambda r: Base(**r)),
     Decided: _Mapping(schema.decisions, _decided_row, _read_decided),
+    Stowed: _Mapping(schema.attic, _stowed_row, lambda r: Stowed(**r)),
 }
 
 
@@ -159,12 +166,29 @@ class Database:
         self._next_op = self._reserved = 0
 
     def read(self) -> Iterator[Record]:
-        """Every record, of all types, each type by its key; subjects and origins come before what refers to them."""
+        """Every record but those of the attic, each type by its key; subjects and origins come before what refers to
+        them."""
         with _translated(self._path):
             for mapping in _MAPPINGS.values():
+                if mapping.table is schema.attic:
+                    continue
                 for row in self._connection.execute(select(mapping.table)).mappings():
                     yield mapping.read(dict(row))
             self._connection.rollback()
+
+    def find(self, query: Select[Any]) -> list[dict[str, Any]]:
+        """The rows of a query, by column."""
+        with _translated(self._path):
+            found = [dict(row) for row in self._connection.execute(query).mappings()]
+            self._connection.rollback()
+        return found
+
+    def integers(self, query: Select[Any]) -> list[int]:
+        """The values of a query for one column of integers and without parameters; as fast as SQLite has them."""
+        raw = self._connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        with _translated(self._path):
+            return [value for (value,) in raw.execute(_sql(query))]
 
     def write(self, changes: Sequence[Change]) -> None:
         """Make the changes, all or none, durable against the death of this process."""

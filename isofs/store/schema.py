@@ -164,6 +164,36 @@ decisions = Table(
     sqlite_with_rowid=False,
 )
 
+# What merges replaced in main or removed from it: an inode each in the folder `attic`, named by the number. There may
+# be very many: they are read when they are asked for. Numbers are never used twice.
+#   at         when, which is in the order of the numbers
+#   sid, user  whose merge it was, who may be long forgotten otherwise; 0 and the operator's name for what
+#              `attic restore` replaced
+#   path       where main had it
+#   action     'replaced' or 'deleted'
+#   size       bytes of a file's content or of a link's target, else 0
+#   live       somebody had the file itself open for writing, and may have written to it since
+#   op, ino    set while main is about to be changed: the object (null if the store does not follow it), and the inode
+#              that main loses (null if the object keeps it, with another content)
+attic = Table(
+    "attic",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("at", Text, nullable=False),
+    Column("sid", Integer, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("path", LargeBinary, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("live", Boolean, nullable=False),
+    Column("op", Integer),
+    Column("ino", Integer),
+    sqlite_autoincrement=True,
+)
+
+Index("attic_unsettled", attic.c.number, sqlite_where=attic.c.op.is_not(None) | attic.c.ino.is_not(None))
+
 for _column in (origins.c.parent, bindings.c.op, bindings.c.replaced):
     Index(f"{_column.table.name}_{_column.name}", _column, sqlite_where=_column.is_not(None))
 

@@ -31,6 +31,7 @@ CHANCES = {
     "forget": 1,
     "suspect": 3,
     "decide": 1.5,
+    "restore": 1.5,
     "kill": 0.5,
 }
 
@@ -85,6 +86,7 @@ def _given(draw: random.Random, name: str, users: list[int], paths: list[bytes])
         "close": index,
         "suspect": index,
         "decide": {**index, "innocent": lambda: draw.random() < 0.7},
+        "restore": {**index, "replace": lambda: draw.random() < 0.5},
     }
     return {key: value() for key, value in more.get(name, {}).items()}
 

@@ -1,0 +1,195 @@
+"""The attic: before a merge replaces or removes what main has, that goes into the store, and can be brought back.
+
+An entry costs main's users nothing that grows with its size: the inode itself is kept, by one more link, made before
+main loses its own. Its row is written with the change of main that is announced, and settled with the one that
+follows; until then it says what main is about to lose, and whoever finds it so looks whether main has (`settle`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from isofs.engine import tree
+from isofs.engine.batch import Batch
+from isofs.engine.state import Filesystem, Obj
+from isofs.errors import AtticFailed, CallError, IsofsError
+from isofs.model.records import MAIN, MOVING, Stowed, SubjectId
+from isofs.store import attic, inodes
+from isofs.store.inodes import Place
+
+#: A file that somebody has open for writing is copied up to this size; of a larger one the file itself is kept.
+COPY_LIMIT = 64 << 20
+
+#: What says that an inode can have no second name there, so that it has to be copied.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+Action = Literal["replaced", "deleted"]
+
+
+@contextlib.contextmanager
+def stowing(
+    fs: Filesystem, obj: Obj, batch: Batch, action: Action, *, by: SubjectId, operator: str = ""
+) -> Iterator[Stowed]:
+    """Around the change by which main loses an object's inode, of which the batch is the announcement.
+
+    If the change cannot be made, nothing is kept. Whoever made it commits the entry `settled`.
+    """
+    place, found = tree.located(fs, obj)
+    entry = _entry(fs, obj, found, action, by, operator)
+    live = _keep(fs, entry, place, writable=_written_to(obj))
+    entry = replace(entry, live=live, op=obj.op or None, ino=obj.ino)
+    batch.put(entry)
+    try:
+        yield entry
+    except (OSError, IsofsError):
+        if _still_there(fs, entry):
+            _forget(fs, entry)
+        raise
+
+
+def stow_in_place(fs: Filesystem, obj: Obj, batch: Batch, *, by: SubjectId, operator: str = "") -> Stowed:
+    """Keep a copy of an object whose inode is about to get another content, or other attributes.
+
+    Whoever changed it commits the entry `settled`. What a merge kept before it was cut off is not kept again.
+    """
+    for entry in attic.unsettled(fs.store.database) if obj.op else ():
+        if (entry.op, entry.ino, entry.sid) == (obj.op, None, by):
+            return entry
+    place, found = tree.located(fs, obj)
+    entry = _entry(fs, obj, found, "replaced", by, operator)
+    _keep(fs, entry, place, writable=True, copy=True)
+    entry = replace(entry, op=obj.op or None)
+    batch.put(entry)
+    return entry
+
+
+def settled(entry: Stowed) -> Stowed:
+    """The entry as it is once main has been changed."""
+    return replace(entry, op=None, ino=None)
+
+
+def _entry(fs: Filesystem, obj: Obj, found: os.stat_result, action: Action, by: SubjectId, operator: str) -> Stowed:
+    user = fs.subjects[by].name if by != MAIN else operator
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    size = found.st_size if obj.kind in (stat.S_IFREG, stat.S_IFLNK) else 0
+    return Stowed(fs.store.new_number(), now, by, user, _path(fs, obj, by), obj.kind, action, size)
+
+
+def _path(fs: Filesystem, obj: Obj, by: SubjectId) -> bytes:
+    """Where main has an object; what a merge moved out of the way for a moment is where it was before."""
+    parts: list[bytes] = []
+    while obj is not fs.root:
+        directory, name = next(iter(obj.links))
+        if name.startswith(MOVING) and by in fs.views:
+            hidden = sorted(fs.views[by].hiding.get(obj.op, ()))
+            name = next((n for at, n in hidden if at == directory.op), name)
+        parts.append(name)
+        obj = directory
+    return b"/".join(reversed(parts))
+
+
+def _written_to(obj: Obj) -> bool:
+    """Whether somebody has main's file open for writing."""
+    return any(handle.writes for node in obj.nodes.values() if node.sid == MAIN for handle in node.handles)
+
+
+def _keep(fs: Filesystem, entry: Stowed, place: Place, *, writable: bool, copy: bool = False) -> bool:
+    """Put an inode of main's into the attic. Whether it is one that may still be written to."""
+    to = fs.store.stowed(entry.number)
+    large = entry.kind == stat.S_IFREG and entry.size > COPY_LIMIT
+    try:
+        if not copy and entry.kind != stat.S_IFDIR and (large or not writable) and _linked(place, to):
+            return writable
+        inodes.copy(place, to)
+    except OSError as error:
+        inodes.remove(to)
+        path, problem = entry.path.decode("utf-8", "backslashreplace"), error.strerror
+        raise AtticFailed(
+            f"{path} cannot be kept in the attic ({problem}), so it was left as it is: make room and repeat"
+        ) from error
+    return False
+
+
+def _linked(place: Place, to: Place) -> bool:
+    inodes.remove(to)
+    try:
+        os.link(place.name, to.name, src_dir_fd=place.directory, dst_dir_fd=to.directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return False
+    return True
+
+
+def _still_there(fs: Filesystem, entry: Stowed) -> bool:
+    """Whether main has not lost what an unsettled entry is of."""
+    if entry.ino is None:
+        return False
+    if entry.op is not None:
+        origin = fs.origins.get(entry.op)
+        return origin is not None and origin.ino == entry.ino
+    obj = fs.root
+    for name in entry.path.split(b"/"):
+        try:
+            found = tree.child(fs, obj, name)
+        except (OSError, CallError):
+            return False
+        if found is None:
+            return False
+        obj = found[0]
+    return obj.ino == entry.ino
+
+
+def _forget(fs: Filesystem, entry: Stowed) -> None:
+    """Take back an entry of what main still has."""
+    with contextlib.suppress(IsofsError):  # a row without its file is dropped by the next who looks
+        batch = Batch(fs)
+        batch.drop(entry)
+        batch.commit()
+    inodes.remove(fs.store.stowed(entry.number))
+
+
+def settle(fs: Filesystem, *, merged: bool = False) -> None:
+    """Look what became of changes of main that were cut off: entries of what main still has are dropped.
+
+    What was kept of an object that stays, with another content, is left for the merge that goes on, until it has
+    `merged`.
+    """
+    batch = Batch(fs)
+    for entry in attic.unsettled(fs.store.database):
+        if _still_there(fs, entry):
+            _forget(fs, entry)
+        elif entry.ino is not None or merged or entry.op not in fs.origins:
+            batch.put(settled(entry))
+    batch.commit()
+
+
+def purge(fs: Filesystem, before: str, limit: int) -> list[Stowed]:
+    """Forget up to `limit` of the oldest entries from before a time; whoever asked removes their files."""
+    batch, found = Batch(fs), attic.older(fs.store.database, before, limit)
+    for entry in found:
+        batch.drop(entry)
+    batch.commit()
+    return found
+
+
+def recover(fs: Filesystem) -> None:
+    """After a kill: settle what was cut off, and drop rows without a file and files without a row."""
+    settle(fs)
+    folder = fs.store.stowed(0).directory
+    rows, files = attic.numbers(fs.store.database), {int(name) for name in os.listdir(folder) if name.isdigit()}
+    for number in files - rows:
+        inodes.remove(fs.store.stowed(number))
+    batch = Batch(fs)
+    for number in rows - files:
+        entry = attic.entry(fs.store.database, number)
+        assert entry is not None
+        batch.drop(entry)
+    batch.commit()

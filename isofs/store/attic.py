@@ -1,0 +1,66 @@
+"""Questions about the attic's rows. Each is a statement of its own: nothing of the attic is held in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Select, column, func, select, text
+
+from isofs.model.records import Stowed
+from isofs.store import schema
+from isofs.store.rows import Database
+
+_ATTIC = schema.attic
+_UNSETTLED = _ATTIC.c.op.is_not(None) | _ATTIC.c.ino.is_not(None)
+
+
+def entry(database: Database, number: int) -> Stowed | None:
+    """The entry of a number."""
+    return next(iter(_entries(database, select(_ATTIC).where(_ATTIC.c.number == number))), None)
+
+
+def newest(database: Database, path: bytes) -> Stowed | None:
+    """The entry that came last from a path."""
+    query = select(_ATTIC).where(_ATTIC.c.path == path).order_by(_ATTIC.c.number.desc()).limit(1)
+    return next(iter(_entries(database, query)), None)
+
+
+def page(database: Database, before: int | None, limit: int) -> list[Stowed]:
+    """The newest entries, newest first; those before a number if one is given."""
+    query = select(_ATTIC).order_by(_ATTIC.c.number.desc()).limit(limit)
+    return _entries(database, query if before is None else query.where(_ATTIC.c.number < before))
+
+
+def older(database: Database, at: str, limit: int) -> list[Stowed]:
+    """Entries from before a time, oldest first, but none that is being made."""
+    return _entries(
+        database, select(_ATTIC).where(_ATTIC.c.at < at, ~_UNSETTLED).order_by(_ATTIC.c.number).limit(limit)
+    )
+
+
+def unsettled(database: Database) -> list[Stowed]:
+    """Entries of which main may still have what they are of."""
+    return _entries(database, select(_ATTIC).where(_UNSETTLED))
+
+
+def numbers(database: Database) -> set[int]:
+    """The numbers of all entries."""
+    return set(database.integers(select(_ATTIC.c.number)))
+
+
+def totals(database: Database) -> tuple[int, int]:
+    """How many entries there are, and their size together."""
+    found = database.find(select(func.count().label("count"), func.coalesce(func.sum(_ATTIC.c.size), 0).label("size")))[
+        0
+    ]
+    return found["count"], found["size"]
+
+
+def last(database: Database) -> int:
+    """The greatest number that was ever used, 0 if none was."""
+    query: Select[Any] = select(column("seq")).select_from(text("sqlite_sequence")).where(text("name = 'attic'"))
+    return next(iter(database.integers(query)), 0)
+
+
+def _entries(database: Database, query: Select[tuple[object, ...]]) -> list[Stowed]:
+    return [Stowed(**row) for row in database.find(query)]
