@@ -244,7 +244,7 @@ def decided(fs: Filesystem, view: View, decision: Decided, resolution: Resolutio
         reason=f"{decision.reason}: {reason}",
         review=proposal.review,
         content=resolution.content,
-        seen=resolution.sides.main.at.st_ctime_ns,
+        seen=resolution.sides.main.at.st_mtime_ns,
     )
 
 
@@ -258,11 +258,15 @@ def remove_unused(fs: Filesystem, view: View, resolutions: Mapping[Op, Resolutio
 
 
 def overtaken(fs: Filesystem, obj: Obj, decision: Decided) -> bool:
-    """Whether main changed since a resolver read it, and it was not the merge that changed it."""
+    """Whether main changed since a resolver read it, and it was not the merge that changed it.
+
+    Writing shows in its time, all else is counted. (Its change time tells less: the attic's link to it moves that.)
+    """
     vector = fs.origins[decision.op].vector
     if vector is not None and vector.get(decision.sid) == "m":
         return False  # cut off when it had begun
     try:
-        return tree.located(fs, obj)[1].st_ctime_ns != decision.seen
+        written = tree.located(fs, obj)[1].st_mtime_ns != decision.seen
     except (OSError, CallError):
         return True
+    return written or (vector is not None and vector.get(G) != decision.merged.get(G))

@@ -130,8 +130,8 @@ class Touch:
 class Decided:
     """What a running merge decided of one object (`isofs.model.reconcile.Decision`, as it is kept).
 
-    `content` names the file in the subject's folder that a resolver made of both sides, `seen` is main's change time
-    (ns) when it read it. `seen` without `content`: both sides ended equal.
+    `content` names the file in the subject's folder that a resolver made of both sides, `seen` is main's time of
+    modification (ns) when it read it. `seen` without `content`: both sides ended equal.
     """
 
     sid: SubjectId

@@ -148,7 +148,7 @@ bases = Table(
 # What a running merge decided of each object, written at once when the verdict falls and removed object by
 # object as it is applied: a merge that is killed goes on with the same decisions.
 #   content   file in the subject's folder with what a resolver made of both sides; null if nothing had to be made
-#   seen      main's change time in ns when a resolver read it; null if none was asked, or none merged it
+#   seen      main's modification time in ns when a resolver read it; null if none was asked, or none merged it
 decisions = Table(
     "decisions",
     metadata,
