@@ -103,3 +103,20 @@ def test_the_same_without_resolvers(contest: Contest) -> None:
     )
     assert state(contest)[2] == merged({"alice", "carol"})[2]
     contest.close()
+
+
+def test_what_somebody_started_from_who_came_after_a_merge(tmp_path: Path) -> None:
+    """carol's base is main with alice's merged work in it: what she takes back of that stays taken back."""
+    contest = Contest(tmp_path / "main", {"file": LINES}, ("alice", "erin"))
+    alice, erin = contest.suspects["alice"], contest.suspects["erin"]
+    contest.write(erin, line(17, "erin"), "file")  # whose version keeps the vectors, and the first base
+    contest.write(alice, line(3, "alice"), "file")
+    contest.innocent(name="alice")
+    assert contest.main()["file"] == line(3, "alice")
+    carol = contest.join("carol")
+    contest.write(carol, line(9, "carol"), "file")
+    contest.write(contest.bob, line(3, "alice").replace(b"line 15\n", b"bob\n"), "file")
+    report = contest.innocent(name="carol")
+    assert [item.action for item in report.items] == ["merged"]
+    assert contest.main()["file"] == line(9, "carol").replace(b"line 15\n", b"bob\n")
+    contest.close()

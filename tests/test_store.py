@@ -50,7 +50,7 @@ EVERY: list[Record] = [
     Binding(1, 1, b"new", 3, None, True),
     Binding(1, 1, b"n\xff\n", None, 2),
     Touch(1, 1, 1_700_000_000_123_456_789),
-    Base(2, 3, "2-3"),
+    Base(2, 3, 0, "2-3"),
     Decided(1, 2, "keep", Vector.of({G: 3, 1: "d"}), "why", True),
     Decided(1, 3, "take", Vector.of({G: 3, 1: "m"}), "merged", False, "3.merged", 3),
 ]
@@ -340,7 +340,7 @@ def with_orphans(tmp_path: Path) -> Store:
     origin = Origin(2, stat.S_IFREG, file.stat().st_ino, 1, b"n", Vector.of({G: 1, 1: 0}))
     version = Version(1, 2, "m", Vector.of({G: 0, 1: "m"}), "2", None)
     store = open_store(str(tmp_path / "store"))
-    store.write([Put(r) for r in (ALICE, root, origin, version, Base(2, 0, "2-0"))])
+    store.write([Put(r) for r in (ALICE, root, origin, version, Base(2, 0, 0, "2-0"))])
     folders = {"versions/1": ("2", "3"), "versions/7": ("9",), "bases": ("2-0", "2-1")}
     for folder, names in folders.items():
         (tmp_path / "store" / folder).mkdir(exist_ok=True)

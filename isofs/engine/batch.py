@@ -113,9 +113,9 @@ def apply(fs: Filesystem, change: Change) -> None:
         _apply_subject(fs, record, put)
     elif isinstance(record, Base):
         if put:
-            fs.bases[record.op, record.count] = record
+            fs.bases[record.op, record.count, record.merged] = record
         else:
-            fs.bases.pop((record.op, record.count), None)
+            fs.bases.pop((record.op, record.count, record.merged), None)
     elif isinstance(record, Stowed):
         pass  # read from the store when it is asked for
     else:

@@ -174,8 +174,7 @@ def sides(fs: Filesystem, view: View, line: ChangeLine, against: Against | None 
 
 def _base(fs: Filesystem, version: Version) -> Place | None:
     """The copy of what main had when the version was made, if main has changed since and one was kept."""
-    count = version.vector.get(G)
-    kept = fs.bases.get((version.op, count)) if isinstance(count, int) else None
+    kept = fs.base_of(version)
     return None if kept is None else fs.store.base(kept.content)
 
 

@@ -24,7 +24,7 @@ from isofs.model.records import (
     SubjectId,
     Version,
 )
-from isofs.model.vectors import Vector
+from isofs.model.vectors import G, Vector, merges
 from isofs.store.folder import Store
 
 #: Below it a node of main has its inode's number. From here on the inode numbers are that are told of what only a
@@ -227,7 +227,7 @@ class Filesystem:
     objects: WeakValueDictionary[int, Obj] = field(default_factory=WeakValueDictionary)
     by_op: dict[Op, Obj] = field(default_factory=dict)
     origins: dict[Op, Origin] = field(default_factory=dict)
-    bases: dict[tuple[Op, int], Base] = field(default_factory=dict)
+    bases: dict[tuple[Op, int, int], Base] = field(default_factory=dict)
     subjects: dict[SubjectId, Subject] = field(default_factory=dict)
     views: dict[SubjectId, View] = field(default_factory=dict)
     waiting: dict[SubjectId, View] = field(default_factory=dict)
@@ -256,6 +256,13 @@ class Filesystem:
     def vector(self, obj: Obj) -> Vector | None:
         """Main's version vector of an object, None if it does not exist."""
         return self.origins[obj.op].vector if obj.op else None
+
+    def base_of(self, version: Version) -> Base | None:
+        """The copy of what a version started from, if main changed since and one was kept."""
+        count = version.vector.get(G)
+        return (
+            self.bases.get((version.op, count, merges(version.vector, version.sid))) if isinstance(count, int) else None
+        )
 
     def diverged(self, obj: Obj) -> bool:
         """Whether some active suspect has a version of the object or changed one of its names."""

@@ -18,7 +18,7 @@ from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Base, Binding, SubjectId
-from isofs.model.vectors import G, Vector, trusted_deletion, trusted_modification
+from isofs.model.vectors import G, Vector, merges, trusted_deletion, trusted_modification
 from isofs.store import inodes
 
 #: Files larger than this get no base copy unless the file system can share their blocks.
@@ -39,8 +39,9 @@ def keep_base(fs: Filesystem, obj: Obj, batch: Batch) -> None:
         return
     count = vector[G]
     assert isinstance(count, int)
-    if (obj.op, count) in fs.bases or not any(
-        (v := view.version(obj.op)) is not None and v.vector.get(G) == count
+    state = obj.op, count, merges(vector)
+    if state in fs.bases or not any(
+        (v := view.version(obj.op)) is not None and (v.vector.get(G), merges(v.vector, v.sid)) == state[1:]
         for view in (*fs.views.values(), *fs.waiting.values())
     ):
         return
@@ -48,9 +49,9 @@ def keep_base(fs: Filesystem, obj: Obj, batch: Batch) -> None:
         at, found = tree.located(fs, obj)
         if found.st_size > BASE_LIMIT:
             return
-        name = f"{obj.op}-{count}"
+        name = "-".join(map(str, state))
         inodes.copy(at, fs.store.base(name))
-        batch.put(Base(obj.op, count, name))
+        batch.put(Base(*state, name))
 
 
 def modified(fs: Filesystem, obj: Obj) -> None:

@@ -94,7 +94,7 @@ def _gather(fs: Filesystem, view: View, op: Op, rules: Config, closing: contextl
     obj, version = fs.by_op[op], view.version(op)
     if version is None or version.content is None or not obj.ino:
         return None
-    kept = fs.bases.get((op, count)) if isinstance(count := version.vector.get(G), int) else None
+    kept = fs.base_of(version)
     try:
         main = _side(tree.located(fs, obj)[0], closing)
         suspect = _side(fs.store.content(view.sid, version.content), closing)

@@ -110,10 +110,14 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What main had of an object when `G` stood at `count`: the common ancestor for a three-way merge."""
+    """What main had of an object when `G` stood at `count`, with the `merged` work of so many users in it.
+
+    The common ancestor for a three-way merge of the versions that started from it.
+    """
 
     op: Op
     count: int
+    merged: int
     content: str
 
 

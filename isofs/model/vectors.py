@@ -103,6 +103,11 @@ def compatible(one: Vector, other: Vector) -> bool:
     return dominates(one, other) or dominates(other, one)
 
 
+def merges(vector: Vector, subject: Dimension = G) -> int:
+    """How many users' merged work a vector has, but for a subject's own: with `G`, what tells main's states apart."""
+    return sum(value == "m" for dimension, value in vector.items_ if dimension not in (G, subject))
+
+
 def isolate(main: Vector | None, subject: Dimension, state: Literal["m", "d"]) -> tuple[Vector, Vector]:
     """A suspect first changes an object: (main's vector, the suspect's vector).
 

@@ -90,7 +90,7 @@ def _touch_row(r: Touch) -> Row:
 
 
 def _base_row(r: Base) -> Row:
-    return r.op, r.count, r.content
+    return r.op, r.count, r.merged, r.content
 
 
 def _decided_row(r: Decided) -> Row:

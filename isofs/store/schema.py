@@ -133,15 +133,17 @@ touches = Table(
     sqlite_with_rowid=False,
 )
 
-# What main had of an object when G stood at `count`: kept when main's side of a diverged object changes for
-# the first time after a suspect's copy. `content` is a file in the folder `bases`.
+# What main had of an object when G stood at `count`, with the `merged` work of so many users in it: kept when main's
+# side of a diverged object changes for the first time after a suspect's copy. `content` is a file in the folder
+# `bases`.
 bases = Table(
     "bases",
     metadata,
     _op("op"),
     Column("count", Integer),
+    Column("merged", Integer),
     Column("content", Text, nullable=False),
-    PrimaryKeyConstraint("op", "count"),
+    PrimaryKeyConstraint("op", "count", "merged"),
     sqlite_with_rowid=False,
 )
 
@@ -199,5 +201,14 @@ for _column in (origins.c.parent, bindings.c.op, bindings.c.replaced):
 
 #: What brings a store of a version to the next one, before tables and indexes that it lacks are made.
 MIGRATIONS: dict[int, tuple[str, ...]] = {
-    1: ("ALTER TABLE decisions ADD COLUMN content TEXT", "ALTER TABLE decisions ADD COLUMN seen INTEGER"),
+    1: (
+        "ALTER TABLE decisions ADD COLUMN content TEXT",
+        "ALTER TABLE decisions ADD COLUMN seen INTEGER",
+        "ALTER TABLE bases RENAME TO bases_1",
+        "CREATE TABLE bases (op INTEGER NOT NULL REFERENCES origins (op) DEFERRABLE INITIALLY DEFERRED,"
+        " count INTEGER NOT NULL, merged INTEGER NOT NULL, content TEXT NOT NULL, PRIMARY KEY (op, count, merged))"
+        " WITHOUT ROWID",
+        "INSERT INTO bases SELECT op, count, 0, content FROM bases_1",
+        "DROP TABLE bases_1",
+    ),
 }

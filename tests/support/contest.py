@@ -32,12 +32,18 @@ class Contest:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(content)
         self.fs: Filesystem = recovery.open_filesystem(open_store(str(path / ".isofs")), str(path))
-        kernel = Kernel(self.fs)
-        self.bob = Walker(kernel, Caller(BOB, 100, 1, 0o022))
+        self._kernel = Kernel(self.fs)
+        self.bob = Walker(self._kernel, Caller(BOB, 100, 1, 0o022))
         self.suspects: dict[str, Walker] = {}
-        for number, name in enumerate(suspects):
-            suspicion.suspect(self.fs, 1010 + number, name, "", "2026-01-02T03:04:05Z")
-            self.suspects[name] = Walker(kernel, Caller(1010 + number, 100, 2 + number, 0o022))
+        for name in suspects:
+            self.join(name)
+
+    def join(self, name: str) -> Walker:
+        """Somebody more is suspected."""
+        number = len(self.suspects) + 1
+        suspicion.suspect(self.fs, 1010 + number, name, "", "2026-01-02T03:04:05Z")
+        self.suspects[name] = Walker(self._kernel, Caller(1010 + number, 100, 1 + number, 0o022))
+        return self.suspects[name]
 
     def sid(self, name: str = "alice") -> int:
         return list(self.suspects).index(name) + 1
