@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -267,3 +268,13 @@ def test_large_files_that_ended_equal(world: World) -> None:
     sparse(world, world.alice, size, HERS)
     sparse(world, world.bob, size, HERS)
     assert [item.action for item in world.innocent().items] == ["merged"]
+
+
+def test_special_files_of_several_names(world: World) -> None:
+    """They have no content that could be put into their inode."""
+    world.bob.mkfifo(b"pipe")
+    world.bob.link(b"pipe", b"another")
+    world.alice.chmod(b"pipe", 0o640)
+    assert [item.action for item in world.innocent().items] == ["took"]
+    at = os.lstat(world.path / "another")
+    assert (stat.S_ISFIFO(at.st_mode), stat.S_IMODE(at.st_mode), at.st_nlink) == (True, 0o640, 2)

@@ -27,10 +27,10 @@ from isofs.model.vectors import G
 from isofs.store import inodes
 
 
-def innocent(fs: Filesystem, sid: SubjectId) -> Report:
+def innocent(fs: Filesystem, sid: SubjectId, resolutions: Mapping[Op, Resolution] = UNRESOLVED) -> Report:
     """Merge a suspect's view into main (Protocol 3) and end the suspicion, but for what is in conflict."""
     report = Report()
-    for _ in merge_steps(fs, sid, report):
+    for _ in merge_steps(fs, sid, report, resolutions=resolutions):
         pass
     return report
 
@@ -235,8 +235,8 @@ def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decide
 
 
 def _overwrite(content: inodes.Place, place: inodes.Place) -> None:
-    """Give an inode with several names another content; all its names keep leading to it."""
-    if stat.S_ISLNK(inodes.lstat(place).st_mode):
+    """Give an inode with several names another content; all its names keep leading to it. Only files have one."""
+    if not stat.S_ISREG(inodes.lstat(place).st_mode):
         return
     flags = os.O_NOFOLLOW | os.O_CLOEXEC
     reader = os.open(content.name, os.O_RDONLY | flags, dir_fd=content.directory)

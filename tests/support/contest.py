@@ -21,6 +21,17 @@ from support.engine import Kernel, Walker
 BOB = 1002
 
 
+def proposals(fs: Filesystem, sid: int, rules: str = "", *, write: bool = True) -> dict[Op, Resolution]:
+    """What resolvers propose of a suspect's conflicts, as the daemon asks them."""
+    view, using, found = fs.views[sid], config.parse(rules), {}
+    for op in [one.op for one in plan(sid, apply.states(fs, view)) if is_conflict(one)]:
+        with resolving.gathered(fs, view, op, using) as sides:
+            if sides is not None:
+                to = fs.store.content(sid, f"{op}.merged") if write else None
+                found[op] = resolving.propose(sides, using, fs.subjects[sid].name, to)
+    return found
+
+
 class Contest:
     """bob is trusted; the suspects, by name, are numbered from 1 in their order."""
 
@@ -52,15 +63,7 @@ class Contest:
         user.write(os.fsencode(path), content, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def ask(self, name: str = "alice", rules: str = "", *, write: bool = True) -> dict[Op, Resolution]:
-        """What resolvers propose of a suspect's conflicts, as the daemon asks them."""
-        sid, using, found = self.sid(name), config.parse(rules), {}
-        view = self.fs.views[sid]
-        for op in [one.op for one in plan(sid, apply.states(self.fs, view)) if is_conflict(one)]:
-            with resolving.gathered(self.fs, view, op, using) as sides:
-                if sides is not None:
-                    to = self.fs.store.content(sid, f"{op}.merged") if write else None
-                    found[op] = resolving.propose(sides, using, name, to)
-        return found
+        return proposals(self.fs, self.sid(name), rules, write=write)
 
     def planned(self, name: str = "alice", rules: str = "") -> list[Item]:
         view = self.fs.views[self.sid(name)]
@@ -68,11 +71,7 @@ class Contest:
         return [one.item for one in found]
 
     def innocent(self, found: Mapping[Op, Resolution] | None = None, name: str = "alice") -> Report:
-        report = Report()
-        resolutions = self.ask(name) if found is None else found
-        for _ in apply.merge_steps(self.fs, self.sid(name), report, resolutions=resolutions):
-            pass
-        return report
+        return apply.innocent(self.fs, self.sid(name), self.ask(name) if found is None else found)
 
     def waiting(self) -> list[bytes]:
         """The contents that wait for a decision."""

@@ -17,6 +17,7 @@ from isofs.merge import apply
 from isofs.model.records import MAIN
 from isofs.model.vectors import G, Vector
 from isofs.store.folder import open_store
+from support.contest import proposals
 from support.engine import Kernel, Walker
 from support.kill_daemon import Deadly
 from support.kill_session import USERS, Operator, Session, build, play
@@ -52,7 +53,7 @@ def session(kernel: Kernel) -> Session:
 
     operator = Operator(
         lambda uid: suspicion.suspect(fs, uid, _name(uid), "test", _SINCE) and None,
-        lambda uid: apply.innocent(fs, sid_of(uid)) and None,
+        lambda uid: apply.innocent(fs, sid_of(uid), proposals(fs, sid_of(uid))) and None,
         lambda uid: apply.malicious(fs, sid_of(uid)) and None,
     )
     users = {name: Walker(kernel, Caller(uid, uid, 100 + number)) for number, (name, uid) in enumerate(USERS.items())}
