@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import click
 
-from isoctl import daemon, output, users
+from isoctl import daemon, output, partly, users
 from isofs.control import results
 from isofs.errors import Exit
 
 
 @click.command()
 @click.argument("user")
+@partly.options
 @output.json_option
 @click.pass_obj
-def innocent(directory: str | None, user: str, as_json: bool) -> None:
+def innocent(directory: str | None, user: str, only: tuple[str, ...], excepted: tuple[str, ...], as_json: bool) -> None:
     """Merge the work of USER into what everyone sees.
 
     Nothing of anyone's is overwritten. Where both sides changed the same thing and no rule decides,
     everyone's stays, the version of USER is kept as a conflict, and the exit code says so. A merge
     that has begun is finished even if this command is interrupted.
+
+    With --only or --except, USER stays a suspect, and what was left out stays isolated. What
+    cannot be merged as USER has it is left out as well, and the exit code says so. Globs are
+    those of a .gitignore; try them with `isoctl plan`.
     """
-    args = {"uid": users.subject(user).uid}
+    args = {"uid": users.subject(user).uid, **partly.arguments(only, excepted)}
     with output.progress(f"merging {user}") as move:
         facts: results.Merged = daemon.ask(directory, "innocent", args, move)
     if as_json:
@@ -31,7 +36,9 @@ def innocent(directory: str | None, user: str, as_json: bool) -> None:
             # Somebody should look at these; the others went as anyone would expect.
             if item["as"] is not None or item["review"] or item["action"] == "conflict":
                 output.line(output.merge_item(item))
+        partly.show(facts)
     if facts["conflicts"]:
         remain = output.plural(facts["conflicts"], "conflict")
         output.warn(f"{remain} to decide: `isoctl conflicts {facts['user']}`")
         raise click.exceptions.Exit(Exit.CONFLICTS)
+    partly.fail_if_refused(facts["left"])

@@ -8,22 +8,34 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from isoctl import daemon, marks, output, users
+from isoctl import daemon, marks, output, partly, users
 from isofs.control import results
 
 
 @click.command()
 @click.argument("user")
+@partly.options
 @click.option("-v", "--vectors", is_flag=True, help="Show the version vectors as well.")
 @output.json_option
 @click.pass_obj
-def plan(directory: str | None, user: str, vectors: bool, as_json: bool) -> None:
+def plan(
+    directory: str | None,
+    user: str,
+    only: tuple[str, ...],
+    excepted: tuple[str, ...],
+    vectors: bool,
+    as_json: bool,
+) -> None:
     """Show what `innocent` would do with the work of USER, and why. Changes nothing.
+
+    With --only or --except, what it would do with the same globs, which are those of a .gitignore.
 
     How much by directory first, then every object and name. What a rule decides but somebody should look at is
     marked for review; what is worth a look has its marks in brackets.
     """
-    facts: results.Planned = daemon.ask(directory, "plan", {"uid": users.subject(user).uid})
+    facts: results.Planned = daemon.ask(
+        directory, "plan", {"uid": users.subject(user).uid, **partly.arguments(only, excepted)}
+    )
     if as_json:
         output.document(facts)
     else:
@@ -42,6 +54,8 @@ def _text(facts: results.Planned, vectors: bool) -> Iterator[str]:
         yield output.merge_item(item) + marks.after(item["risks"])
         if vectors:
             yield f"          main {_vector(item['main'])}; suspect {_vector(item['suspect'])}"
+    yield from map(partly.along, facts["along"])
+    yield from map(partly.left, facts["left"])
 
 
 def _vector(vector: Mapping[str, object] | None) -> str:

@@ -14,7 +14,8 @@ from isofs.control import results
 def status(directory: str | None, as_json: bool) -> None:
     """Show the mount and who is isolated on it.
 
-    Of each suspect: since when and why, how much was changed, and what waits for a decision.
+    Of each suspect: since when and why, how much was changed, which parts of it were merged, and what waits
+    for a decision.
     """
     facts: results.Status = daemon.ask(directory, "status", {})
     if as_json:
@@ -36,6 +37,9 @@ def _show(subject: results.Subject) -> None:
     reason = f": {subject['reason']}" if subject["reason"] else ""
     output.line(f"{subject['user']} (uid {subject['uid']})  {subject['state']} since {subject['since']}{reason}")
     output.line(f"    {output.counts(subject['changed'])}; {output.size(subject['bytes'])}")
+    for part in subject["parts"]:
+        asked = f": {part['asked']}" if part["asked"] else ""
+        output.line(f"    {output.plural(part['objects'], 'object')} merged {part['since']}{asked}")
     if subject["conflicts"]:
         waiting = output.plural(subject["conflicts"], "conflict")
         output.line(f"    {waiting} to decide: `isoctl conflicts {subject['user']}`")

@@ -93,6 +93,12 @@ CASES: dict[str, Act] = {
     "a directory changes places with what was in it": run(
         ("rename", b"full/sub", b"t"), ("rename", b"full", b"t/sub"), ("rename", b"t", b"full")
     ),
+    "a file by one that has two other names": run(
+        ("rename", b"full/f", b"full/new"), ("unlink", b"file"), ("link", b"full/new", b"file")
+    ),
+    "a file by one that has other names, and its own by another": run(
+        ("rename", b"full/f", b"t"), ("link", b"t", b"u"), ("rename", b"file", b"full/f"), ("new", b"file")
+    ),
     "a file and a directory change places": run(
         ("rename", b"full", b"t"), ("rename", b"file", b"full"), ("rename", b"t", b"file")
     ),

@@ -19,8 +19,16 @@ class Counts(TypedDict):
     attributes: int
 
 
+class Part(TypedDict):
+    """What a partial verdict merged of a suspect's work: when, how many objects, and the globs that asked for it."""
+
+    since: str
+    objects: int
+    asked: str
+
+
 class Subject(TypedDict):
-    """A suspect; `state` is suspect, merging, discarding or conflicts."""
+    """A suspect; `state` is suspect, merging, discarding or conflicts. `parts` were merged before."""
 
     user: str
     uid: int
@@ -30,6 +38,7 @@ class Subject(TypedDict):
     changed: Counts
     bytes: int
     conflicts: int
+    parts: list[Part]
 
 
 class AtticTotals(TypedDict):
@@ -137,32 +146,53 @@ PlannedItem = TypedDict(
 )
 
 
+class Aside(TypedDict):
+    """What a partial verdict does beside what it was asked for, and why; `asked` is whether --except says so."""
+
+    path: str
+    reason: str
+    asked: bool
+
+
 class Planned(TypedDict):
-    """`plan`: what `innocent` would do now; `risks` are those of all changes together."""
+    """`plan`: what `innocent` would do now, with the same globs; `risks` are those of all changes together.
+
+    `along` and `left` as in `Merged`.
+    """
 
     user: str
     counts: dict[str, int]
     items: list[PlannedItem]
     risks: list[str]
+    along: list[Aside]
+    left: list[Aside]
 
 
 class Merged(TypedDict):
-    """`innocent`: what the merge did, and how many conflicts wait for a decision."""
+    """`innocent`: what the merge did, and how many conflicts wait for a decision.
+
+    Of a partial one, `along` is what came along though no glob names it, `left` what stays isolated though one does.
+    """
 
     user: str
     counts: dict[str, int]
     items: list[Item]
     conflicts: int
+    along: list[Aside]
+    left: list[Aside]
 
 
 class Discarded(TypedDict):
     """`malicious`: what was thrown away, and the archive that keeps it, if one was wanted.
 
-    `readable` is where root can read it as long as this daemon runs.
+    `accepted` is what was merged before, `along` what of it no glob names. `readable` is where root can read the
+    archive as long as this daemon runs.
     """
 
     user: str
     counts: dict[str, int]
+    accepted: list[Item]
+    along: list[Aside]
     evidence: str | None
     readable: str | None
 

@@ -135,7 +135,8 @@ def _apply_subject(fs: Filesystem, subject: Subject, put: bool) -> None:
     view = view or View(subject.sid)
     if subject.state in (SubjectState.SUSPECT, SubjectState.MERGING, SubjectState.DISCARDING):
         fs.views[subject.sid] = view
-        fs.suspects[subject.uid] = subject.sid
+        if subject.state is SubjectState.SUSPECT or subject.uid not in fs.suspects:
+            fs.suspects[subject.uid] = subject.sid  # not a part of what a suspect changed, who goes on being one
     elif subject.state is SubjectState.CONFLICTS:
         fs.waiting[subject.sid] = view
 

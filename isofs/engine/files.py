@@ -76,7 +76,7 @@ def _open_own(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int
         versions.copy_up(fs, view, node.obj, data=False)
     if node.borrowed and node.pinned >= 0:
         if not writes and not flags & os.O_TRUNC:
-            return _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, _untouching(flags)))
+            return _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, versions.untouching_flags(flags)))
         writing.leave_main(fs, node)
     if node.pinned >= 0 or tree.content(fs, view.sid, node.obj) is not None:
         backing = versions.backing_flags(flags) | (flags & os.O_TRUNC)
@@ -86,13 +86,8 @@ def _open_own(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int
         return handle
     descriptor = -1
     if flags & os.O_ACCMODE != os.O_WRONLY:
-        descriptor = _open_checked(fs, node, _untouching(flags))
+        descriptor = _open_checked(fs, node, versions.untouching_flags(flags))
     return _handle(fs, caller, node, view.sid, flags, descriptor, ready=not writes)
-
-
-def _untouching(flags: int) -> int:
-    """Flags for reading main's file on a suspect's behalf: main must not even see the access time change."""
-    return (versions.backing_flags(flags) & ~(os.O_ACCMODE | os.O_APPEND)) | os.O_NOATIME
 
 
 def _open_without_path(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int) -> Handle:
@@ -113,7 +108,7 @@ def _open_without_path(fs: Filesystem, caller: Caller, view: View, node: Node, f
             node,
             view.sid,
             flags,
-            _open_checked(fs, node, _untouching(flags)),
+            _open_checked(fs, node, versions.untouching_flags(flags)),
             before=True,
         )
     raise CallError(errno.ESTALE)

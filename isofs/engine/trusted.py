@@ -17,7 +17,7 @@ from isofs.engine import tree, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError
-from isofs.model.records import MAIN, Base, Binding, SubjectId
+from isofs.model.records import MAIN, Base, Binding, SubjectId, SubjectState
 from isofs.model.vectors import G, Vector, merges, trusted_deletion, trusted_modification
 from isofs.store import inodes
 
@@ -29,7 +29,11 @@ REMOVED = 0
 
 
 def _others(fs: Filesystem, by: SubjectId) -> Iterator[View]:
-    return (view for sid, view in fs.views.items() if sid != by)
+    """The views that a change concerns. What a part brings to main, the suspect whose it was had all the time."""
+    subject, own = fs.subjects.get(by), {by}
+    if subject is not None and subject.part_of is not None and subject.state is SubjectState.MERGING:
+        own.add(subject.part_of)
+    return (view for sid, view in fs.views.items() if sid not in own)
 
 
 def keep_base(fs: Filesystem, obj: Obj, batch: Batch) -> None:

@@ -29,6 +29,11 @@ def backing_flags(flags: int) -> int:
     return (flags & ~_NOT_FOR_BACKING) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
+def untouching_flags(flags: int) -> int:
+    """Flags for reading main's file on a suspect's behalf: main must not even see the access time change."""
+    return (backing_flags(flags) & ~(os.O_ACCMODE | os.O_APPEND)) | os.O_NOATIME
+
+
 def needs_copy(fs: Filesystem, view: View, obj: Obj) -> bool:
     """Whether a change by the suspect would first have to copy the object."""
     version = view.version(obj.op)
@@ -126,6 +131,16 @@ def reopen(fs: Filesystem, handle: Handle, at: Place | None) -> None:
     if handle.descriptor >= 0:
         os.close(handle.descriptor)
     handle.descriptor, handle.ready = opened, True
+
+
+def go_back(handle: Handle, main: Place) -> None:
+    """Make a suspect's handle on its own node what it is while there is no version: it reads main's, or nothing."""
+    opened = -1
+    if handle.flags & os.O_ACCMODE != os.O_WRONLY:
+        opened = os.open(main.name, untouching_flags(handle.flags), dir_fd=main.directory)
+    if handle.descriptor >= 0:
+        os.close(handle.descriptor)
+    handle.descriptor, handle.ready = opened, not handle.writes
 
 
 def delete_version(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> Place | None:

@@ -105,7 +105,8 @@ def begin_merge(fs: Filesystem, sid: SubjectId, resolutions: Mapping[Op, Resolut
         batch = Batch(fs)
         if fs.subjects[sid].state is SubjectState.CONFLICTS:
             settle.note_places(fs, view, batch)
-        batch.put(replace(fs.subjects[sid], state=SubjectState.MERGING))
+        # What was left of a part is decided as what it is: a subject of its own.
+        batch.put(replace(fs.subjects[sid], state=SubjectState.MERGING, part_of=None))
         for decided in list(view.decisions.values()):
             batch.drop(decided)
         for decided in plan(sid, states(fs, view)):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from isofs.engine import views
 from isofs.engine.changes import kind_word
 from isofs.engine.state import Filesystem, Obj
-from isofs.model.records import MAIN, Binding, SubjectId, Version
+from isofs.model.records import MAIN, Binding, Op, SubjectId, Version
 from isofs.model.vectors import Vector, named
 from isofs.store.archive import Kept
 
@@ -21,8 +21,11 @@ class Collected:
     bindings: list[dict[str, object]] = field(default_factory=list)
 
 
-def collect(fs: Filesystem, sid: SubjectId, into: Collected) -> Iterator[None]:
-    """Collect object by object; between two of them others may be served, but the subject must wait."""
+def collect(fs: Filesystem, sid: SubjectId, into: Collected, accepted: Collection[Op] = frozenset()) -> Iterator[None]:
+    """Collect object by object; between two of them others may be served, but the subject must wait.
+
+    `accepted` are the objects that will be merged and not discarded.
+    """
     view = fs.view_of(sid)
     assert view is not None
     for op in sorted(view.versions):
@@ -30,13 +33,14 @@ def collect(fs: Filesystem, sid: SubjectId, into: Collected) -> Iterator[None]:
         if version is None:
             continue
         place = None if version.content is None else fs.store.content(sid, version.content)
-        into.kept.append(Kept(op, _version(fs, sid, version), place))
+        into.kept.append(Kept(op, {**_version(fs, sid, version), "accepted": op in accepted}, place))
         yield
     for listed in list(view.all_bindings()):
         binding = view.binding(listed.directory, listed.name)
         if binding is None:  # main changed meanwhile, and it is needed no more
             continue
-        into.bindings.append(_binding(fs, sid, binding))
+        taken = binding.op in accepted or binding.replaced in accepted
+        into.bindings.append({**_binding(fs, sid, binding), "accepted": taken})
         yield
 
 

@@ -26,6 +26,7 @@ class Names:
     def __init__(self, fs: Filesystem, view: View, report: Report) -> None:
         self.fs, self.view, self.report = fs, view, report
         self._born: list[tuple[Obj, int]] = []
+        self._renamed: set[Obj] = set()
 
     def place_all(self) -> Iterator[None]:
         """Give objects the suspect's names, as soon as the directory is in main and the name is free."""
@@ -121,11 +122,26 @@ class Names:
         else:
             main.rename(self.fs, *source, directory, name, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, *source)
+            self._renamed.add(obj)
+            self._vacated(*source, obj)
         settle.expire(self.fs, directory, name)
-        done = ("took", naming.LINKED) if source is None else ("renamed", naming.renamed_from(before))
+        renamed = obj in self._renamed
+        done = ("renamed", naming.renamed_from(before)) if renamed else ("took", naming.LINKED)
         self._report_name(binding, directory, name, *done)
         self._done(given)
         return True
+
+    def _vacated(self, directory: Obj, name: bytes, obj: Obj) -> None:
+        """An object was renamed from a name that the suspect took from it: it can get its other new names by links."""
+        binding = self.view.binding(directory.op, name)
+        if binding is None or binding.replaced != obj.op:
+            return
+        batch = Batch(self.fs)
+        if binding.op is None:
+            batch.drop(binding)
+        else:
+            batch.put(replace(binding, replaced=None))
+        batch.commit()
 
     def _merge_flags(self, binding: Binding, obj: Obj) -> None:
         """What both sides renamed keeps main's name, but a message of a Maildir gets one with both sides' flags."""

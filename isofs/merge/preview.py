@@ -62,7 +62,9 @@ def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | N
     if not obj.ino:
         return None  # if it comes back, it does with its name
     if outcome is Outcome.TAKE:
-        return Item(where, "took" if decided.seen is None else "merged", decided.reason, decided.review)
+        if decided.seen is not None:
+            return Item(where, "merged", decided.reason, decided.review)
+        return Item(_path_then(fs, view, obj) or where, "took", decided.reason, decided.review)
     if outcome is Outcome.DELETE and obj.is_dir and not all(naming.left_in(fs, view, obj)):
         return Item(where, "kept", naming.FILLED, True)
     return Item(where, "deleted", decided.reason, decided.review) if outcome is Outcome.DELETE else None
@@ -72,6 +74,15 @@ def _beside(fs: Filesystem, view: View, obj: Obj, conflict: Item) -> Item:
     directory, name = next(views.parents(fs, MAIN, obj))
     above, aside = views.path(fs, MAIN, directory), naming.beside(fs, view, directory, name)
     return Item(conflict.path, "renamed", naming.BOTH, False, above + b"/" + aside if above else aside)
+
+
+def _path_then(fs: Filesystem, view: View, obj: Obj) -> bytes | None:
+    """The name that an object of main's will have, if it keeps none of those that it has."""
+    taken = _taken_names(fs, view, obj)
+    if any(view.binding(directory.op, name) not in taken for directory, name in obj.links):
+        return None
+    given = _renamings(fs, view, obj)
+    return given[0].aside or given[0].path if given else None
 
 
 def _placed(fs: Filesystem, view: View) -> Iterator[Planned]:
@@ -139,11 +150,26 @@ def _given(fs: Filesystem, view: View, binding: Binding, there: Obj | None, item
 
 def _removed(fs: Filesystem, view: View) -> Iterator[Planned]:
     """Single names that the suspect took from what lives on under others."""
-    for binding in view.all_bindings():
-        there = _there(fs, binding)
-        if binding.op is not None or binding.kept or there is None or there.op != binding.replaced:
+    for op in view.hiding:
+        obj = fs.by_op[op]
+        if obj.is_dir or naming.stays_as_it_is(view, op):
             continue
-        if naming.will_leave(fs, view, binding, there) and there.op not in view.placed | view.decisions.keys():
-            above = views.path(fs, MAIN, fs.by_op[binding.directory])
-            path = above + b"/" + binding.name if above else binding.name
-            yield Planned(Item(path, "deleted", naming.ONE_NAME), there.op)
+        for binding in _taken_names(fs, view, obj)[len(_renamings(fs, view, obj)) :]:
+            if binding.op is None and naming.will_leave(fs, view, binding, obj):
+                above = views.path(fs, MAIN, fs.by_op[binding.directory])
+                path = above + b"/" + binding.name if above else binding.name
+                yield Planned(Item(path, "deleted", naming.ONE_NAME), op)
+
+
+def _taken_names(fs: Filesystem, view: View, obj: Obj) -> list[Binding]:
+    """The names of main's that the suspect took from an object, in the order in which it is renamed from them."""
+    found = (view.binding(*name) for name in sorted(view.hiding.get(obj.op, ())))
+    return [b for b in found if b is not None and not b.kept and b.op != obj.op and _there(fs, b) is obj]
+
+
+def _renamings(fs: Filesystem, view: View, obj: Obj) -> list[Item]:
+    """The names that an object of main's, of which the suspect took some, gets instead, in the merge's order."""
+    names = view.placed.get(obj.op, set())
+    given = [view.binding(*name) for name in names] if len(names) < 2 else view.all_bindings()
+    items = [_known_name(fs, view, b, obj) for b in given if b is not None and b.op == obj.op and not b.kept]
+    return [item for item in items if item is not None and item.action == "renamed"]

@@ -34,7 +34,11 @@ class SubjectState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A user under suspicion, from one `suspect` to the end of its verdict."""
+    """A user under suspicion, from one `suspect` to the end of its verdict.
+
+    Or a part of what a suspect changed, split off to be merged alone: `part_of` is the suspect, who goes on being one,
+    `objects` how many objects the part had, `since` when it was split off, `reason` what was asked for.
+    """
 
     sid: SubjectId
     uid: int
@@ -42,6 +46,8 @@ class Subject:
     since: str  # ISO 8601, UTC
     reason: str
     state: SubjectState
+    part_of: SubjectId | None = None
+    objects: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,10 @@ class Vector(Mapping[Dimension, Value]):
         """With every dimension that `other` has and this lacks inserted as 0 (last rule of Protocol 2)."""
         return Vector.of({**dict.fromkeys(other, 0), **dict(self.items_)})
 
+    def renamed(self, dimension: Dimension, to: Dimension) -> Vector:
+        """With the value of one dimension in another instead; the same where the dimension is missing."""
+        return Vector.of({to if d == dimension else d: value for d, value in self.items_})
+
     @property
     def deleted(self) -> bool:
         """Whether this vector says that main is deleted (meaningful for main's vector)."""

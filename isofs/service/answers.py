@@ -49,6 +49,11 @@ def described(fs: Filesystem, subject: Subject) -> Result:
         "changed": {change: counts[change] for change in _CHANGES},
         "bytes": changed.bytes_kept(fs, view),
         "conflicts": waiting,
+        "parts": [
+            {"since": part.since, "objects": part.objects, "asked": part.reason}
+            for part in fs.subjects.values()
+            if part.part_of == subject.sid
+        ],
     }
 
 

@@ -19,12 +19,13 @@ from isofs.errors import HandlesOpen, IsofsError, NoSubject, UsageError
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, resolving
+from isofs.merge.partial import Partial
 from isofs.merge.preview import preview
 from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model import risks
 from isofs.model.records import MAIN, Op, Subject, SubjectState
-from isofs.service import answers, evidence, processes, resolutions, settling
+from isofs.service import answers, evidence, partly, processes, resolutions, settling
 
 Result = answers.Result
 
@@ -189,12 +190,16 @@ class Commands:
         return {"user": subject.name, "entries": entries, "risks": list(risks.whole(totals))}
 
     async def plan(self, args: Args, progress: Progress) -> Result:
-        """What `innocent` would do now. Changes nothing."""
-        subject = self._subject(args)
-        view = self._view(subject)
-        found = dict[Op, Resolution]()
-        await resolutions.ask(self._fs, self._cache, view, resolutions.rules(self._fs), self._mount, found, progress)
-        planned = preview(self._fs, view, apply.states(self._fs, view), found)
+        """What `innocent` would do now, with the same globs. Changes nothing."""
+        subject, asked = self._subject(args), partly.asked(args)
+        view, part = self._view(subject), None
+        if asked is not None:
+            part = partly.found(self._fs, subject, asked)
+            planned = part.planned
+        else:
+            found, using = dict[Op, Resolution](), resolutions.rules(self._fs)
+            await resolutions.ask(self._fs, self._cache, view, using, self._mount, found, progress)
+            planned = preview(self._fs, view, apply.states(self._fs, view), found)
         totals, marked = risks.Totals(), defaultdict[Op, set[str]](set)
         async for line, marks in self._marked(view, progress):
             totals.add(line.change, marks)
@@ -204,48 +209,79 @@ class Commands:
             "counts": dict(sorted(Counter(one.item.action for one in planned).items())),
             "items": [answers.planned(one, marked[one.op]) for one in planned],
             "risks": list(risks.whole(totals)),
+            **partly.told(part),
         }
 
     async def innocent(self, args: Args, progress: Progress) -> Result:
-        """Merge, object by object; whoever is not the subject is served in between."""
+        """Merge, object by object; whoever is not the subject is served in between. With globs, what they name."""
+        asked, part, report = partly.asked(args), None, Report()
         async with self._verdict:
             subject = self._subject(args)
-            view, using = self._view(subject), resolutions.rules(self._fs)
-            report, found = Report(), dict[Op, Resolution]()
-            # Before the subject's calls wait: they do so for seconds only, and its pages are written back by calls.
-            await resolutions.let_go(self._fs, view, using, self._mount, progress)
-            await self._forget_pages(subject)
-            try:
-                with self._adapter.held(subject.sid):
-                    await resolutions.ask(self._fs, self._cache, view, using, self._mount, found, progress, write=True)
-                    mapped = await self._mapped(subject)
-                    steps = apply.merge_steps(self._fs, subject.sid, report, mapped, found)
-                    await self._step(steps, progress)
-                await settling.keep_both(self._fs, self._cache, subject.sid, found, report)
-            finally:
-                resolving.remove_unused(self._fs, view, found)
-            await self._cache.drained()
-            await self._forget_pages(subject)
-        log.warning("%s is innocent: %s", subject.name, report.counts)
+            if asked is None:
+                await self._merge_all(subject, report, progress)
+            else:
+                part = await self._merge_part(subject, asked, report, progress)
+        log.warning("%s is innocent%s: %s", subject.name, f", {asked.words}" if asked else "", report.counts)
         return {
             "user": subject.name,
             "counts": report.counts,
             "items": [answers.item(item) for item in report.items],
             "conflicts": report.conflicts,
+            **partly.told(part),
         }
 
+    async def _merge_all(self, subject: Subject, report: Report, progress: Progress) -> None:
+        view, using = self._view(subject), resolutions.rules(self._fs)
+        found = dict[Op, Resolution]()
+        # Before the subject's calls wait: they do so for seconds only, and its pages are written back by calls.
+        await resolutions.let_go(self._fs, view, using, self._mount, progress)
+        await self._forget_pages(subject)
+        try:
+            with self._adapter.held(subject.sid):
+                await resolutions.ask(self._fs, self._cache, view, using, self._mount, found, progress, write=True)
+                mapped = await self._mapped(subject)
+                steps = apply.merge_steps(self._fs, subject.sid, report, mapped, found)
+                await self._step(steps, progress)
+            await settling.keep_both(self._fs, self._cache, subject.sid, found, report)
+        finally:
+            resolving.remove_unused(self._fs, view, found)
+        await self._cache.drained()
+        await self._forget_pages(subject)
+
+    async def _merge_part(self, subject: Subject, asked: partly.Asked, report: Report, progress: Progress) -> Partial:
+        """Merge a part of what a suspect did, who goes on being one and whose calls wait meanwhile."""
+        await self._forget_pages(subject)
+        with self._adapter.held(subject.sid):
+            part = partly.found(self._fs, subject, asked)
+            await self._step(partly.steps(self._fs, subject, asked, part, report), progress)
+        await self._cache.drained()
+        await self._forget_pages(subject)
+        return part
+
     async def malicious(self, args: Args, progress: Progress) -> Result:
-        """Write the evidence unless `no_evidence`, then discard."""
+        """Write the evidence unless `no_evidence`, merge what is accepted, then discard."""
+        asked, part, report = partly.accepted(args), None, Report()
         async with self._verdict:
             subject = self._subject(args)
-            counts = Counter(line.change for line in changed.changes(self._fs, self._view(subject)))
             kept: evidence.Evidence | None = None
             await self._forget_pages(subject)  # before the subject's calls wait: its pages are written back by calls
             with self._adapter.held(subject.sid):
+                part = None if asked is None else partly.whole(self._fs, subject, asked)
+                counts = self._counts(subject)
                 if not wire.optional(args, "no_evidence", bool):
-                    about = {"counts": dict(counts), "isofs": answers.version()}
-                    kept = await evidence.keep(self._fs, subject, args, about, self._mount, progress)
+                    about = {
+                        "counts": dict(counts),
+                        "accept": [] if asked is None else asked.only,
+                        "isofs": answers.version(),
+                    }
+                    chosen = frozenset() if part is None else part.chosen
+                    kept = await evidence.keep(self._fs, subject, args, about, self._mount, progress, chosen)
                 before = 0 if kept is None else 2 * kept.weight
+                if asked is not None:
+                    part = partly.whole(self._fs, subject, asked)  # main may have changed meanwhile
+                    await self._step(partly.steps(self._fs, subject, asked, part, report), lambda done, total: None)
+                    partly.check_accepted(report)
+                    counts = self._counts(subject)
                 mapped = await self._mapped(subject)
                 steps = apply.discard_steps(self._fs, subject.sid, mapped)
                 await self._step(steps, lambda done, total: progress(before + done, before + total))
@@ -258,9 +294,14 @@ class Commands:
         return {
             "user": subject.name,
             "counts": dict(counts),
+            "accepted": [answers.item(item) for item in report.items],
+            "along": partly.told(part)["along"],
             "evidence": path,
             "readable": self._readable(path) if kept is not None and kept.in_store else path,
         }
+
+    def _counts(self, subject: Subject) -> Counter[str]:
+        return Counter(line.change for line in changed.changes(self._fs, self._view(subject)))
 
     def _readable(self, kept: str | None) -> str | None:
         """Where root finds now what the store keeps: a mount hides the store that lies under it from all but us."""

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -16,7 +16,7 @@ from isofs.control import mounts, wire
 from isofs.engine.state import Filesystem
 from isofs.errors import ArchiveUnusable, EvidenceFailed, UsageError
 from isofs.merge.evidence import Collected, collect
-from isofs.model.records import Subject
+from isofs.model.records import Op, Subject
 from isofs.store import archive
 from isofs.store.folder import Store
 
@@ -128,12 +128,16 @@ async def keep(
     about: Mapping[str, object],
     mount: str,
     progress: Callable[[int, int], None],
+    accepted: Collection[Op] = frozenset(),
 ) -> Evidence:
-    """Write the evidence of a subject, whose calls wait. What of it may not be where `args` say: UsageError."""
+    """Write the evidence of a subject, whose calls wait. What of it may not be where `args` say: UsageError.
+
+    `accepted` are objects that will not be discarded: the archive has them and says so.
+    """
     file = wire.optional(args, "evidence", str)
     found = Collected()
     last = trio.current_time()
-    for _ in collect(fs, subject.sid, found):
+    for _ in collect(fs, subject.sid, found, accepted):
         if trio.current_time() - last > _SLICE:
             await trio.lowlevel.checkpoint()
             last = trio.current_time()

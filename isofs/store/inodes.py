@@ -137,6 +137,14 @@ def _set_xattr(to: Place, name: str, value: bytes) -> None:
             raise
 
 
+def link(source: Place, to: Place) -> None:
+    """Give an inode one more name. A directory can have no other: it is copied, without its entries."""
+    if stat.S_ISDIR(lstat(source).st_mode):
+        copy(source, to)
+        return
+    os.link(source.name, to.name, src_dir_fd=source.directory, dst_dir_fd=to.directory, follow_symlinks=False)
+
+
 def copy(source: Place, to: Place) -> None:
     """Copy an inode of any type with all attributes. Holes stay holes; blocks are shared where they can be.
 

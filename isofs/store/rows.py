@@ -67,7 +67,7 @@ Row = tuple[Any, ...]
 
 
 def _subject_row(r: Subject) -> Row:
-    return r.sid, r.uid, r.name, r.since, r.reason, r.state.value
+    return r.sid, r.uid, r.name, r.since, r.reason, r.state.value, r.part_of, r.objects
 
 
 def _origin_row(r: Origin) -> Row:

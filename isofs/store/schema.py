@@ -51,6 +51,9 @@ meta = Table(
 
 # A user under suspicion, from one `suspect` to the end of its verdict. The same user may come again under a
 # new number: a number is a dimension of version vectors, and vectors outlive subjects.
+#   part_of   for a part that was split off to be merged alone: the suspect whose it was, null otherwise; then
+#             `since` is when that was, `reason` what was asked for
+#   objects   how many objects that part had, null otherwise
 subjects = Table(
     "subjects",
     metadata,
@@ -60,6 +63,8 @@ subjects = Table(
     Column("since", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("state", Text, nullable=False),
+    _sid("part_of"),
+    Column("objects", Integer),
 )
 
 # An object by its origin point. There are rows only for what some suspect has a version or binding of, and for
@@ -210,5 +215,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         " WITHOUT ROWID",
         "INSERT INTO bases SELECT op, count, 0, content FROM bases_1",
         "DROP TABLE bases_1",
+        "ALTER TABLE subjects ADD COLUMN part_of INTEGER REFERENCES subjects (sid) DEFERRABLE INITIALLY DEFERRED",
+        "ALTER TABLE subjects ADD COLUMN objects INTEGER",
     ),
 }

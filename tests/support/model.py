@@ -377,13 +377,16 @@ class World:
 
     def suspect(self, uid: int, user: str) -> View:
         """Isolate a user. Files open for reading and writing are closed (the holder is killed)."""
-        view = View(self, next(self._sids), uid, user)
+        view = View(self, self.next_sid(), uid, user)
         self.views[view.sid] = view
         for file in self.files:
             if file.uid == uid:
                 assert file.flags & os.O_ACCMODE != os.O_RDWR, "cannot be isolated"
                 file.sid, file.before = view.sid, True
         return view
+
+    def next_sid(self) -> int:
+        return next(self._sids)
 
     def view_of(self, uid: int) -> View | None:
         return next((view for view in self.views.values() if view.uid == uid), None)

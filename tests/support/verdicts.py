@@ -40,10 +40,14 @@ def protocol3(main: Vector, own: Vector, sid: int) -> tuple[str, Vector]:
 
 @dataclass(eq=False)
 class Merge:
-    """An innocent verdict. `clean` is whether nothing had to be decided between main and the suspect."""
+    """An innocent verdict. `clean` is whether nothing had to be decided between main and the suspect.
+
+    `rest` is the view of the suspect's that a part was taken from: what the part brings is no news there.
+    """
 
     world: World
     view: View
+    rest: View | None = None
     outcomes: dict[Thing, tuple[str, Vector]] = field(default_factory=dict)
     united: dict[Thing, Thing] = field(default_factory=dict)
     clean: bool = True
@@ -153,7 +157,7 @@ class Merge:
 
     def _tell_others(self, removed: dict[Name, Thing], added: dict[Name, Thing]) -> None:
         """Other suspects' views stay whole, as if a trusted user had made the changes."""
-        others = [view for view in self.world.views.values() if view is not self.view]
+        others = [view for view in self.world.views.values() if view not in (self.view, self.rest)]
         moves: list[tuple[Name, Name, Thing]] = []
         for thing in dict.fromkeys(removed.values()):
             olds = [name for name, there in removed.items() if there is thing]
@@ -260,6 +264,33 @@ def innocent(world: World, sid: int) -> Merge:
     merge = Merge(world, world.views[sid])
     merge.run()
     return merge
+
+
+def partly(world: World, sid: int, things: set[Thing]) -> Merge:
+    """Merge what a suspect changed of these things, with its own new number; the rest stays with the suspect."""
+    view, number = world.views[sid], world.next_sid()
+    part = View(world, number, view.uid, view.user, touched=view.touched & things)
+    for name, b in list(view.bindings.items()):
+        if b.thing in things or (b.replaced in things and not b.kept):
+            part.bindings[name] = view.bindings.pop(name)
+    for thing in things & view.versions.keys():
+        part.versions[thing] = version = view.versions.pop(thing)
+        version.vector = _renamed(version.vector, sid, number)
+        if thing.vector is not None:
+            thing.vector = _renamed(thing.vector, sid, number)
+    inodes = {version.inode: thing for thing, version in part.versions.items() if version.inode is not None}
+    working = [(file, inodes[file.inode]) for file in world.files if file.sid == sid and file.inode in inodes]
+    world.views[number] = part
+    merge = Merge(world, part, view)
+    merge.run()
+    for file, thing in working:
+        if thing.inode is not None:
+            file.inode = thing.inode
+    return merge
+
+
+def _renamed(vector: Vector, sid: int, number: int) -> Vector:
+    return {number if dimension == sid else dimension: value for dimension, value in vector.items()}
 
 
 def malicious(world: World, sid: int) -> None:

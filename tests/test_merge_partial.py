@@ -1,0 +1,121 @@
+"""Partial verdicts in random histories: the suspect sees the same before and after, main gets what was chosen."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+from typing import Any
+
+import pytest
+
+from isofs.errors import UsageError
+from isofs.merge import partial, split
+from isofs.merge.parting import wish
+from isofs.merge.report import Report
+from support import verdicts
+from support.histories import Step, cut, history
+from support.host import copy_of
+from support.model import Thing
+from support.trees import Tree, differences, tree
+from test_engine_machine import PATHS, SINCE, SUSPICIOUS, TRUSTED, Machine, _forgiven, told
+
+#: More for a longer look: ISOFS_HISTORIES=5000.
+COUNT = int(os.environ.get("ISOFS_HISTORIES", "40"))
+STEPS = 60
+
+GLOBS = ["*", "a", "b", "c", "/a", "a/", "b/*", "/a/b/**", "!a/b", "*a*", "c/**"]
+
+
+class PartingMachine(Machine):
+    """Users at work, and verdicts on parts of what they did."""
+
+    def __init__(self) -> None:
+        self.things: dict[int, Thing] = {}
+        super().__init__()
+
+    def part(self, index: int, only: list[str], excepted: list[str]) -> None:
+        """Merge what globs name of what one of the suspects did."""
+        if not self.world.views:
+            return
+        self._note_things()
+        views = list(self.world.views.values())
+        view = views[index % len(views)]
+        engine = self.fs.views[view.sid]
+        pieces = partial.pieces(self.fs, engine)
+        try:
+            wanted = wish(pieces, only, excepted)
+        except UsageError:
+            return
+        self.part_of(view.sid, partial.partial(self.fs, engine, pieces, wanted))
+
+    def _note_things(self) -> None:
+        self.things |= {obj.op: thing for thing, obj in self._pairs().items() if obj.op}
+
+    def part_of(self, sid: int, found: partial.Partial) -> None:
+        view = self.world.views[sid]
+        seen, others = self._tree(view.uid), self._other_versions(view)
+        report = Report()
+        for _ in split.partial_steps(self.fs, sid, found.chosen, "", SINCE, report):
+            pass
+        assert told(one.item for one in found.planned) == told(report.items)
+        merge = verdicts.partly(self.world, sid, {self.things[op] for op in found.chosen})
+        assert not merge.contested
+        found_now = without_directory_times(self._tree(view.uid))
+        lines = differences(_forgiven(found_now, seen), without_directory_times(seen))
+        assert not lines, "the suspect sees other than before\n" + "\n".join(lines)
+        lines = differences(self._main(), tree(self._modelled(1001)))
+        assert not lines, "main is not what the model's merge makes of it\n" + "\n".join(lines)
+        assert others.items() <= self._other_versions(view).items(), "Synchronisation"
+        copy_of(self.main, self.twin)
+        self._follow_on_twin()
+
+    def check_all(self) -> None:
+        super().check_all()
+        self._note_things()
+
+
+def without_directory_times(seen: Tree) -> Tree:
+    """A tree less when the names in directories last changed: that is when they came into main."""
+    return {
+        path: item._replace(stat=item.stat._replace(mtime=None)) if stat.S_ISDIR(item.stat.kind) else item
+        for path, item in seen.items()
+    }
+
+
+def with_partial_verdicts(seed: int) -> list[Step]:
+    """A history with a partial verdict now and then."""
+    draw = random.Random(seed)
+    steps = history(seed, [*TRUSTED, *SUSPICIOUS], PATHS, STEPS)
+    for at in sorted(draw.sample(range(10, STEPS), 6), reverse=True):
+        only = draw.sample(GLOBS, draw.randint(0, 2))
+        excepted = draw.sample(GLOBS, draw.randint(0 if only else 1, 2))
+        given: dict[str, Any] = {"index": draw.randrange(16), "only": only, "excepted": excepted}
+        steps.insert(at, ("part", given))
+    return steps
+
+
+def failure(steps: list[Step]) -> Exception | None:
+    """What goes wrong in a history, None if nothing does."""
+    machine = PartingMachine()
+    try:
+        for name, given in steps:
+            impossible = {"use": not machine.opened, "close": not machine.opened, "decide": not machine.world.views}
+            if impossible.get(name, False):
+                continue
+            getattr(machine, name)(**given)
+            machine.check_all()
+    except Exception as error:
+        return error
+    finally:
+        machine.teardown()
+    return None
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_history(seed: int) -> None:
+    steps = with_partial_verdicts(seed)
+    error = failure(steps)
+    if error is not None:
+        needed = cut(steps, lambda some: type(failure(some)) is type(error))
+        pytest.fail("\n".join(map(repr, needed)) + f"\n{failure(needed)!r}")
