@@ -55,6 +55,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
                 "changed": {"added": 3, "modified": 0, "deleted": 1, "renamed": 0, "attributes": 2},
                 "bytes": 1536,
                 "conflicts": 1,
+                "parts": [
+                    {"since": SINCE, "objects": 1, "asked": "--only \x1b[2J"},
+                    {"since": SINCE, "objects": 12, "asked": ""},
+                ],
             }
         ],
         "attic": {"entries": 2, "bytes": 3072},
@@ -133,10 +137,14 @@ ANSWERS: dict[str, dict[str, Any]] = {
             {"path": "r", "action": "restored", "reason": "deleted", "review": True, "as": None},
         ],
         "conflicts": 0,
+        "along": [],
+        "left": [],
     },
     "malicious": {
         "user": "alice",
         "counts": {"discarded": 5},
+        "accepted": [],
+        "along": [],
         "evidence": "/e/" + HOSTILE,
         "readable": "/proc/123/root/e/" + HOSTILE,
     },
@@ -420,6 +428,8 @@ def test_status(stage: Stage) -> None:
         "attic   2 things that merges replaced or deleted, 3.0 KiB",
         rf"alice (uid 4001)  conflicts since {SINCE}: alert \x1b]0;7",
         "    3 added, 1 deleted, 2 attributes; 1.5 KiB",
+        rf"    1 object merged {SINCE}: --only \x1b[2J",
+        f"    12 objects merged {SINCE}",
         "    1 conflict to decide: `isoctl conflicts alice`",
     ]
     assert "nobody is isolated" in printed(stage, "status", status=changed("status", subjects=[]))
@@ -533,6 +543,43 @@ def test_innocent_with_conflicts_has_its_own_exit_code(stage: Stage, options: li
         assert json.loads(result.stdout) == answer
     else:
         assert result.stdout.splitlines()[1] == "conflict  c: both"
+
+
+ALONG = {"path": "new", "reason": HOSTILE + " needs it", "asked": False}
+LEFT = {"path": HOSTILE, "reason": "both changed it", "asked": False}
+EXCEPTED = {"path": "x", "reason": "it needs y, which stays", "asked": True}
+
+
+@pytest.mark.parametrize(("left", "code"), [([LEFT, EXCEPTED], 6), ([EXCEPTED], 0), ([], 0)])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_innocent_of_a_part(stage: Stage, left: list[dict[str, Any]], code: int, options: list[str]) -> None:
+    answer = changed("innocent", items=[], along=[ALONG], left=left)
+    words = ["--only", "a*", "--only", "b", "--except", "c", *options]
+    with stage.daemon(innocent=answer):
+        result = isoctl("innocent", "4001", *words)
+    assert result.exit_code == code
+    assert ("stay isolated" in result.stderr) == bool(code)
+    assert stage.calls == [("innocent", {"uid": 4001, "only": ["a*", "b"], "except": ["c"]})]
+    if options:
+        assert json.loads(result.stdout) == answer
+    else:
+        assert rf"along     new: {SHOWN} needs it" in result.stdout
+        assert (rf"left      {SHOWN}: both changed it" in result.stdout) == bool(code)
+
+
+def test_plan_of_a_part(stage: Stage) -> None:
+    answer = {"user": "alice", "counts": {}, "items": [], "risks": [], "along": [ALONG], "left": [LEFT]}
+    lines = printed(stage, "plan", "4001", "--except", "a", plan=answer)
+    assert lines[-2:] == [rf"along     new: {SHOWN} needs it", rf"left      {SHOWN}: both changed it"]
+    assert stage.calls == [("plan", {"uid": 4001, "only": [], "except": ["a"]})]
+
+
+def test_malicious_but_for_a_part(stage: Stage) -> None:
+    item = {"path": "a", "action": "took", "reason": "new", "review": False, "as": None}
+    answer = changed("malicious", accepted=[item], along=[ALONG])
+    lines = printed(stage, "malicious", "4001", "--yes", "--accept", "a", malicious=answer)
+    assert lines[:2] == ["merged alice: 1 took", rf"along     new: {SHOWN} needs it"]
+    assert stage.calls[0][1]["accept"] == ["a"]
 
 
 def test_malicious(stage: Stage) -> None:
