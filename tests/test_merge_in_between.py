@@ -10,7 +10,8 @@ import pytest
 
 from isofs.engine import checks, recovery, suspicion
 from isofs.engine.state import Caller, Filesystem
-from isofs.merge import apply
+from isofs.merge import apply, partial, split
+from isofs.merge.parting import wish
 from isofs.merge.report import Report
 from isofs.store.folder import open_store
 from support.engine import Kernel, Walker
@@ -122,3 +123,39 @@ def test_what_main_deletes_while_it_waits_comes_back(fs: Filesystem, tmp_path: P
     assert {name: found[name][:7] for name in names.values()} == dict.fromkeys(names.values(), b"1001's ")
     assert before.items() <= found.items()
     assert checks.check(fs) == []
+
+
+@pytest.mark.parametrize("steps", range(len(FILES) + 3))
+@pytest.mark.parametrize("trusted", ACTS)
+@pytest.mark.parametrize("suspect", ACTS)
+def test_whatever_a_trusted_user_does_while_a_part_is_merged(
+    fs: Filesystem, tmp_path: Path, suspect: Act, trusted: Act, steps: int
+) -> None:
+    """What is not of the part is as it was to the suspect; what is, and what the trusted user wrote, is not lost."""
+    kernel = Kernel(fs)
+    main, alice = (Walker(kernel, Caller(uid, 100, uid)) for uid in (1000, 1001))
+    sid = suspicion.suspect(fs, 1001, "alice", "", "2026-01-01T00:00:00Z").sid
+    for path in FILES:
+        suspect(alice, path)
+    view = fs.views[sid]
+    pieces = partial.pieces(fs, view)
+    part = partial.partial(fs, view, pieces, wish(pieces, ["b*", "d"], []))
+    left = {name: item for name, item in tree(alice).items() if not name.startswith((b"b", b"d"))}
+    merge = split.partial_steps(fs, sid, part.chosen, "", "2026-01-01T00:00:00Z", Report())
+    for _ in range(steps):
+        next(merge, None)
+    merged = contents(tmp_path)
+    for path in FILES:
+        if main.listdir(os.path.dirname(path)).keys() & {os.path.basename(path)}:
+            trusted(main, path)
+    written = contents(tmp_path)
+    for _ in merge:
+        pass
+    seen = {item.content for item in tree(alice).values()}
+    found = {*contents(tmp_path).values(), *waiting(fs), *seen}
+    assert {content for content in written.values() if content.startswith(b"1000's ")} <= found
+    if suspect is not delete:
+        assert {b"1001's " + path for path in FILES} <= found | set(merged.values())
+        assert {item.content for item in left.values() if item.content.startswith(b"1001's ")} <= seen
+    assert checks.check(fs) == []
+    assert fs.suspects == {1001: sid}

@@ -219,7 +219,7 @@ def test_what_cannot_be_accepted_discards_nothing(mount: Mounted, people: tuple[
     seen, main, kept = alice.tree(), bob.tree(), mount.facts("evidence", "list")
     done = mount.isoctl("malicious", str(ALICE), "--yes", "--accept", "plan")
     assert done.code == Exit.CONFLICTS
-    assert "docs/plan: main and the suspect both changed it" in done.err
+    assert "nothing was discarded: docs/plan: both changed it" in done.err
     assert alice.tree() == seen
     assert bob.tree() == main
     assert mount.facts("evidence", "list") == kept
