@@ -5,16 +5,20 @@ from __future__ import annotations
 import click
 
 from isoctl import daemon, output, partly, users
+from isoctl.interactive import interact
 from isofs.control import results
-from isofs.errors import Exit
+from isofs.errors import Exit, UsageError
 
 
 @click.command()
 @click.argument("user")
 @partly.options
+@click.option("-i", "--interactive", is_flag=True, help="Ask about each object; nothing is done before the end.")
 @output.json_option
 @click.pass_obj
-def innocent(directory: str | None, user: str, only: tuple[str, ...], excepted: tuple[str, ...], as_json: bool) -> None:
+def innocent(
+    directory: str | None, user: str, only: tuple[str, ...], excepted: tuple[str, ...], interactive: bool, as_json: bool
+) -> None:
     """Merge the work of USER into what everyone sees.
 
     Nothing of anyone's is overwritten. Where both sides changed the same thing and no rule decides,
@@ -24,7 +28,16 @@ def innocent(directory: str | None, user: str, only: tuple[str, ...], excepted: 
     With --only or --except, USER stays a suspect, and what was left out stays isolated. What
     cannot be merged as USER has it is left out as well, and the exit code says so. Globs are
     those of a .gitignore; try them with `isoctl plan`.
+
+    With --interactive, objects that are skipped stay isolated, and as long as there are some,
+    conflicts do too.
     """
+    if interactive:
+        if only or excepted or as_json:
+            raise UsageError("--interactive goes without --only, --except and --json")
+        daemon.need_root()
+        _report_conflicts(interact(daemon.mount_point(directory), user, users.subject(user).uid), user)
+        return
     args = {"uid": users.subject(user).uid, **partly.arguments(only, excepted)}
     with output.progress(f"merging {user}") as move:
         facts: results.Merged = daemon.ask(directory, "innocent", args, move)
@@ -37,8 +50,11 @@ def innocent(directory: str | None, user: str, only: tuple[str, ...], excepted: 
             if item["as"] is not None or item["review"] or item["action"] == "conflict":
                 output.line(output.merge_item(item))
         partly.show(facts)
-    if facts["conflicts"]:
-        remain = output.plural(facts["conflicts"], "conflict")
-        output.warn(f"{remain} to decide: `isoctl conflicts {facts['user']}`")
-        raise click.exceptions.Exit(Exit.CONFLICTS)
+    _report_conflicts(facts["conflicts"], facts["user"])
     partly.fail_if_refused(facts["left"])
+
+
+def _report_conflicts(count: int, user: str) -> None:
+    if count:
+        output.warn(f"{output.plural(count, 'conflict')} to decide: `isoctl conflicts {user}`")
+        raise click.exceptions.Exit(Exit.CONFLICTS)

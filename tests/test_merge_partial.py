@@ -119,3 +119,24 @@ def test_history(seed: int) -> None:
     if error is not None:
         needed = cut(steps, lambda some: type(failure(some)) is type(error))
         pytest.fail("\n".join(map(repr, needed)) + f"\n{failure(needed)!r}")
+
+
+#: What went wrong once, cut to the steps that it needs.
+ONCE: dict[str, list[Step]] = {
+    "a handle on the node of an earlier suspicion": [
+        ("suspect", {"index": 10}),
+        ("open", {"uid": 1004, "place": 3, "flags": os.O_WRONLY | os.O_APPEND}),
+        ("decide", {"index": 14, "innocent": False}),
+        ("suspect", {"index": 7}),
+        ("use", {"index": 0, "what": ("write", 3)}),
+        ("part", {"index": 12, "only": ["*a*"], "excepted": []}),
+        ("use", {"index": 0, "what": ("write", 4)}),
+    ],
+}
+
+
+@pytest.mark.parametrize("steps", ONCE.values(), ids=ONCE)
+def test_what_went_wrong_once(steps: list[Step]) -> None:
+    error = failure(steps)
+    if error is not None:
+        raise error

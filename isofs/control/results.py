@@ -130,7 +130,8 @@ class Diff(TypedDict):
 #: conflict, united or restored, and `as` is the name that something was put aside under.
 Item = TypedDict("Item", {"path": str, "action": str, "reason": str, "review": bool, "as": str | None})
 
-#: What a merge would do, with the version vectors of both sides where there are any, and the risks of the change.
+#: What a merge would do to an object, which has a number in the store, with the version vectors of both sides where
+#: there are any, and the risks of the change.
 PlannedItem = TypedDict(
     "PlannedItem",
     {
@@ -139,6 +140,7 @@ PlannedItem = TypedDict(
         "reason": str,
         "review": bool,
         "as": str | None,
+        "object": int,
         "main": dict[str, object] | None,
         "suspect": dict[str, object] | None,
         "risks": list[str],

@@ -126,6 +126,14 @@ def texts(args: Mapping[str, object], name: str) -> list[str]:
     return value
 
 
+def numbers(args: Mapping[str, object], name: str) -> list[int]:
+    """The argument `name` of a request, which must be a list of whole numbers."""
+    value = args.get(name)
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise UsageError(f"the argument {name!r} must be a list of whole numbers")
+    return value
+
+
 def path_text(path: bytes) -> str:
     """A path as it is written on the wire; `path_bytes` gives the same bytes back."""
     return path.decode("utf-8", "surrogateescape")

@@ -328,8 +328,7 @@ def orphan_nodes(fs: Filesystem, obj: Obj) -> None:
 
 def _route_before(fs: Filesystem, obj: Obj) -> None:
     """What suspects opened before the suspicion goes to their versions, those who have one."""
-    node = obj.nodes.get(MAIN)
-    for handle in list(node.handles) if node is not None else ():
+    for handle in [handle for node in obj.nodes.values() for handle in node.handles]:
         if handle.before and not handle.ready:
             versions.reopen(fs, handle, tree.content(fs, handle.sid, obj))
 

@@ -15,7 +15,7 @@ from isofs.engine import tree
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError
-from isofs.model.records import MAIN, Fingerprint, Touch, Version
+from isofs.model.records import Fingerprint, Touch, Version
 from isofs.model.vectors import G, delete_isolated, isolate
 from isofs.store import inodes
 from isofs.store.inodes import Place
@@ -94,8 +94,7 @@ def copy_up(
 
 def _expire_names(fs: Filesystem, view: View, obj: Obj) -> None:
     """A change through a handle from before looked no name up: those that the kernel keeps still lead to main's."""
-    node = obj.nodes.get(MAIN)
-    if node is not None and any(h.before and h.sid == view.sid for h in node.handles):
+    if any(h.before and h.sid == view.sid for node in obj.nodes.values() for h in node.handles):
         expire_names(fs, obj)
 
 
@@ -108,11 +107,11 @@ def expire_names(fs: Filesystem, obj: Obj) -> None:
 
 def diverged(fs: Filesystem, obj: Obj) -> None:
     """Main's side of an object has a new version beside it: its writers count anew, its attributes expire."""
-    node = obj.nodes.get(MAIN)
-    if node is not None:
+    for node in obj.nodes.values():  # also one of a suspicion that is over: its user is trusted
         for handle in node.handles:
             handle.counted = False
-        fs.kernel.forget_attributes(node.id)
+        if node.sid not in fs.views:
+            fs.kernel.forget_attributes(node.id)
 
 
 def move_handles(fs: Filesystem, view: View, obj: Obj) -> None:

@@ -82,8 +82,7 @@ def promote(fs: Filesystem, view: View, obj: Obj) -> None:
 
 def open_before(fs: Filesystem, view: View, obj: Obj, content: Place) -> list[Handle]:
     """What the suspect has opened for writing only before the suspicion, now open on what is about to be main's."""
-    node = obj.nodes.get(MAIN)
-    found = [] if node is None else [h for h in node.handles if h.sid == view.sid and h.before]
+    found = [h for node in obj.nodes.values() for h in node.handles if h.sid == view.sid and h.before]
     found = [h for h in found if h.flags & os.O_ACCMODE == os.O_WRONLY]
     for handle in found:
         versions.reopen(fs, handle, content)

@@ -115,8 +115,7 @@ def _keep(fs: Filesystem, sid: SubjectId, part: SubjectId) -> _Kept:
                 obj.nodes[part] = node
             else:
                 kept.nodes.append((node, obj))
-        shared = obj.nodes.get(MAIN)
-        if shared is not None:
+        for shared in obj.nodes.values():  # main's, or that of an earlier suspicion
             kept.before.extend((h, obj) for h in shared.handles if h.sid == sid and h.before and _rerouted(h))
     return kept
 

@@ -128,6 +128,7 @@ def planned(one: Planned, marks: Collection[str]) -> Result:
     """An item of a plan: what would be done, the vectors that say so, and the risks of the change."""
     return {
         **item(one.item),
+        "object": one.op,
         "main": vector(one.main),
         "suspect": vector(one.suspect),
         "risks": [name for name in risks.WORDS if name in marks],

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from isofs.control import wire
 from isofs.engine.state import Filesystem
-from isofs.errors import ConflictsRemain, NoSubject
+from isofs.errors import ConflictsRemain, NoSubject, UsageError
 from isofs.merge import partial, split
 from isofs.merge.partial import Aside, Partial
-from isofs.merge.parting import wish
+from isofs.merge.parting import Wish, wish
 from isofs.merge.report import Report
-from isofs.model.records import Subject, SubjectState
+from isofs.model.records import Op, Subject, SubjectState
 from isofs.service.answers import Result
 
 #: So many are told of in an error.
@@ -22,15 +22,19 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The globs of a partial verdict, and how an operator would type them."""
+    """What a partial verdict is about: globs, and how an operator would type them; or single objects."""
 
     only: list[str]
     excepted: list[str]
     words: str
+    objects: frozenset[Op] | None = None
 
 
 def asked(args: Mapping[str, object]) -> Asked | None:
-    """What `only` and `except` ask for; None for all that the subject did."""
+    """What `only` and `except` ask for, or `objects` by their numbers in a plan; None for all that the subject did."""
+    if args.get("objects") is not None:
+        chosen = frozenset(wire.numbers(args, "objects"))
+        return Asked([], [], f"{len(chosen)} chosen by hand", chosen)
     only, excepted = (wire.texts(args, name) if name in args else [] for name in ("only", "except"))
     words = [*(f"--only {glob}" for glob in only), *(f"--except {glob}" for glob in excepted)]
     return Asked(only, excepted, " ".join(words)) if words else None
@@ -48,7 +52,12 @@ def found(fs: Filesystem, subject: Subject, asked: Asked) -> Partial:
         raise NoSubject(f"{subject.name} is isolated no more: what waits is decided as a whole")
     view = fs.views[subject.sid]
     pieces = partial.pieces(fs, view)
-    return partial.partial(fs, view, pieces, wish(pieces, asked.only, asked.excepted))
+    if asked.objects is None:
+        return partial.partial(fs, view, pieces, wish(pieces, asked.only, asked.excepted))
+    there = frozenset(piece.op for piece in pieces)
+    if not asked.objects <= there:
+        raise UsageError("some of what was chosen is no change any more: look at it anew")
+    return partial.partial(fs, view, pieces, Wish(asked.objects, there - asked.objects))
 
 
 def whole(fs: Filesystem, subject: Subject, asked: Asked) -> Partial:
