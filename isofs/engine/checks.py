@@ -69,8 +69,11 @@ def i2_contents(fs: Filesystem) -> Iterator[Problem]:
 def i3_vectors(fs: Filesystem) -> Iterator[Problem]:
     """I3: vectors are as Protocol 2 makes them: own dimension is the state, 0 in main's; G never ahead of main's."""
     versioned = {op for view in _all_views(fs) for op in view.versions}
+    merging = any(
+        subject.state is SubjectState.MERGING for subject in fs.subjects.values()
+    )  # resets vectors at its end
     for op, origin in fs.origins.items():
-        if origin.vector is not None and op not in versioned:
+        if origin.vector is not None and op not in versioned and not merging:
             yield Problem("I3", MAIN, _path(fs, op), "main has a vector that no version needs")
     for view in _all_views(fs):
         for op, version in view.versions.items():

@@ -256,6 +256,8 @@ def link(fs: Filesystem, view: View, obj: Obj, directory: Obj, name: bytes) -> N
     version = view.version(obj.op)
     if version is not None and version.state == "d":
         raise CallError(errno.ENOENT)
+    if views.link_count(fs, view, obj) >= tree.most_links(fs):
+        raise CallError(errno.EMLINK)  # as on the host, where a merge could not give the name
     batch = Batch(fs)
     _bind(fs, view, directory, name, batch.op_of(obj), batch)
     touch(fs, view, directory, batch)

@@ -27,7 +27,7 @@ from isofs.store.inodes import Place
 def open_filesystem(store: Store, directory: str) -> Filesystem:
     """The file system of a store over a directory, recovered."""
     fs = load(store, directory)
-    _finish_announced(fs)
+    finish_announced(fs)
     attic.recover(fs)
     _remove_unknown_contents(fs)
     _find_moved(fs)
@@ -100,8 +100,8 @@ def _remove_unknown_contents(fs: Filesystem) -> None:
             inodes.remove(fs.store.base(name))
 
 
-def _finish_announced(fs: Filesystem) -> None:
-    """Changes of main that were announced and perhaps made: look, and write down what is."""
+def finish_announced(fs: Filesystem) -> None:
+    """Changes of main that were announced and perhaps made: look, and write down what is. Repeating it does no harm."""
     batch = Batch(fs)
     for origin in list(fs.origins.values()):
         if origin.next_ino is None:

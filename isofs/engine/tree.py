@@ -10,12 +10,16 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 
 from isofs.engine.state import DIRECTORY_DESCRIPTORS, Filesystem, Node, Obj
 from isofs.errors import CallError
 from isofs.model.records import RESERVED, SubjectId
 from isofs.store.inodes import Place, lstat
+
+#: What the C library answers for file systems that it does not know.
+_UNKNOWN_LINKS = 127
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -194,3 +198,15 @@ def pin(fs: Filesystem, node: Node) -> None:
         with contextlib.suppress(FileNotFoundError, CallError):
             node.borrowed = bool(node.sid) and content(fs, node.sid, node.obj) is None
             node.pinned = open_place(backing(fs, node))
+
+
+def unpin(node: Node) -> None:
+    """The inode behind a node did not lose its last name after all."""
+    os.close(node.pinned)
+    node.pinned, node.borrowed = -1, False
+
+
+def most_links(fs: Filesystem) -> int:
+    """How many names the directory's file system gives one inode, as far as the C library knows."""
+    known = os.pathconf(b"/proc/self/fd/%d" % fs.descriptors[fs.root], "PC_LINK_MAX")
+    return known if known > _UNKNOWN_LINKS else sys.maxsize

@@ -362,19 +362,26 @@ def pin_nodes(fs: Filesystem, obj: Obj) -> None:
 
 
 @contextlib.contextmanager
-def announced(fs: Filesystem, *objects: Obj | None) -> Iterator[None]:
+def announced(fs: Filesystem, *objects: Obj | None, merging: bool = False) -> Iterator[None]:
     """Around a change of main that was announced: if it cannot be made, main has the objects as before.
 
-    Modifications that were counted stay counted; what was kept for views does no harm.
+    Modifications that were counted stay counted, but what a merge decided (`merging`) does not; what was kept for views
+    does no harm.
     """
-    before = {o.op: fs.origins[o.op] for o in objects if o is not None and o.op}
+    there = [o for o in objects if o is not None]
+    before = {o.op: fs.origins[o.op] for o in there if o.op}
+    pinned = {node for o in there for node in o.nodes.values() if node.pinned >= 0}
     try:
         yield
     except (OSError, CallError):
+        for node in {node for o in there for node in o.nodes.values() if node.pinned >= 0} - pinned:
+            tree.unpin(node)
         batch = Batch(fs)
         for op, origin in before.items():
             now = fs.origins[op]
-            if now.next_ino is not None or now.parent != origin.parent or now.name != origin.name:
+            if merging:
+                batch.put(origin)
+            elif now.next_ino is not None or now.parent != origin.parent or now.name != origin.name:
                 vector = now.vector
                 if vector is not None and vector.deleted and origin.vector is not None:
                     vector = trusted_modification(origin.vector)

@@ -7,15 +7,16 @@ the root down, then contents, then names, deletions last.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from isofs.engine import attic, main, tree, trusted, versions, views
+from isofs.engine import attic, main, recovery, tree, trusted, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.errors import CallError
+from isofs.errors import CallError, IsofsError
 from isofs.merge import marks, naming, resolving, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import ObjectState, is_conflict, plan
@@ -61,8 +62,26 @@ def merge_steps(
     """`innocent` step by step: yields (done, total) after each object, when others may be served.
 
     Handles on the nodes `mapped` get at main's objects only where the suspect's version became main's. `resolutions`
-    are what resolvers proposed of what both sides changed.
+    are what resolvers proposed of what both sides changed. If a call of the host's fails, or the store cannot be
+    written, that is raised; done anew, the merge goes on where it stopped.
     """
+    try:
+        yield from _merge(fs, sid, report, mapped, resolutions)
+    except (OSError, IsofsError):
+        with contextlib.suppress(OSError, IsofsError):
+            recovery.finish_announced(fs)
+            if sid in fs.views:
+                settle.tidy(fs, fs.views[sid])
+        raise
+
+
+def _merge(
+    fs: Filesystem,
+    sid: SubjectId,
+    report: Report,
+    mapped: frozenset[int],
+    resolutions: Mapping[Op, Resolution],
+) -> Iterator[tuple[int, int]]:
     view = begin_merge(fs, sid, resolutions)
     attic.settle(fs)
     total = len(view.versions) + sum(len(names) for names in view.bindings.values())
@@ -101,7 +120,9 @@ def merge_steps(
 def begin_merge(fs: Filesystem, sid: SubjectId, resolutions: Mapping[Op, Resolution] = UNRESOLVED) -> View:
     """Write down the verdict and what it decides of each object; nothing if that was done before."""
     view = _view(fs, sid)
-    if fs.subjects[sid].state is not SubjectState.MERGING:
+    if fs.subjects[sid].state is SubjectState.MERGING:
+        recovery.finish_announced(fs)
+    else:
         batch = Batch(fs)
         if fs.subjects[sid].state is SubjectState.CONFLICTS:
             settle.note_places(fs, view, batch)
@@ -135,12 +156,13 @@ def state(fs: Filesystem, version: Version) -> ObjectState:
         try:
             at = tree.located(fs, obj)[1]
             changed = vector is not None and versions.changed_unseen(version, at, vector.get(G), obj)
-        except (OSError, CallError):
+        except CallError:
             exists = False
     return ObjectState(version, vector, exists, changed)
 
 
 def _report_conflicts(fs: Filesystem, view: View, report: Report) -> None:
+    report.items[:] = [item for item in report.items if item.action != "conflict"]  # of a run that was cut off
     for decided in view.decisions.values():
         if is_conflict(decided):
             _report_conflict(fs, view, decided, report)
@@ -212,15 +234,16 @@ def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decide
         stowed = attic.stow_in_place(fs, obj, batch, by=view.sid)
         trusted.keep_base(fs, obj, batch)
         batch.set_vector(obj.op, settle.merged_now(fs, decided))
-        batch.commit()
-        if not obj.is_dir:
-            _overwrite(content, place)
-        inodes.copy_attributes(content, place)
+        with trusted.announced(fs, obj, merging=True):
+            batch.commit()
+            if not obj.is_dir:
+                _overwrite(content, place)
+            inodes.copy_attributes(content, place)
         return stowed
     content = settle.beside_main(fs, content)
     ino = inodes.lstat(content).st_ino
-    trusted.pin_nodes(fs, obj)
-    with attic.stowing(fs, obj, batch, "replaced", by=view.sid) as stowed:
+    with trusted.announced(fs, obj, merging=True), attic.stowing(fs, obj, batch, "replaced", by=view.sid) as stowed:
+        trusted.pin_nodes(fs, obj)
         trusted.will_replace_content(fs, obj, ino, batch, settle.merged_now(fs, decided))
         batch.commit()
         before = settle.open_before(fs, view, obj, content)

@@ -7,6 +7,8 @@ anything else is put beside as `NAME.isofs-USER`.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -118,7 +120,14 @@ class Names:
         if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
             self._remove(directory, name, there[0])
         if source is None:
-            main.link(self.fs, obj, directory, name, by=self.view.sid)
+            try:
+                main.link(self.fs, obj, directory, name, by=self.view.sid)
+            except OSError as error:
+                if error.errno != errno.EMLINK:
+                    raise
+                self._report_name(binding, directory, name, "kept", naming.TOO_MANY, review=True)
+                self._done(given)
+                return True
         else:
             main.rename(self.fs, *source, directory, name, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, *source)
@@ -190,8 +199,12 @@ class Names:
         batch = Batch(fs)
         batch.put(announced)
         trusted.comes_back(fs, directory, name, obj, batch, by=view.sid)
-        batch.commit()
-        main.renameat2(content, to, 0)
+        with trusted.announced(fs, obj, merging=True):
+            batch.commit()
+            main.renameat2(content, to, 0)
+        action = "restored" if decided is not None else "took"
+        reason = decided.reason if decided is not None else naming.MADE
+        self._report_name(binding, directory, name, action, reason, decided is not None)
         batch.put(replace(announced, ino=found.st_ino, next_ino=None, born=None))
         batch.drop(version)
         if decided is not None:
@@ -204,9 +217,6 @@ class Names:
             self._born.append((obj, found.st_mtime_ns))
         settle.promote(fs, view, obj)
         settle.expire(fs, directory, name)
-        action = "restored" if decided is not None else "took"
-        reason = decided.reason if decided is not None else naming.MADE
-        self._report_name(binding, directory, name, action, reason, decided is not None)
         self._done(given)
         return True
 
@@ -227,7 +237,8 @@ class Names:
             batch.drop(decided)
         batch.commit()
         if version is not None and version.content is not None:
-            inodes.remove(fs.store.content(view.sid, version.content))
+            with contextlib.suppress(OSError):  # `settle.tidy` tries once more
+                inodes.remove(fs.store.content(view.sid, version.content))
         node = obj.nodes.pop(view.sid, None)
         if node is not None:  # who works in the suspect's directory goes on in the common one
             node.obj = there

@@ -21,6 +21,7 @@ UNITED = "both made a directory of this name"
 BESIDE = "main has something else under this name: put beside it"
 BOTH = "both stay: the suspect's is put beside main's"
 FILLED = "the suspect deleted the directory, main has put something in it: it stays"
+TOO_MANY = "the file system allows no more names of this file: it has its others, and not this one"
 RENAMED_TWICE = "renamed on both sides: main's name stays"
 
 

@@ -27,10 +27,11 @@ def expire(fs: Filesystem, directory: Obj, name: bytes) -> None:
 
 @contextlib.contextmanager
 def same_times(directory: int) -> Iterator[None]:
-    """Keep a directory's times: no name in it changes."""
+    """Keep a directory's times: no name in it changes. If they cannot be set, what was done stays done."""
     before = os.fstat(directory)
     yield
-    os.utime(b"/proc/self/fd/%d" % directory, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with contextlib.suppress(OSError):
+        os.utime(b"/proc/self/fd/%d" % directory, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def overtaken(fs: Filesystem, version: Version) -> bool:
@@ -103,7 +104,17 @@ def remove_content(fs: Filesystem, view: View, obj: Obj, name: str) -> None:
     for handle in _handles(fs, view):
         if handle.node.obj is obj:
             to_main(fs, handle)
-    inodes.remove(fs.store.content(view.sid, name))
+    with contextlib.suppress(OSError):  # `tidy` tries once more
+        inodes.remove(fs.store.content(view.sid, name))
+
+
+def tidy(fs: Filesystem, view: View) -> None:
+    """Remove a suspect's contents that are no version's any more and could not be removed when they should."""
+    if view.sid in fs.store.known_folders():
+        known = {version.content for version in view.versions.values()}
+        for name in fs.store.contents(view.sid):
+            if name not in known:
+                inodes.remove(fs.store.content(view.sid, name))
 
 
 def remove_unused(fs: Filesystem, decided: Decided) -> None:
@@ -225,14 +236,18 @@ def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int
     bases = _drop_unneeded(fs, view, contested, noted, batch)
     batch.commit()
     for base in bases:
-        inodes.remove(base)
+        with contextlib.suppress(OSError):  # it is nobody's: the next start removes it
+            inodes.remove(base)
     fs.claims.pop(view.sid, None)
     fs.handed = {key: node for key, node in fs.handed.items() if node.sid != view.sid}
     for node in [node for node in fs.held if node.sid == view.sid]:
         del fs.held[node]
         drop_if_unused(fs, node)
-    if not contested and view.sid in fs.store.known_folders():
-        fs.store.drop_folder(view.sid)
+    with contextlib.suppress(OSError):
+        if contested:
+            tidy(fs, view)
+        elif view.sid in fs.store.known_folders():
+            fs.store.drop_folder(view.sid)
 
 
 def _noted(fs: Filesystem, view: View, contested: set[Op]) -> list[Binding]:

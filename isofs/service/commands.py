@@ -24,7 +24,7 @@ from isofs.merge.preview import preview
 from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model import risks
-from isofs.model.records import MAIN, Op, Subject, SubjectState
+from isofs.model.records import MAIN, Op, Subject, SubjectId, SubjectState
 from isofs.service import answers, evidence, partly, processes, resolutions, settling
 
 Result = answers.Result
@@ -52,6 +52,7 @@ class Commands:
         self._mount, self._unmount = mount, unmount
         self._since = wire.moment(datetime.now(UTC).timestamp())
         self._verdict = trio.Lock()
+        self._reports: dict[SubjectId, Report] = {}
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], object]]:
         names = (
@@ -217,10 +218,18 @@ class Commands:
         asked, part, report = partly.asked(args), None, Report()
         async with self._verdict:
             subject = self._subject(args)
-            if asked is None:
-                await self._merge_all(subject, report, progress)
-            else:
-                part = await self._merge_part(subject, asked, report, progress)
+            try:
+                if asked is None:
+                    report = self._reports.setdefault(subject.sid, report)  # one that was cut off is gone on with
+                    await self._merge_all(subject, report, progress)
+                    del self._reports[subject.sid]
+                else:
+                    part = await self._merge_part(subject, asked, report, progress)
+            except OSError as error:
+                raise IsofsError(
+                    f"merging stopped half way: {error.strerror}; nothing is lost, {subject.name} waits: "
+                    f"make it possible and run isoctl innocent {subject.name} again"
+                ) from error
         log.warning("%s is innocent%s: %s", subject.name, f", {asked.words}" if asked else "", report.counts)
         return {
             "user": subject.name,
