@@ -16,7 +16,7 @@ from isofs.control import results
     type=click.Choice(["kill", "refuse", "leave"]),
     default="kill",
     show_default=True,
-    help="What to do about files that USER holds open for reading and writing.",
+    help="What to do about files that USER holds locked, or open for reading and writing.",
 )
 @output.json_option
 @click.pass_obj
@@ -25,9 +25,9 @@ def suspect(directory: str | None, user: str, reason: str, handles: str, as_json
 
     USER goes on working and sees everyone's latest work; what USER changes, nobody else sees.
 
-    A file that USER has open for reading and writing can't be isolated: kill ends the processes
-    that hold one, refuse isolates nobody while there is one, leave lets them write to what everyone
-    sees.
+    A file that USER has open for reading and writing can't be isolated, nor a lock that USER holds:
+    kill ends the processes that hold one, refuse isolates nobody while there is one, leave lets
+    them write to what everyone sees, and hold up others.
     """
     who = users.subject(user)
     args = {"uid": who.uid, "user": who.name, "reason": reason, "handles": handles}
@@ -39,4 +39,4 @@ def suspect(directory: str | None, user: str, reason: str, handles: str, as_json
     for held in facts["killed"]:
         output.line(f"killed {held['program']} ({held['pid']}), which had {held['path']} open")
     for held in facts["left"]:
-        output.line(f"NOT ISOLATED: {held['program']} ({held['pid']}) can still write {held['path']}")
+        output.line(f"NOT ISOLATED: {held['program']} ({held['pid']}) can still write or lock {held['path']}")

@@ -122,7 +122,7 @@ class NoFuse(IsofsError):
 
 
 class HandlesOpen(IsofsError):
-    """The user holds files open for reading and writing, which cannot be isolated."""
+    """The user holds files locked, or open for reading and writing, which cannot be isolated."""
 
     exit = Exit.HANDLES
     errno = errno.EBUSY

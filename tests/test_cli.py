@@ -439,7 +439,7 @@ def test_suspect(stage: Stage) -> None:
     assert printed(stage, "suspect", "4001", "--reason", "an alert", "--handles", "leave") == [
         f"alice (uid 4001) is isolated since {SINCE}",
         rf"killed vi\x07m (7), which had {SHOWN} open",
-        "NOT ISOLATED: mysqld (8) can still write db",
+        "NOT ISOLATED: mysqld (8) can still write or lock db",
     ]
     assert stage.calls == [("suspect", {"uid": 4001, "user": "4001", "reason": "an alert", "handles": "leave"})]
 

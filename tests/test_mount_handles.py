@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import mmap
 import os
 import stat
@@ -527,3 +529,94 @@ def test_a_working_directory_that_the_suspect_made_is_dead_after_malicious(
     alice(os.chdir, alice.path(""))
     alice(make_here, "after")
     assert bob.names() == ["after"]
+
+
+def test_a_trusted_user_with_the_same_file_open_is_spared(mount: Mounted, alice: Person, bob: Person) -> None:
+    bob.write("f", MAIN)
+    kept = bob(os.open, bob.path("f"), os.O_RDWR)
+    alice(os.open, alice.path("f"), os.O_RDWR)
+    facts = suspect(mount)
+    assert [h["pid"] for h in facts["killed"]] == [alice.pid]
+    assert bob.alive
+    bob(os.pwrite, kept, b"bob goes on", 0)
+    assert bob.read("f").startswith("bob goes on")
+
+
+def open_and_become(path: str, uid: int) -> None:
+    """Open a file for reading and writing as one user, and go on as another."""
+    os.seteuid(ALICE)
+    os.open(path, os.O_RDWR)
+    os.seteuid(0)
+    os.setuid(uid)
+
+
+def test_another_users_process_with_the_suspects_descriptor_ends(mount: Mounted, bob: Person, person: Begin) -> None:
+    bob.write("f", MAIN)
+    heir = person(0)
+    heir(open_and_become, heir.path("f"), BOB)
+    assert [h["pid"] for h in suspect(mount)["killed"]] == [heir.pid]
+    assert not heir.alive
+
+
+def map_privately(path: str) -> None:
+    """Keep a file that was opened for reading and writing by nothing but a private map of it."""
+    long = ctypes.c_long
+    libc = ctypes.CDLL(None)
+    libc.mmap.argtypes, libc.mmap.restype = (long,) * 6, long
+    opened = os.open(path, os.O_RDWR)
+    assert libc.mmap(0, 4096, mmap.PROT_READ, mmap.MAP_PRIVATE, opened, 0) != -1
+    os.close(opened)
+
+
+def test_a_private_map_of_what_was_opened_both_ways_is_ended_too(mount: Mounted, alice: Person, bob: Person) -> None:
+    bob.write("f", MAIN)
+    alice(map_privately, alice.path("f"))
+    assert [h["pid"] for h in suspect(mount)["killed"]] == [alice.pid]
+    assert not alice.alive
+    assert bob.alive
+
+
+def open_and_lock(path: str, flags: int, lock: Callable[[int, int], None]) -> None:
+    lock(os.open(path, flags), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS = [(fcntl.flock, os.O_RDONLY), (fcntl.flock, os.O_WRONLY), (fcntl.lockf, os.O_WRONLY)]
+
+
+@pytest.mark.parametrize("how", LOCKS)
+def test_a_lock_from_before_holds_nobody_up(
+    mount: Mounted, alice: Person, bob: Person, person: Begin, how: tuple[Callable[[int, int], None], int]
+) -> None:
+    """Its holder ends, as one who has a file open for reading and writing; others of the suspect's go on."""
+    lock, flags = how
+    bob.write("f", MAIN)
+    bystander = person(ALICE)
+    bystander(os.open, bystander.path("f"), flags)
+    alice(open_and_lock, alice.path("f"), flags, lock)
+    with pytest.raises(BlockingIOError):
+        bob(open_and_lock, bob.path("f"), os.O_RDWR, lock)
+    done = mount.isoctl("suspect", str(ALICE), "--handles", "refuse")
+    assert done.code == Exit.HANDLES
+    assert alice.alive
+    facts = suspect(mount)
+    assert [(h["pid"], h["path"]) for h in facts["killed"]] == [(alice.pid, "f")]
+    assert bystander.alive
+    bob(open_and_lock, bob.path("f"), os.O_RDWR, lock)
+
+
+def test_a_lock_may_be_left(mount: Mounted, alice: Person, bob: Person) -> None:
+    bob.write("f", MAIN)
+    alice(open_and_lock, alice.path("f"), os.O_RDONLY, fcntl.flock)
+    facts = suspect(mount, "--handles", "leave")
+    assert [(h["pid"], h["path"]) for h in facts["left"]] == [(alice.pid, "f")]
+    assert alice.alive
+
+
+def test_a_trusted_users_lock_is_no_reason(mount: Mounted, alice: Person, bob: Person) -> None:
+    bob.write("f", MAIN)
+    bob(open_and_lock, bob.path("f"), os.O_RDONLY, fcntl.flock)
+    alice(os.open, alice.path("f"), os.O_RDONLY)
+    facts = suspect(mount)
+    assert facts["killed"] == facts["left"] == []
+    assert alice.alive
+    assert bob.alive

@@ -41,6 +41,9 @@ SLICE = 0.005
 #: Seconds that killed processes may take to let go of their files.
 KILL_PATIENCE = 10.0
 
+#: Seconds after which a file that no process is seen to hold is taken to be held by whoever maps it.
+MAP_PATIENCE = 1.0
+
 
 class Commands:
     """The calls on one mounted file system. Each is one method, named as the call."""
@@ -106,11 +109,13 @@ class Commands:
         policy = wire.optional(args, "handles", str) or "kill"
         if policy not in ("kill", "refuse", "leave"):
             raise UsageError(f"handles is kill, refuse or leave, not {policy!r}")
+        before = {h.node.id: self._path_of(h.node.obj) for h in suspicion.handles_of(self._fs, uid)}
+        lockers = await self._lockers(uid, before)
         writers = suspicion.shared_writers(self._fs, uid)
-        if writers and policy == "refuse":
-            open_files = sorted({self._path_of(h.node.obj) for h in writers})
+        if (writers or lockers) and policy == "refuse":
+            open_files = sorted({self._path_of(h.node.obj) for h in writers} | {h.path for h in lockers})
             raise HandlesOpen(
-                f"{name} has files open for reading and writing, which cannot be isolated: "
+                f"{name} has files locked, or open for reading and writing, which cannot be isolated: "
                 + ", ".join(open_files[:5])
                 + "; nothing was changed"
             )
@@ -122,10 +127,11 @@ class Commands:
                 for parent in directory.nodes.values():
                     self._cache.forget_entry(parent.id, entry)
         found = await self._holders(uid) if writers else []
-        if policy == "kill" and writers:
-            await self._kill(uid, found)
+        found += await self._lockers(uid, before)  # once more: until now locks could be taken
+        if policy == "kill" and (writers or found):
+            await self._kill(uid, found, before)
         await self._cache.drained()
-        listed = [{"pid": h.pid, "program": h.program, "path": h.path} for h in found]
+        listed = [{"pid": h.pid, "program": h.program, "path": h.path} for h in dict.fromkeys(found)]
         killed = policy == "kill"
         return {
             "user": subject.name,
@@ -138,22 +144,40 @@ class Commands:
     def _path_of(self, obj: Obj) -> str:
         return wire.path_text(views.path(self._fs, MAIN, obj) or b"(deleted)")
 
-    async def _holders(self, uid: int) -> list[processes.Holder]:
-        inos = {h.node.id: self._path_of(h.node.obj) for h in suspicion.shared_writers(self._fs, uid)}
-        return await trio.to_thread.run_sync(processes.holders_of, self._mount, inos)
+    async def _holders(self, uid: int, *, mapping: bool = False) -> list[processes.Holder]:
+        """Who holds what the user has open for reading and writing; the user's processes that map it, if `mapping`.
 
-    async def _kill(self, uid: int, found: list[processes.Holder]) -> None:
-        """Kill who holds the user's files open for reading and writing, until nobody does."""
+        Another user's process counts if nothing else explains what it holds: it was given the descriptor, or
+        changed its uid.
+        """
+        inos = {h.node.id: self._path_of(h.node.obj) for h in suspicion.shared_writers(self._fs, uid)}
+        if mapping:
+            found = await trio.to_thread.run_sync(processes.mappers_of, self._mount, inos)
+            return [h for h in found if uid in h.uids]
+        found = await trio.to_thread.run_sync(processes.holders_of, self._mount, inos)
+        handles = [h for h in self._fs.handles.values() if h.uid != uid and h.flags & os.O_ACCMODE == os.O_RDWR]
+        others = {(h.node.id, h.uid) for h in handles}
+        return [h for h in found if uid in h.uids or not any((h.inode, one) in others for one in h.uids)]
+
+    async def _lockers(self, uid: int, files: Mapping[int, str]) -> list[processes.Holder]:
+        """The user's processes that hold a lock on one of these files of main's: it would hold up trusted users."""
+        found = await trio.to_thread.run_sync(processes.lockers_of, self._mount, files) if files else []
+        return [h for h in found if uid in h.uids]
+
+    async def _kill(self, uid: int, found: list[processes.Holder], files: Mapping[int, str]) -> None:
+        """Kill who holds the user's files open for reading and writing, or locked, until nobody does."""
+        began = trio.current_time()
         with trio.move_on_after(KILL_PATIENCE) as scope:
-            while suspicion.shared_writers(self._fs, uid):
+            while suspicion.shared_writers(self._fs, uid) or await self._lockers(uid, files):
                 processes.kill({h.pid for h in found})
                 await trio.sleep(0.02)
-                more = await self._holders(uid)
+                late = trio.current_time() - began > MAP_PATIENCE
+                more = await self._holders(uid, mapping=late)
                 found.extend(h for h in more if h not in found)
         if scope.cancelled_caught:
             raise IsofsError(
-                f"user {uid} is isolated, but some of the files open for reading and writing could not be "
-                "closed: what is written through them still reaches main"
+                f"user {uid} is isolated, but some of the files locked, or open for reading and writing, could "
+                "not be closed: what is written through them still reaches main"
             )
 
     async def changes(self, args: Args, progress: Progress) -> Result:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 _MAP_LINE = re.compile(rb"[0-9a-f]+-[0-9a-f]+ (\S+) [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) (\d+)")
@@ -14,11 +14,16 @@ _MAP_LINE = re.compile(rb"[0-9a-f]+-[0-9a-f]+ (\S+) [0-9a-f]+ ([0-9a-f]+):([0-9a
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process and a file that it has open or mapped for writing."""
+    """A process and a file that it has open or mapped for writing, or has locked.
+
+    `uids` are the process's real, effective, saved and file system uid, `inode` the file's.
+    """
 
     pid: int
     program: str
     path: str
+    uids: frozenset[int]
+    inode: int
 
 
 def holders_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
@@ -27,14 +32,37 @@ def holders_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
     `inodes` maps inode numbers to paths, which are given back. Reads /proc only: nothing enters the mount.
     """
     device, mount_ids = _identity(mount)
+    return _holders(inodes, lambda pid: _open_by(pid, mount_ids) | _mapped_by(pid, device))
+
+
+def mappers_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
+    """Who has one of these inodes mapped in any way: a private map writes nothing, but keeps the file open."""
+    device, _ = _identity(mount)
+    return _holders(inodes, lambda pid: _mapped_by(pid, device, private=True))
+
+
+def lockers_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
+    """Who holds a lock on one of these inodes of a mount, by `flock` or `fcntl`; as `holders_of`."""
+    _, mount_ids = _identity(mount)
+    return _holders(inodes, lambda pid: _open_by(pid, mount_ids, locked=True))
+
+
+def _holders(inodes: Mapping[int, str], held_by: Callable[[str], set[int]]) -> list[Holder]:
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
-                held = _open_by(name, mount_ids) | _mapped_by(name, device)
-                program = _read(f"/proc/{name}/comm").decode(errors="replace").strip()
-                found += [Holder(int(name), program, inodes[i]) for i in sorted(held & inodes.keys())]
+                held = held_by(name) & inodes.keys()
+                if held:
+                    program, uids = _who(name)
+                    found += [Holder(int(name), program, inodes[i], uids, i) for i in sorted(held)]
     return found
+
+
+def _who(pid: str) -> tuple[str, frozenset[int]]:
+    program = _read(f"/proc/{pid}/comm").decode(errors="replace").strip()
+    line = next(line for line in _read(f"/proc/{pid}/status").splitlines() if line.startswith(b"Uid:"))
+    return program, frozenset(map(int, line.split()[1:]))
 
 
 def mapped(mount: str, inodes: Iterable[int]) -> set[int]:
@@ -73,24 +101,25 @@ def _unescaped(field: bytes) -> bytes:
     return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), field)
 
 
-def _open_by(pid: str, mount_ids: set[int]) -> set[int]:
+def _open_by(pid: str, mount_ids: set[int], *, locked: bool = False) -> set[int]:
+    """The inodes that a process has open for reading and writing, or, in whatever way, with a lock on them."""
     found = set()
     for number in os.listdir(f"/proc/{pid}/fdinfo"):
         with contextlib.suppress(OSError):
             info = dict(
                 line.split(b":", 1) for line in _read(f"/proc/{pid}/fdinfo/{number}").splitlines() if b":" in line
             )
-            writable = int(info[b"flags"], 8) & os.O_ACCMODE == os.O_RDWR
-            if writable and int(info.get(b"mnt_id", b"-1")) in mount_ids and b"ino" in info:
+            counts = b"lock" in info if locked else int(info[b"flags"], 8) & os.O_ACCMODE == os.O_RDWR
+            if counts and int(info.get(b"mnt_id", b"-1")) in mount_ids and b"ino" in info:
                 found.add(int(info[b"ino"]))
     return found
 
 
-def _mapped_by(pid: str, device: tuple[int, int]) -> set[int]:
+def _mapped_by(pid: str, device: tuple[int, int], *, private: bool = False) -> set[int]:
     found = set()
     for line in _read(f"/proc/{pid}/maps").splitlines():
         match = _MAP_LINE.match(line)
-        if match and (int(match[2], 16), int(match[3], 16)) == device and match[1].endswith(b"s"):
+        if match and (int(match[2], 16), int(match[3], 16)) == device and (private or match[1].endswith(b"s")):
             found.add(int(match[4]))
     return found
 
