@@ -69,19 +69,23 @@ def names(fs: Filesystem, sid: SubjectId, directory: Obj) -> Iterator[bytes]:
     Main's come as they are read, the suspect's own after them.
     """
     view = fs.views.get(sid)
-    if view is None or directory.op not in view.bindings:
+    if view is None:
         yield from tree.names(fs, directory)
-        if view is None or directory.op not in view.bindings:
-            return
+        return
+    # The view may change while it is read, and come to its end by a verdict.
+    own = _own_names(view, directory)
     seen = set()
-    own = view.bindings[directory.op]
     for name in tree.names(fs, directory):
-        if name in own:
-            seen.add(name)
+        seen.add(name)
         yield name
-    for name, binding in list(view.bindings.get(directory.op, {}).items()):
-        if binding.op is not None and name not in seen:
+    for name in (*own, *_own_names(view, directory)):
+        if name not in seen:
+            seen.add(name)
             yield name
+
+
+def _own_names(view: View, directory: Obj) -> list[bytes]:
+    return [name for name, binding in view.bindings.get(directory.op, {}).items() if binding.op is not None]
 
 
 def entries(fs: Filesystem, sid: SubjectId, directory: Obj) -> Iterator[tuple[bytes, Obj]]:

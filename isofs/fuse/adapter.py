@@ -61,12 +61,17 @@ class Directory:
         self._entries: list[tuple[bytes, Obj]] = []
         self._more: Iterator[tuple[bytes, Obj]] | None = None
 
+    def rewind(self) -> None:
+        """Read the directory anew: positions told before are of no use."""
+        self.close()
+        self._entries = []
+        self._more = calls.readdir(self.fs, self.caller, self.node)
+
     def at(self, position: int) -> tuple[bytes, Obj] | None:
-        """The entry at a position, None after the last. Position 0 reads the directory anew."""
-        if position == 0 or self._more is None:
-            self.close()
-            self._entries = []
-            self._more = calls.readdir(self.fs, self.caller, self.node)
+        """The entry at a position, None after the last."""
+        if self._more is None:
+            self.rewind()
+        assert self._more is not None
         while len(self._entries) <= position:
             found = next(self._more, None)
             if found is None:
@@ -297,6 +302,8 @@ class Adapter(pyfuse3.Operations):
     @answered
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         directory = self._directories[fh]
+        if start_id == 0:
+            directory.rewind()
         position = start_id
         while position < 2:
             attributes, timeout = calls.getattr(self._fs, directory.caller, directory.node)
