@@ -70,6 +70,7 @@ def merge_steps(
     except (OSError, IsofsError):
         with contextlib.suppress(OSError, IsofsError):
             recovery.finish_announced(fs)
+            attic.recover(fs)
             if sid in fs.views:
                 settle.tidy(fs, fs.views[sid])
         raise

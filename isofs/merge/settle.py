@@ -109,9 +109,9 @@ def remove_content(fs: Filesystem, view: View, obj: Obj, name: str) -> None:
 
 
 def tidy(fs: Filesystem, view: View) -> None:
-    """Remove a suspect's contents that are no version's any more and could not be removed when they should."""
+    """Remove a suspect's contents that no row knows any more and that could not be removed when they should."""
     if view.sid in fs.store.known_folders():
-        known = {version.content for version in view.versions.values()}
+        known = {row.content for rows in (view.versions, view.decisions) for row in rows.values()}
         for name in fs.store.contents(view.sid):
             if name not in known:
                 inodes.remove(fs.store.content(view.sid, name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -80,7 +81,9 @@ class Faults:
         try:
             known = {key: _led_to(value) if key.endswith("dir_fd") else value for key, value in keywords.items()}
             on = _led_to(args[0]) if args and isinstance(args[0], int) else args[:1]
-            return f"{name} {on} {args[1:]} {known}"
+            text = f"{name} {on} {args[1:]} {known}"
+            numbered = ".isofs/attic" in text or "/proc/self/fd/" in text  # differs from run to run
+            return re.sub(r"\d+", "N", text) if numbered else text
         finally:
             self._looking = False
 
