@@ -132,11 +132,12 @@ class Names:
             main.rename(self.fs, *source, directory, name, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, *source)
             self._renamed.add(obj)
-            self._vacated(*source, obj)
         settle.expire(self.fs, directory, name)
         renamed = obj in self._renamed
         done = ("renamed", naming.renamed_from(before)) if renamed else ("took", naming.LINKED)
         self._report_name(binding, directory, name, *done)
+        if source is not None:
+            self._vacated(*source, obj)
         self._done(given)
         return True
 
