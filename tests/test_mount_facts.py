@@ -232,7 +232,12 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     }
     (dimension,) = mount.facts("plan", str(ALICE))["items"][0]["suspect"].keys() - {"G"}
     vector = flat("G", dimension)
-    item = {**flat("path", "action", "reason", "review", "as", "object"), "main": vector, "suspect": vector, "risks": []}
+    item = {
+        **flat("path", "action", "reason", "review", "as", "object"),
+        "main": vector,
+        "suspect": vector,
+        "risks": [],
+    }
     assert keys(mount.facts("plan", str(ALICE))) == {
         **flat("user"),
         "counts": flat("conflict"),
