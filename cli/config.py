@@ -46,10 +46,16 @@ def show(directory: str | None, store: str | None, as_json: bool) -> None:
         {"pattern": list(rule.patterns), "using": rule.using.name, "options": dict(rule.options), "line": rule.line}
         for rule in parsed.rules
     ]
-    facts: results.Configuration = {"path": _shown(path), "text": text, "rules": found}
+    facts: results.Configuration = {
+        "path": _shown(path),
+        "text": text,
+        "attic_days": parsed.attic_days,
+        "rules": found,
+    }
     if as_json:
         output.document(facts)
         return
+    output.line(f"the attic keeps things for {output.plural(facts['attic_days'], 'day')}")
     for rule in found:
         origin = "default" if rule["line"] is None else f"line {rule['line']}"
         options = "".join(f" {key}={value}" for key, value in rule["options"].items())

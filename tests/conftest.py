@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -49,6 +50,26 @@ def base() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
     assert not mounts, "mounts are left behind"
     assert not daemons, "daemons are left behind"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_open() -> Iterator[None]:
+    """The tests of a module close what they open, and so does what they test."""
+    gc.collect()  # not those that an earlier module forgot
+    before = _descriptors()
+    yield
+    gc.collect()
+    left = [path for number, path in sorted(_descriptors().items()) if number not in before]
+    assert not left, f"{len(left)} descriptors are left open: {left[:5]}"
+
+
+def _descriptors() -> dict[int, str]:
+    """What this process has open, by descriptor."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing itself
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
 
 
 @pytest.fixture

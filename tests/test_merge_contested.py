@@ -6,7 +6,7 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -151,8 +151,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "main")
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path / "main")
+    yield world
+    recovery.close_filesystem(world.fs)
 
 
 def expected(before: Tree, seen: Item, path: bytes, way: str) -> Tree:
@@ -256,6 +258,7 @@ def test_cut_off_anywhere_it_is_done_or_not_done(
             remove(world.bob, path)
         before = world.main()
         if not cut_at(stop, monkeypatch, lambda world=world: world.settle(path, way)):  # type: ignore[misc]
+            recovery.close_filesystem(world.fs)
             break
         world.reopen()
         waits = [one.path for one in contested.waiting(world.fs)]

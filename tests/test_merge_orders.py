@@ -64,6 +64,7 @@ def test_before_any_verdict(contest: Contest) -> None:
     assert state(contest) == merged(set())
     for path in ("file", "box.mbox"):
         assert contest.vector(path) == Vector.of({G: 1, ALICE: 0, CAROL: 0})
+    contest.close()
 
 
 @pytest.mark.parametrize("order", [(ALICE, CAROL), (CAROL, ALICE)])

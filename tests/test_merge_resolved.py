@@ -6,7 +6,7 @@ import itertools
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,8 +36,10 @@ class World(Contest):
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "main")
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path / "main")
+    yield world
+    world.close()
 
 
 def contest(world: World) -> None:
@@ -179,6 +181,7 @@ def test_a_merge_cut_off_anywhere_is_finished(tmp_path: Path, links: int, monkey
         contest(world)
         if not _innocent_until(world, stop, monkeypatch):
             assert stop > 4
+            world.close()
             return
         killed(world.fs)
         before = world.file.read_bytes()

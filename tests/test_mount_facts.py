@@ -243,6 +243,8 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
         "counts": flat("conflict"),
         "items": [item],
         "risks": [],
+        "along": [],
+        "left": [],
     }
     done = mount.isoctl("innocent", str(ALICE), "--json")
     assert done.code == Exit.CONFLICTS

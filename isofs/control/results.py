@@ -371,8 +371,9 @@ class Rule(TypedDict):
 
 
 class Configuration(TypedDict):
-    """`config show`: the text as it is in the store, and the rules that it makes with the defaults."""
+    """`config show`: the text as it is in the store, and what it makes with the defaults."""
 
     path: str
     text: str
+    attic_days: int
     rules: list[Rule]

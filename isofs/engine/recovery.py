@@ -7,6 +7,7 @@ have been changed while nobody watched; then its objects are searched.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import replace
@@ -25,8 +26,13 @@ from isofs.store.inodes import Place
 
 
 def open_filesystem(store: Store, directory: str) -> Filesystem:
-    """The file system of a store over a directory, recovered."""
-    fs = load(store, directory)
+    """The file system of a store over a directory, recovered. The store is closed if it cannot be."""
+    try:
+        fs = load(store, directory)
+    except BaseException:
+        with contextlib.suppress(StoreUnusable):
+            store.close()
+        raise
     finish_announced(fs)
     attic.recover(fs)
     _remove_unknown_contents(fs)
@@ -45,7 +51,16 @@ def load(store: Store, directory: str) -> Filesystem:
     fs = Filesystem(store, root, at.st_dev, inodes.exists(Place(descriptor, RESERVED)))
     fs.objects[root.ino] = root
     fs.descriptors[root] = descriptor
-    for record in store.read():
+    try:
+        _read(fs)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return fs
+
+
+def _read(fs: Filesystem) -> None:
+    for record in fs.store.read():
         apply(fs, Put(record))
     for origin in fs.origins.values():
         _object_of(fs, origin)
@@ -54,7 +69,6 @@ def load(store: Store, directory: str) -> Filesystem:
             if origin.parent not in fs.by_op:
                 raise StoreUnusable(f"object {origin.op} lies in an unknown directory; see isoctl check")
             fs.by_op[origin.op].links[fs.by_op[origin.parent], origin.name] = None
-    return fs
 
 
 def _object_of(fs: Filesystem, origin: Origin) -> None:

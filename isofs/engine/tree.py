@@ -52,10 +52,13 @@ def _open_directory(fs: Filesystem, parent: int, child: Obj) -> int:
         opened = os.open(name, _DIRECTORY, dir_fd=parent)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CallError(errno.ESTALE) from error
-    at = os.fstat(opened)
-    if at.st_ino != child.ino or at.st_dev != fs.device:
+    try:
+        at = os.fstat(opened)
+        if at.st_ino != child.ino or at.st_dev != fs.device:
+            raise CallError(errno.ESTALE)
+    except BaseException:
         os.close(opened)
-        raise CallError(errno.ESTALE)
+        raise
     fs.descriptors[child] = opened
     while len(fs.descriptors) > DIRECTORY_DESCRIPTORS:
         oldest = next(o for o in fs.descriptors if o is not fs.root and o is not child)

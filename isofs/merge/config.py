@@ -47,15 +47,23 @@ pattern = "*"
 using = "text"
 """
 
+#: Days that the attic keeps what merges replaced or deleted, unless the configuration says otherwise.
+ATTIC_DAYS = 30
+
 _TABLE = re.compile(r"^[ \t]*\[\[[ \t]*resolve[ \t]*\]\]", re.MULTILINE)
 _KEYS = ("pattern", "using", "options")
+_SETTINGS = ("attic_days", "defaults", "resolve")
+
+#: Days: a hundred years.
+_LONGEST = 36525
 
 
 @dataclass(frozen=True)
 class Config:
-    """The rules in their order, the defaults behind those of the configuration."""
+    """The rules in their order, the defaults behind those of the configuration; how long the attic keeps things."""
 
     rules: tuple[Rule, ...]
+    attic_days: int = ATTIC_DAYS
 
     def choose(self, inputs: Inputs) -> Rule:
         """The rule for a file."""
@@ -73,8 +81,11 @@ class _Refused(Exception):
 def parse(text: str, name: str = "the configuration") -> Config:
     """The configuration that `text` is. What is wrong is a `BadConfiguration` that names the line and the reason."""
     own = tuple(_rules(text, name))
-    with_defaults = _document(text, name).get("defaults", True)
-    return Config(own + (defaults() if with_defaults else ()))
+    document = _document(text, name)
+    rules = own + (defaults() if document.get("defaults", True) else ())
+    days = document.get("attic_days", ATTIC_DAYS)
+    assert isinstance(days, int)
+    return Config(rules, days)
 
 
 def defaults() -> tuple[Rule, ...]:
@@ -120,10 +131,13 @@ def _document(text: str, name: str) -> dict[str, object]:
 def _rules(text: str, name: str) -> Iterator[Rule]:
     document = _document(text, name)
     for key, value in document.items():
-        if key not in ("resolve", "defaults"):
-            raise _at(name, _line_of(text, key, 0), f"there is no setting {key!r}; there are: defaults, resolve")
+        if key not in _SETTINGS:
+            known = ", ".join(_SETTINGS)
+            raise _at(name, _line_of(text, key, 0), f"there is no setting {key!r}; there are: {known}")
         if key == "defaults" and not isinstance(value, bool):
             raise _at(name, _line_of(text, key, 0), f"defaults must be true or false, not {value!r}")
+        if key == "attic_days" and not (type(value) is int and 1 <= value <= _LONGEST):
+            raise _at(name, _line_of(text, key, 0), f"attic_days must be a number of days from 1 on, not {value!r}")
     tables = document.get("resolve", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise _at(name, _line_of(text, "resolve", 0), "resolve must be tables: [[resolve]]")

@@ -104,11 +104,16 @@ class _Place:
             fd = os.open("main", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
         except OSError:
             return None
-        with open(fd, "rb") as file:
+        try:
             found = os.fstat(fd)
             # A link to a file of somebody else's would be read with root's rights.
             own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == NOBODY
-            return file.read() if own and found.st_size <= OUTPUT_LIMIT else None
+            if not own or found.st_size > OUTPUT_LIMIT:
+                return None
+            with open(fd, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(fd)
 
     def complaint(self) -> str:
         self.errors.seek(0)

@@ -14,16 +14,13 @@ from isofs.engine.state import Filesystem
 from isofs.errors import AtticFailed, CallError, IsofsError, UsageError
 from isofs.merge import restore
 from isofs.model.records import Stowed
-from isofs.service import answers
+from isofs.service import answers, resolutions
 from isofs.store import attic, inodes
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the attic keeps what it has.
-AGE_LIMIT = 30 * 86400
-
-#: Seconds between two looks for what is older.
-_LOOK = 86400
+#: Seconds of a day, after which there is another look for what is too old.
+_DAY = 86400
 
 #: Entries that are answered at once, and that are forgotten at a stretch: some milliseconds each.
 _PAGE, _SLICE = 200, 100
@@ -126,10 +123,10 @@ class Attic:
         """Keep the age limit, for as long as the daemon runs."""
         while True:
             try:
-                await self._purge(AGE_LIMIT, lambda done: None)
+                await self._purge(resolutions.rules(self._fs).attic_days * _DAY, lambda done: None)
             except (OSError, IsofsError) as error:
                 log.error("what is too old could not be removed from the attic: %s", error)
-            await trio.sleep(_LOOK)
+            await trio.sleep(_DAY)
 
 
 def _remove(fs: Filesystem, entries: Sequence[Stowed]) -> None:

@@ -17,6 +17,7 @@ import assets
 import counting
 import extent
 import report
+import verdicts
 from contenders import Contender, Trouble, contenders
 from report import Results
 from work import CHAINS, QUICK, Context, Scale, timed
@@ -29,13 +30,15 @@ _CROWD, _QUICK_CROWD = 100_000, 5000
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="less of everything: a few minutes")
-    parser.add_argument("--only", action="append", metavar="WORK", help=f"of {', '.join([*CHAINS, 'calls', 'extent'])}")
+    parser.add_argument(
+        "--only", action="append", metavar="WORK", help=f"of {', '.join([*CHAINS, 'calls', 'extent', 'verdicts'])}"
+    )
     parser.add_argument("--of", action="append", metavar="NAME", help="only these contenders, beside the host")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds (5; quick: 3)")
     parser.add_argument("--at", default="/dev/shm", metavar="DIR", help="where everything lies (%(default)s)")
     parser.add_argument("--write", action="store_true", help="write the table and the plot into docs/")
     args = parser.parse_args()
-    if unknown := set(args.only or ()) - {*CHAINS, "calls", "extent"}:
+    if unknown := set(args.only or ()) - {*CHAINS, "calls", "extent", "verdicts"}:
         parser.error(f"no such work: {', '.join(unknown)}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
@@ -73,6 +76,8 @@ def _measure(args: argparse.Namespace, at: Path) -> str:
         parts.append(counting.table(at / "calls"))
     if not args.only or "extent" in args.only:
         parts.append(extent.table(at / "extent", 50_000 if args.quick else 1_000_000))
+    if not args.only or "verdicts" in args.only:
+        parts.append(verdicts.table(at / "verdicts", 5000 if args.quick else 100_000))
     text = "\n\n".join(parts)
     if args.write:
         report.insert(_DOCS / "performance.md", text)
