@@ -252,6 +252,8 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
         **flat("user", "conflicts"),
         "counts": flat("conflict"),
         "items": [flat("path", "action", "reason", "review", "as")],
+        "along": [],
+        "left": [],
     }
     conflicts = mount.facts("conflicts")
     (dimension,) = conflicts["conflicts"][0]["suspect"].keys() - {"G"}
@@ -273,7 +275,10 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     changed = flat("added", "modified", "deleted", "renamed", "attributes")
     assert keys(mount.facts("status")) == {
         **flat("mount", "store", "pid", "version", "since"),
-        "subjects": [{**flat("user", "uid", "state", "since", "reason", "bytes", "conflicts"), "changed": changed}],
+        "subjects": [
+            {**flat("user", "uid", "state", "since", "reason", "bytes", "conflicts"), "changed": changed, "parts": []}
+        ],
+        "attic": flat("entries", "bytes"),
     }
     assert keys(mount.facts("resolve", str(ALICE), "f", "--take", "main")) == {
         **flat("user", "conflicts"),
@@ -283,10 +288,12 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     assert keys(mount.facts("malicious", str(CAROL), "--yes")) == {
         **flat("user", "evidence", "readable"),
         "counts": flat("added"),
+        "accepted": [],
+        "along": [],
     }
     assert keys(mount.facts("check")) == {
         **flat("ok"),
-        "checked": flat("invariants", "objects", "versions", "bindings"),
+        "checked": flat("invariants", "objects", "versions", "bindings", "stowed"),
         "problems": [],
     }
 
