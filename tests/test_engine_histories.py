@@ -10,7 +10,7 @@ from support.histories import Step, cut, history
 from test_engine_machine import PATHS, SUSPICIOUS, TRUSTED, Machine
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
-COUNT = int(os.environ.get("ISOFS_HISTORIES", "30"))
+COUNT = int(os.environ.get("ISOFS_HISTORIES", "20"))
 STEPS = 60
 
 

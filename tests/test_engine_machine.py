@@ -592,5 +592,6 @@ def _state_and_vector(version: Version) -> tuple[str, str]:
     return ("d" if version.inode is None else "m", str(dict(sorted(version.vector.items()))))
 
 
-Machine.TestCase.settings = settings(max_examples=max(100, settings.default.max_examples if settings.default else 0))
+_EXAMPLES = settings.default.max_examples if settings.default else 100
+Machine.TestCase.settings = settings(max_examples=_EXAMPLES * 3 // 5)
 TestMachine = Machine.TestCase

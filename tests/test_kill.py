@@ -24,7 +24,7 @@ from support.trees import differences
 PROCESSES = 2
 
 #: How many daemons of real mounts are killed.
-MOUNTS = 8
+MOUNTS = 5
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from test_merge_partial import PartingMachine, without_directory_times
 from test_merge_replaced import ALICE, CASES, INTRICATE, CutError, isolated, on_disk
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
-COUNT = int(os.environ.get("ISOFS_HISTORIES", "15"))
+COUNT = int(os.environ.get("ISOFS_HISTORIES", "8"))
 
 CAROL = 1003
 CALLS = {"write", "make", "link", "unlink", "rmdir", "rename", "change", "open", "use", "close", "forget"}

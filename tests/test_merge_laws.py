@@ -62,7 +62,7 @@ def contest(suspects: tuple[str, ...] = ("alice",)) -> Iterator[Contest]:
         one.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(edits)
 def test_merging_equal_sides_changes_nothing(changes: Edits) -> None:
     with contest() as one:
@@ -74,7 +74,7 @@ def test_merging_equal_sides_changes_nothing(changes: Edits) -> None:
         assert one.main() == before
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(edits, st.booleans())
 def test_with_one_side_unchanged_the_other_is_the_result(changes: Edits, suspect: bool) -> None:
     with contest() as one:
@@ -83,7 +83,7 @@ def test_with_one_side_unchanged_the_other_is_the_result(changes: Edits, suspect
         assert one.main() == result(BASE, changes)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(edits, edits)
 def test_nothing_is_lost_and_main_is_left_alone_where_both_cannot_be_had(hers: Edits, his: Edits) -> None:
     with contest() as one:
@@ -110,7 +110,7 @@ apart = st.permutations([0, 4, 8]).map(lambda at: dict(zip(("alice", "carol", "b
 texts = st.sampled_from([None, b"new\n", b"two\nlines\n"])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(apart, st.lists(texts, min_size=3, max_size=3))
 def test_disjoint_changes_commute(at: dict[str, int], lines: Sequence[bytes | None]) -> None:
     changes = {who: {name: {at[who]: line} for name in NAMES[::2]} for who, line in zip(at, lines, strict=True)}

@@ -21,7 +21,7 @@ from support.trees import Tree, differences, tree
 from test_engine_machine import PATHS, SINCE, SUSPICIOUS, TRUSTED, Machine, _forgiven, told
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
-COUNT = int(os.environ.get("ISOFS_HISTORIES", "20"))
+COUNT = int(os.environ.get("ISOFS_HISTORIES", "12"))
 STEPS = 60
 
 GLOBS = ["*", "a", "b", "c", "/a", "a/", "b/*", "/a/b/**", "!a/b", "*a*", "c/**"]

@@ -151,7 +151,7 @@ def test_main_becomes_what_the_suspect_saw(tmp_path: Path, case: str) -> None:
 INTRICATE = [case for case in CASES if re.search("full directory|circle|places|was in it|below it", case)]
 
 
-@pytest.mark.parametrize("case", INTRICATE)
+@pytest.mark.parametrize("case", INTRICATE[::2])
 def test_a_merge_cut_off_anywhere_is_finished(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right before and right after each write of the store."""
     for stop in itertools.count():

@@ -441,7 +441,7 @@ def test_mount_and_host_agree(mount: Mounted, place: Path, person: Callable[[int
     world = World(mount, twins, {uid: person(uid) for uid in PEOPLE}, Worker(0))
     try:
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            lambda: Machine(world), settings=settings(max_examples=20, stateful_step_count=30)
+            lambda: Machine(world), settings=settings(max_examples=12, stateful_step_count=30)
         )
     finally:
         world.root.close()
