@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,13 @@ from isofs.engine import attic, checks, recovery, suspicion
 from isofs.engine.state import Filesystem
 from isofs.errors import AtticFailed
 from isofs.merge import apply, restore
-from isofs.model.records import MAIN, Change
+from isofs.model.records import MAIN
 from isofs.store import inodes
 from isofs.store.folder import Store, open_store
 from support.attic import bring_back, check_complete, entries, kept, main_of, thing
+from support.cuts import cut_off
 from support.engine import killed
-from test_merge_replaced import ALICE, BOB, CASES, INTRICATE, CutError, new, opened
+from test_merge_replaced import ALICE, BOB, CASES, INTRICATE, new, opened
 
 SINCE = "2026-01-02T03:04:05Z"
 
@@ -122,7 +123,7 @@ def test_a_merge_cut_off_anywhere_keeps_everything_once(
         CASES[case](alice)
         alice.write(b"two", b"hers", os.O_WRONLY | os.O_TRUNC)
         alice.chmod(b"attributes", 0o711)
-        if not _cut_off(fs, stop, monkeypatch):
+        if not cut_off(stop, monkeypatch, lambda fs=fs: apply.innocent(fs, 1)):  # type: ignore[misc]
             recovery.close_filesystem(fs)
             assert stop > 4
             return
@@ -137,28 +138,6 @@ def test_a_merge_cut_off_anywhere_keeps_everything_once(
         check_complete(fs, before, main_of(main))
         assert not checks.check(fs), f"after {stop}"
         recovery.close_filesystem(fs)
-
-
-def _cut_off(
-    fs: Filesystem, stop: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object] | None = None
-) -> bool:
-    """Merge, or act, cut off before the write of this number (even) or after it (odd). Whether that came."""
-    write, writes = Store.write, itertools.count()
-
-    def cut(store: Store, changes: list[Change]) -> None:
-        number = next(writes)
-        if number < stop // 2 or stop % 2:
-            write(store, changes)
-        if number == stop // 2:
-            raise CutError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", cut)
-        try:
-            (act or (lambda: apply.innocent(fs, 1)))()
-        except CutError:
-            return True
-    return False
 
 
 @pytest.mark.parametrize("there", ["nothing", "a file", "a followed file", "a directory", "a file with names"])
@@ -181,7 +160,9 @@ def test_a_restoring_cut_off_anywhere_loses_nothing(
         if there == "a file with names":
             bob.link(b"file", b"other/file")
         number = entries(fs)[0].number
-        if not _cut_at(fs, number, cutting, stop, monkeypatch):
+        of = (Store, cutting) if cutting == "write" else (os, cutting)
+        bring = partial(bring_back, fs, number, replace=True)
+        if not cut_off(stop, monkeypatch, bring, *of):
             assert (main / "file").read_bytes() == b"main's file"
             recovery.close_filesystem(fs)
             return
@@ -194,28 +175,6 @@ def test_a_restoring_cut_off_anywhere_loses_nothing(
         saved = {thing(path).content for path in (main / ".isofs" / "attic").iterdir()}
         assert expected <= {was.thing.content for was in main_of(main).values()} | saved
         recovery.close_filesystem(fs)
-
-
-def _cut_at(fs: Filesystem, number: int, what: str, stop: int, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Restore, cut off before (even) or after (odd) the call of this number of a kind."""
-    if what == "write":
-        return _cut_off(fs, stop, monkeypatch, lambda: bring_back(fs, number, replace=True))
-    calls, count = getattr(os, what), itertools.count()
-
-    def cut(*args: object, **kwargs: object) -> None:
-        this = next(count)
-        if this < stop // 2 or stop % 2:
-            calls(*args, **kwargs)
-        if this == stop // 2:
-            raise CutError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, what, cut)
-        try:
-            bring_back(fs, number, replace=True)
-        except CutError:
-            return True
-    return False
 
 
 def _fail_in_main(patch: pytest.MonkeyPatch, main: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -14,9 +15,9 @@ COUNT = int(os.environ.get("ISOFS_HISTORIES", "20"))
 STEPS = 60
 
 
-def failure(steps: list[Step]) -> Exception | None:
+def failure(steps: list[Step], make: Callable[[], Machine] = Machine) -> Exception | None:
     """What goes wrong in a history, None if nothing does."""
-    machine = Machine()
+    machine = make()
     try:
         for name, given in steps:
             impossible = {"use": not machine.opened, "close": not machine.opened, "decide": not machine.world.views}

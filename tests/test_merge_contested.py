@@ -19,11 +19,12 @@ from isofs.merge import apply, contested
 from isofs.merge.contested import Choice, Given
 from isofs.merge.preview import preview
 from isofs.merge.report import Report
-from isofs.model.records import Change, SubjectState
+from isofs.model.records import SubjectState
 from isofs.model.vectors import G, Vector
 from isofs.store import inodes
-from isofs.store.folder import Store, open_store
+from isofs.store.folder import open_store
 from isofs.store.inodes import Place
+from support.cuts import cut_off
 from support.engine import Kernel, Walker, killed
 from support.host import Host
 from support.trees import Item, Tree, differences, tree, without_times
@@ -219,30 +220,6 @@ def test_a_choice_that_there_is_not_changes_nothing(world: World, case: str, way
     assert not checks.check(world.fs)
 
 
-class CutError(Exception):
-    """The moment of a kill."""
-
-
-def cut_at(stop: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> bool:
-    """Act, and be cut off before the write of this number (even) or after it (odd). Whether that came."""
-    write, writes = Store.write, itertools.count()
-
-    def cut(store: Store, changes: list[Change]) -> None:
-        number = next(writes)
-        if number < stop // 2 or stop % 2:
-            write(store, changes)
-        if number == stop // 2:
-            raise CutError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", cut)
-        try:
-            act()
-        except CutError:
-            return True
-    return False
-
-
 @pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
 @pytest.mark.parametrize(("case", "way"), [chosen for chosen in CHOSEN if chosen[0] not in ("saved", "attributes")])
 def test_cut_off_anywhere_it_is_done_or_not_done(
@@ -257,7 +234,7 @@ def test_cut_off_anywhere_it_is_done_or_not_done(
         if gone:
             remove(world.bob, path)
         before = world.main()
-        if not cut_at(stop, monkeypatch, lambda world=world: world.settle(path, way)):  # type: ignore[misc]
+        if not cut_off(stop, monkeypatch, lambda world=world: world.settle(path, way)):  # type: ignore[misc]
             recovery.close_filesystem(world.fs)
             break
         world.reopen()
@@ -313,7 +290,7 @@ def test_a_start_on_a_full_disk_leaves_what_was_chosen_for_the_next(
     def full(source: Place, to: Place, flags: int) -> None:
         raise OSError(errno.ENOSPC, "no space")
 
-    assert cut_at(1, monkeypatch, lambda: world.settle(b"d/f", way))
+    assert cut_off(1, monkeypatch, lambda: world.settle(b"d/f", way))
     with monkeypatch.context() as patch:
         patch.setattr(main, "renameat2", full)
         world.reopen()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,14 @@ from isofs.engine.state import Filesystem
 from isofs.merge import apply, partial, split
 from isofs.merge.parting import Wish
 from isofs.merge.report import Report
-from isofs.model.records import Change
-from isofs.store.folder import Store, open_store
+from isofs.store.folder import open_store
+from support.cuts import cut_off
 from support.engine import Kernel, Walker, killed
 from support.histories import Step, history
 from support.trees import Tree, differences, tree, without_times
 from test_engine_machine import PATHS, SINCE, TRUSTED
 from test_merge_partial import PartingMachine, without_directory_times
-from test_merge_replaced import ALICE, CASES, INTRICATE, CutError, isolated, on_disk
+from test_merge_replaced import ALICE, CASES, INTRICATE, isolated, on_disk
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
 COUNT = int(os.environ.get("ISOFS_HISTORIES", "8"))
@@ -146,7 +145,7 @@ def test_a_part_cut_off_anywhere_is_merged_or_is_not(
     for stop in itertools.count():
         directory = tmp_path / str(stop)
         fs, _ = isolated(directory, case)
-        if not cut_off(lambda fs=fs: merge_drawn(fs, case), stop, monkeypatch):
+        if not cut_off(stop, monkeypatch, lambda fs=fs: merge_drawn(fs, case)):
             recovery.close_filesystem(fs)
             assert stop > 4
             return
@@ -159,23 +158,3 @@ def test_a_part_cut_off_anywhere_is_merged_or_is_not(
         assert not checks.check(fs), f"after {stop}"
         assert fs.suspects == {ALICE.uid: 1}
         recovery.close_filesystem(fs)
-
-
-def cut_off(act: Callable[[], object], stop: int, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Do it, and be cut off before the write of this number (even) or after it (odd). Whether that came."""
-    write, writes = Store.write, itertools.count()
-
-    def cut(store: Store, changes: list[Change]) -> None:
-        number = next(writes)
-        if number < stop // 2 or stop % 2:
-            write(store, changes)
-        if number == stop // 2:
-            raise CutError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", cut)
-        try:
-            act()
-        except CutError:
-            return True
-    return False

@@ -18,6 +18,7 @@ from support.histories import Step, cut, history
 from support.host import copy_of
 from support.model import Thing
 from support.trees import Tree, differences, tree
+from test_engine_histories import failure
 from test_engine_machine import PATHS, SINCE, SUSPICIOUS, TRUSTED, Machine, _forgiven, told
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
@@ -95,30 +96,13 @@ def with_partial_verdicts(seed: int) -> list[Step]:
     return steps
 
 
-def failure(steps: list[Step]) -> Exception | None:
-    """What goes wrong in a history, None if nothing does."""
-    machine = PartingMachine()
-    try:
-        for name, given in steps:
-            impossible = {"use": not machine.opened, "close": not machine.opened, "decide": not machine.world.views}
-            if impossible.get(name, False):
-                continue
-            getattr(machine, name)(**given)
-            machine.check_all()
-    except Exception as error:
-        return error
-    finally:
-        machine.teardown()
-    return None
-
-
 @pytest.mark.parametrize("seed", range(COUNT))
 def test_history(seed: int) -> None:
     steps = with_partial_verdicts(seed)
-    error = failure(steps)
+    error = failure(steps, PartingMachine)
     if error is not None:
-        needed = cut(steps, lambda some: type(failure(some)) is type(error))
-        pytest.fail("\n".join(map(repr, needed)) + f"\n{failure(needed)!r}")
+        needed = cut(steps, lambda some: type(failure(some, PartingMachine)) is type(error))
+        pytest.fail("\n".join(map(repr, needed)) + f"\n{failure(needed, PartingMachine)!r}")
 
 
 #: What went wrong once, cut to the steps that it needs.
@@ -137,6 +121,6 @@ ONCE: dict[str, list[Step]] = {
 
 @pytest.mark.parametrize("steps", ONCE.values(), ids=ONCE)
 def test_what_went_wrong_once(steps: list[Step]) -> None:
-    error = failure(steps)
+    error = failure(steps, PartingMachine)
     if error is not None:
         raise error

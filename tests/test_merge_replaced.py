@@ -14,8 +14,8 @@ import pytest
 from isofs.engine import checks, recovery, suspicion
 from isofs.engine.state import Caller, Filesystem
 from isofs.merge import apply
-from isofs.model.records import Change
-from isofs.store.folder import Store, open_store
+from isofs.store.folder import open_store
+from support.cuts import cut_off
 from support.engine import Kernel, Walker, killed
 from support.host import Host
 from support.trees import Tree, differences, tree, without_times
@@ -157,7 +157,7 @@ def test_a_merge_cut_off_anywhere_is_finished(tmp_path: Path, case: str, monkeyp
     for stop in itertools.count():
         directory = tmp_path / str(stop)
         fs, seen = isolated(directory, case)
-        if not _innocent_until(fs, stop, monkeypatch):
+        if not cut_off(stop, monkeypatch, lambda fs=fs: apply.innocent(fs, 1)):  # type: ignore[misc]
             recovery.close_filesystem(fs)
             assert stop > 4
             return
@@ -168,30 +168,6 @@ def test_a_merge_cut_off_anywhere_is_finished(tmp_path: Path, case: str, monkeyp
         assert not differences(on_disk(directory), seen), f"after {stop}"
         assert not checks.check(fs), f"after {stop}"
         recovery.close_filesystem(fs)
-
-
-def _innocent_until(fs: Filesystem, stop: int, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Merge, and be cut off before the write of this number (even) or after it (odd). Whether that came."""
-    write, writes = Store.write, itertools.count()
-
-    def cut(store: Store, changes: list[Change]) -> None:
-        number = next(writes)
-        if number < stop // 2 or stop % 2:
-            write(store, changes)
-        if number == stop // 2:
-            raise CutError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", cut)
-        try:
-            apply.innocent(fs, 1)
-        except CutError:
-            return True
-    return False
-
-
-class CutError(Exception):
-    """The moment of a kill."""
 
 
 #: Where hers is when main has something else of its name.

@@ -14,9 +14,9 @@ import pytest
 from isofs.engine import checks, recovery
 from isofs.merge import apply
 from isofs.merge.report import Report
-from isofs.model.records import Change
-from isofs.store.folder import Store, open_store
+from isofs.store.folder import open_store
 from support.contest import Contest
+from support.cuts import cut_off
 from support.engine import Walker, killed
 
 BASE = b"one\ntwo\nthree\nfour\nfive\n"
@@ -179,7 +179,8 @@ def test_a_merge_cut_off_anywhere_is_finished(tmp_path: Path, links: int, monkey
     for stop in itertools.count():
         world = World(tmp_path / str(stop), links=links)
         contest(world)
-        if not _innocent_until(world, stop, monkeypatch):
+        found = world.ask()
+        if not cut_off(stop, monkeypatch, lambda world=world, found=found: world.innocent(found)):  # type: ignore[misc]
             assert stop > 4
             world.close()
             return
@@ -194,31 +195,6 @@ def test_a_merge_cut_off_anywhere_is_finished(tmp_path: Path, links: int, monkey
             assert [file.read_bytes() for file in world.path.iterdir() if file.is_file()] == [BOTH] * links
         assert not checks.check(world.fs), f"after {stop}"
         recovery.close_filesystem(world.fs)
-
-
-def _innocent_until(world: World, stop: int, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Merge, and be cut off before the write of this number (even) or after it (odd). Whether that came."""
-    write, writes = Store.write, itertools.count()
-
-    def cut(store: Store, changes: list[Change]) -> None:
-        number = next(writes)
-        if number < stop // 2 or stop % 2:
-            write(store, changes)
-        if number == stop // 2:
-            raise CutError
-
-    found = world.ask()
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", cut)
-        try:
-            world.innocent(found)
-        except CutError:
-            return True
-    return False
-
-
-class CutError(Exception):
-    """The moment of a kill."""
 
 
 def test_who_has_it_open_goes_on_with_main(world: World) -> None:
