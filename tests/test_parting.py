@@ -78,7 +78,7 @@ def test_globs_are_those_of_a_gitignore(repository: Path, globs: list[str]) -> N
     assert named(wish(PIECES, globs, []).wanted) == ignored(repository, *globs)
 
 
-@pytest.mark.parametrize(("only", "excepted"), itertools.product(GLOBS, GLOBS))
+@pytest.mark.parametrize(("only", "excepted"), list(itertools.product(GLOBS, GLOBS)))
 def test_exceptions_win(repository: Path, only: str, excepted: str) -> None:
     found = wish(PIECES, [only], [excepted])
     assert named(found.wanted) == ignored(repository, only) - ignored(repository, excepted)
