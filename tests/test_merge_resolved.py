@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from isofs.engine import checks, recovery
-from isofs.merge import apply
+from isofs.merge import apply, config, resolving
 from isofs.merge.report import Report
 from isofs.store.folder import open_store
 from support.contest import Contest
@@ -257,3 +257,11 @@ def test_special_files_of_several_names(world: World) -> None:
     assert [item.action for item in world.innocent().items] == ["took"]
     at = os.lstat(world.path / "another")
     assert (stat.S_ISFIFO(at.st_mode), stat.S_IMODE(at.st_mode), at.st_nlink) == (True, 0o640, 2)
+
+
+def test_what_was_taken_back_before_it_was_looked_at(world: World) -> None:
+    """While a plan is made the suspect goes on: of a version that is gone nobody is asked."""
+    contest(world)
+    view = world.fs.views[world.sid()]
+    with resolving.gathered(world.fs, view, max(world.fs.by_op) + 1, config.parse("")) as sides:
+        assert sides is None

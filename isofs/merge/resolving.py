@@ -91,9 +91,10 @@ def gathered(fs: Filesystem, view: View, op: Op, rules: Config) -> Iterator[Side
 
 
 def _gather(fs: Filesystem, view: View, op: Op, rules: Config, closing: contextlib.ExitStack) -> Sides | None:
-    obj, version = fs.by_op[op], view.version(op)
-    if version is None or version.content is None or not obj.ino:
-        return None
+    version = view.version(op)
+    if version is None or version.content is None or not fs.by_op[op].ino:
+        return None  # also what a user who need not wait took back meanwhile
+    obj = fs.by_op[op]
     kept = fs.base_of(version)
     try:
         main = _side(tree.located(fs, obj)[0], closing)

@@ -38,7 +38,8 @@ async def let_go(fs: Filesystem, view: View, using: Config, mount: str, progress
     for done, op in enumerate(contested):
         progress(done, len(contested))
         with trio.move_on_after(PATIENCE):
-            while _locked(fs, fs.by_op[op], using, device):  # noqa: ASYNC110  # the kernel tells nobody when it goes
+            # The kernel tells nobody when a lock goes, and meanwhile the user may have taken the version back.
+            while op in view.versions and _locked(fs, fs.by_op[op], using, device):  # noqa: ASYNC110
                 await trio.sleep(_LOOK)
 
 
@@ -86,7 +87,8 @@ async def ask_one(
 
 async def write_back(fs: Filesystem, cache: KernelCache, op: Op) -> None:
     """What is mapped and not written back yet is main's as well."""
-    node = fs.by_op[op].nodes.get(MAIN)
+    obj = fs.by_op.get(op)
+    node = None if obj is None else obj.nodes.get(MAIN)
     if node is not None and node.handles:
         await cache.forget_data(node.id)
 
