@@ -78,6 +78,15 @@ def place(base: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     yield from _place(base, request.node.name)
 
 
+@pytest.fixture
+def tree(place: Path) -> Path:
+    """An empty directory to mount over, writable for all."""
+    path = place / "tree"
+    path.mkdir()
+    path.chmod(0o777)
+    return path
+
+
 def _place(base: Path, name: str) -> Iterator[Path]:
     plain = "".join(c if c.isalnum() else "_" for c in name)[:60]
     path = base / plain

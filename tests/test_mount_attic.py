@@ -21,15 +21,6 @@ Begin = Callable[[int], Person]
 
 
 @pytest.fixture
-def tree(place: Path) -> Path:
-    """An empty directory to mount over, writable for all."""
-    path = place / "tree"
-    path.mkdir()
-    path.chmod(0o777)
-    return path
-
-
-@pytest.fixture
 def fresh(tree: Path) -> Iterator[Mounted]:
     """A mount whose attic nobody has used."""
     with mounted(tree) as mount:

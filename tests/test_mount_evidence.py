@@ -31,15 +31,6 @@ def refused(done: Result, code: Exit, *words: str) -> None:
 
 
 @pytest.fixture
-def tree(place: Path) -> Path:
-    """An empty directory to mount over, writable for all."""
-    path = place / "tree"
-    path.mkdir()
-    path.chmod(0o777)
-    return path
-
-
-@pytest.fixture
 def small(place: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
     at = place / "small"
