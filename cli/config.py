@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,15 @@ import click
 
 from isoctl import daemon, output, stores
 from isofs.control import results
-from isofs.errors import BadConfiguration, UsageError
+from isofs.errors import BadConfiguration, NoAnswer, NoMount, UsageError
 
 _NEW = """\
+# Settings, all of which `isoctl config show` lists, with what they are for. For example:
+#
+# attic_days = 90
+#
 # Which files are merged by which resolver: the first rule that matches. The rules below come before the
-# defaults, which `isoctl config show` lists. For example:
+# defaults, which `isoctl config show` lists too.
 #
 # [[resolve]]
 # pattern = ["audit/**", "access.log"]
@@ -25,9 +30,9 @@ _NEW = """\
 
 @click.group()
 def config() -> None:
-    """Show, check and edit which files merges give to which resolver.
+    """Show, check and edit the settings, and how files are merged.
 
-    It counts from the next verdict on.
+    What is changed counts at once.
     """
 
 
@@ -36,26 +41,32 @@ def config() -> None:
 @output.json_option
 @click.pass_obj
 def show(directory: str | None, store: str | None, as_json: bool) -> None:
-    """Show the rules in their order: those of the configuration, then the defaults."""
-    from isofs.merge import config as rules
+    """Show every setting, and the rules in their order: those of the configuration, then the defaults."""
+    from isofs.service import live
+    from isofs.settings.settings import lines
 
     with _opened(directory, store) as (path, root):
         text = _read(root, path)
-        parsed = rules.parse(text, _shown(path))
+        settings, rules = live.parse(text, _shown(path))
     found: list[results.Rule] = [
         {"pattern": list(rule.patterns), "using": rule.using.name, "options": dict(rule.options), "line": rule.line}
-        for rule in parsed.rules
+        for rule in rules.rules
     ]
     facts: results.Configuration = {
         "path": _shown(path),
         "text": text,
-        "attic_days": parsed.attic_days,
+        "settings": [
+            {"key": one.key, "value": one.value, "default": one.default, "about": one.about} for one in lines(settings)
+        ],
         "rules": found,
     }
     if as_json:
         output.document(facts)
         return
-    output.line(f"the attic keeps things for {output.plural(facts['attic_days'], 'day')}")
+    for setting in facts["settings"]:
+        value = json.dumps(setting["value"], ensure_ascii=False)
+        origin = "  (default)" if setting["default"] else ""
+        output.line(f"{setting['key']} = {value}{origin}  # {setting['about']}")
     for rule in found:
         origin = "default" if rule["line"] is None else f"line {rule['line']}"
         options = "".join(f" {key}={value}" for key, value in rule["options"].items())
@@ -68,14 +79,14 @@ def show(directory: str | None, store: str | None, as_json: bool) -> None:
 @click.pass_obj
 def check(directory: str | None, file: str | None, store: str | None) -> None:
     """Check the configuration, or FILE (- for standard input) before it becomes one."""
-    from isofs.merge import config as rules
+    from isofs.service import live
 
     if file is not None:
         name, text = _given(file)
     else:
         with _opened(directory, store) as (path, root):
             name, text = _shown(path), _read(root, path)
-    rules.parse(text, name)
+    live.parse(text, name)
     output.line(f"{name} is all right")
 
 
@@ -88,14 +99,14 @@ def edit(directory: str | None, file: str | None, store: str | None) -> None:
 
     What has an error is not saved: on a terminal you can go on editing.
     """
-    from isofs.merge import config as rules
+    from isofs.service import live
     from isofs.store import configuration
 
     with _opened(directory, store) as (path, root):
         before = _read(root, path)
         if file is not None:
             name, text = _given(file)
-            rules.parse(text, name)
+            live.parse(text, name)
         else:
             text = _edited(before or _NEW, _shown(path))
         if text in (before, _NEW):
@@ -103,17 +114,25 @@ def edit(directory: str | None, file: str | None, store: str | None) -> None:
             return
         configuration.write(root, path, text)
     output.line(f"saved {_shown(path)}")
+    _take_up(directory, store)
+
+
+def _take_up(directory: str | None, store: str | None) -> None:
+    """Have the daemon look at the configuration, which it does before every call; at rest there is none."""
+    if store is None:
+        with contextlib.suppress(NoMount, NoAnswer):
+            daemon.ask(directory, "status", {})
 
 
 def _edited(text: str, name: str) -> str:
-    from isofs.merge import config as rules
+    from isofs.service import live
 
     if not output.can_ask():
         raise UsageError("there is no terminal to edit on: give --from FILE")
     while True:
         text = click.edit(text, extension=".toml", require_save=False) or text
         try:
-            rules.parse(text, name)
+            live.parse(text, name)
         except BadConfiguration as error:
             output.warn(str(error))
             if not click.confirm("Edit it again?", default=True, err=True):

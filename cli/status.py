@@ -24,6 +24,11 @@ def status(directory: str | None, as_json: bool) -> None:
     output.line(f"mount   {facts['mount']}")
     output.line(f"store   {facts['store']}")
     output.line(f"daemon  pid {facts['pid']}, version {facts['version']}, since {facts['since']}")
+    if facts["configuration"] is not None:
+        output.line(f"CONFIGURATION  {facts['configuration']}")
+        output.line(
+            "    no verdict is carried out until `isoctl config edit` mends it; the rest goes by what was right before"
+        )
     if facts["attic"]["entries"]:
         entries = output.plural(facts["attic"]["entries"], "thing")
         output.line(f"attic   {entries} that merges replaced or deleted, {output.size(facts['attic']['bytes'])}")

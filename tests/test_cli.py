@@ -62,6 +62,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
             }
         ],
         "attic": {"entries": 2, "bytes": 3072},
+        "configuration": None,
     },
     "suspect": {
         "user": "alice",

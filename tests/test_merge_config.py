@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 
 from isofs.errors import BadConfiguration
-from isofs.merge.config import ATTIC_DAYS, DEFAULTS, defaults, described, parse
+from isofs.merge.config import DEFAULTS, Config, defaults, described
 from isofs.merge.resolvers.base import Inputs, UnknownResolver, resolver
 from isofs.merge.resolvers.choosing import candidates
+from isofs.service import live
 from support.merging import database, letter, written
 
 TEXT = b"b\na\n"
+
+
+def parse(text: str, name: str = "the configuration") -> Config:
+    return live.parse(text, name)[1]
 
 
 def _chosen(text: str, path: bytes, content: bytes = TEXT) -> str:
@@ -151,15 +156,3 @@ def test_the_documentation_has_every_resolver_default_and_option() -> None:
         assert f"| {', '.join(f'`{pattern}`' for pattern in rule.patterns)} | `{rule.using.name}`" in page
     example = page.split("```toml\n")[1].split("```")[0]
     assert [rule.using.name for rule in parse(example).rules[:3]] == ["append", "set", "external"]
-
-
-def test_how_long_the_attic_keeps_things() -> None:
-    assert parse("").attic_days == ATTIC_DAYS
-    assert parse("attic_days = 7\n").attic_days == 7
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "true", '"7d"', "1.5", "99999999"])
-def test_days_are_a_number_from_one_on(value: str) -> None:
-    with pytest.raises(BadConfiguration) as caught:
-        parse(f"defaults = true\nattic_days = {value}\n", "merge.toml")
-    assert str(caught.value).startswith("merge.toml, line 2: attic_days must be a number of days")

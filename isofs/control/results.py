@@ -49,7 +49,10 @@ class AtticTotals(TypedDict):
 
 
 class Status(TypedDict):
-    """`status`: the mount, who is isolated on it, and how much its attic keeps."""
+    """`status`: the mount, who is isolated on it, and how much its attic keeps.
+
+    `configuration` says what is wrong with the configuration, null if nothing is.
+    """
 
     mount: str
     store: str
@@ -58,6 +61,7 @@ class Status(TypedDict):
     since: str
     subjects: list[Subject]
     attic: AtticTotals
+    configuration: str | None
 
 
 class OpenFile(TypedDict):
@@ -370,10 +374,19 @@ class Rule(TypedDict):
     line: int | None
 
 
+class Setting(TypedDict):
+    """A setting: `key` with its table's name before it, `default` is whether it is what it is without configuration."""
+
+    key: str
+    value: object
+    default: bool
+    about: str
+
+
 class Configuration(TypedDict):
     """`config show`: the text as it is in the store, and what it makes with the defaults."""
 
     path: str
     text: str
-    attic_days: int
+    settings: list[Setting]
     rules: list[Rule]

@@ -1,4 +1,4 @@
-"""The configuration of merges, in TOML: which files are merged by which resolver, and the defaults."""
+"""The configuration of merges: which files are merged by which resolver, and the defaults."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from isofs.errors import BadConfiguration, UsageError
+from isofs.errors import UsageError
 from isofs.merge import external, resolvers
 from isofs.merge.resolvers.base import Inputs, Resolver, UnknownResolver, Value, registered, resolver
 from isofs.merge.resolvers.choosing import Rule, choose
+from isofs.settings import document
+from isofs.settings.document import Document
 
 #: The rules behind those of the configuration, in its own form.
 DEFAULTS = """\
@@ -47,23 +49,15 @@ pattern = "*"
 using = "text"
 """
 
-#: Days that the attic keeps what merges replaced or deleted, unless the configuration says otherwise.
-ATTIC_DAYS = 30
-
 _TABLE = re.compile(r"^[ \t]*\[\[[ \t]*resolve[ \t]*\]\]", re.MULTILINE)
 _KEYS = ("pattern", "using", "options")
-_SETTINGS = ("attic_days", "defaults", "resolve")
-
-#: Days: a hundred years.
-_LONGEST = 36525
 
 
 @dataclass(frozen=True)
 class Config:
-    """The rules in their order, the defaults behind those of the configuration; how long the attic keeps things."""
+    """The rules in their order, the defaults behind those of the configuration."""
 
     rules: tuple[Rule, ...]
-    attic_days: int = ATTIC_DAYS
 
     def choose(self, inputs: Inputs) -> Rule:
         """The rule for a file."""
@@ -80,17 +74,19 @@ class _Refused(Exception):
 
 def parse(text: str, name: str = "the configuration") -> Config:
     """The configuration that `text` is. What is wrong is a `BadConfiguration` that names the line and the reason."""
-    own = tuple(_rules(text, name))
-    document = _document(text, name)
-    rules = own + (defaults() if document.get("defaults", True) else ())
-    days = document.get("attic_days", ATTIC_DAYS)
-    assert isinstance(days, int)
-    return Config(rules, days)
+    return rules(document.read(text, name))
+
+
+def rules(of: Document) -> Config:
+    """The configuration of merges in a document, which may say other things besides."""
+    return Config(tuple(_rules(of)) + (defaults() if of.values.get("defaults", True) else ()))
 
 
 def defaults() -> tuple[Rule, ...]:
     """The rules that apply without a configuration."""
-    return tuple(Rule(rule.patterns, rule.using, rule.options) for rule in _rules(DEFAULTS, "the defaults"))
+    return tuple(
+        Rule(rule.patterns, rule.using, rule.options) for rule in _rules(document.read(DEFAULTS, "the defaults"))
+    )
 
 
 def asked(using: str, words: Mapping[str, str]) -> Rule:
@@ -117,39 +113,21 @@ def described() -> Mapping[str, Resolver]:
     return registered()
 
 
-def _document(text: str, name: str) -> dict[str, object]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        # "... (at line 3, column 5)", or "(at end of document)"
-        message = re.sub(r" \(at .*\)$", "", str(error))
-        place = re.search(r"\(at line (\d+), column \d+\)$", str(error))
-        line = int(place[1]) if place else text.count("\n") + (not text.endswith("\n"))
-        raise BadConfiguration(f"{name}, line {max(line, 1)}: {message[:1].lower()}{message[1:]}") from None
-
-
-def _rules(text: str, name: str) -> Iterator[Rule]:
-    document = _document(text, name)
-    for key, value in document.items():
-        if key not in _SETTINGS:
-            known = ", ".join(_SETTINGS)
-            raise _at(name, _line_of(text, key, 0), f"there is no setting {key!r}; there are: {known}")
-        if key == "defaults" and not isinstance(value, bool):
-            raise _at(name, _line_of(text, key, 0), f"defaults must be true or false, not {value!r}")
-        if key == "attic_days" and not (type(value) is int and 1 <= value <= _LONGEST):
-            raise _at(name, _line_of(text, key, 0), f"attic_days must be a number of days from 1 on, not {value!r}")
-    tables = document.get("resolve", [])
+def _rules(of: Document) -> Iterator[Rule]:
+    if not isinstance(of.values.get("defaults", True), bool):
+        raise of.refusal(["defaults"], f"defaults must be true or false, not {of.values['defaults']!r}")
+    tables = of.values.get("resolve", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise _at(name, _line_of(text, "resolve", 0), "resolve must be tables: [[resolve]]")
-    starts = _starts(text) if tables else []
+        raise of.refusal(["resolve"], "resolve must be tables: [[resolve]]")
+    starts = _starts(of.text) if tables else []
     for at, table in enumerate(tables):
         start = starts[at] if at < len(starts) else 0
-        line = text.count("\n", 0, start) + 1
+        line = of.text.count("\n", 0, start) + 1
         try:
             yield _rule(table, line)
         except _Refused as why:
-            where = _line_of(text, why.key, start) if why.key is not None else line
-            raise _at(name, where, why.why) from None
+            where = of.line_from(why.key, start, line) if why.key is not None else line
+            raise of.refusal_at(where, why.why) from None
 
 
 def _rule(table: Mapping[str, object], line: int) -> Rule:
@@ -193,10 +171,6 @@ def _options(using: Resolver, options: object) -> dict[str, Value]:
     return options
 
 
-def _at(name: str, line: int, why: str) -> BadConfiguration:
-    return BadConfiguration(f"{name}, line {line}: {why}")
-
-
 def _starts(text: str) -> list[int]:
     """Where each [[resolve]] begins. One in a string that goes over several lines is none."""
     return [match.start() for match in _TABLE.finditer(text) if _is_whole(text[: match.start()])]
@@ -208,13 +182,6 @@ def _is_whole(text: str) -> bool:
     except tomllib.TOMLDecodeError:
         return False
     return True
-
-
-def _line_of(text: str, key: str, start: int) -> int:
-    """The first line from `start` on that sets `key`; the line of `start` itself if none is found."""
-    sets = re.compile(rf"(?:^|[{{,.\[])[ \t]*[\"']?{re.escape(key)}[\"']?[ \t]*(?:[=.]|\]\]?)", re.MULTILINE)
-    match = sets.search(text, start)
-    return text.count("\n", 0, start if match is None else match.start(0) + match[0].index(key)) + 1
 
 
 #: Imported for what they register.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
@@ -14,7 +14,8 @@ from isofs.engine.state import Filesystem
 from isofs.errors import AtticFailed, CallError, IsofsError, UsageError
 from isofs.merge import restore
 from isofs.model.records import Stowed
-from isofs.service import answers, resolutions
+from isofs.service import answers
+from isofs.service.live import Live
 from isofs.store import attic, inodes
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,10 @@ Progress = Callable[[int, int], None]
 class Attic:
     """The calls on the attic of one mounted file system."""
 
-    def __init__(self, fs: Filesystem) -> None:
-        self._fs = fs
+    def __init__(self, fs: Filesystem, live: Live) -> None:
+        self._fs, self._live = fs, live
 
-    def handlers(self) -> dict[str, Callable[[Args, Progress], object]]:
+    def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[answers.Result]]]:
         return {"attic": self.list, "attic_restore": self.restore, "attic_purge": self.purge}
 
     async def list(self, args: Args, progress: Progress) -> answers.Result:
@@ -122,8 +123,9 @@ class Attic:
     async def forget_old(self) -> None:
         """Keep the age limit, for as long as the daemon runs."""
         while True:
+            self._live.refresh()
             try:
-                await self._purge(resolutions.rules(self._fs).attic_days * _DAY, lambda done: None)
+                await self._purge(self._live.now.attic_days * _DAY, lambda done: None)
             except (OSError, IsofsError) as error:
                 log.error("what is too old could not be removed from the attic: %s", error)
             await trio.sleep(_DAY)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import trio
 
 from isofs.control import mounts, wire
 from isofs.engine import changes as changed
-from isofs.engine import facts, suspicion, views
+from isofs.engine import facts
 from isofs.engine.changes import Against, ChangeLine
-from isofs.engine.state import Filesystem, Obj, View
-from isofs.errors import HandlesOpen, IsofsError, NoSubject, UsageError
+from isofs.engine.state import Filesystem, View
+from isofs.errors import IsofsError, NoSubject, UsageError
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, resolving
@@ -24,8 +24,10 @@ from isofs.merge.preview import preview
 from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model import risks
-from isofs.model.records import MAIN, Op, Subject, SubjectId, SubjectState
-from isofs.service import answers, evidence, partly, processes, resolutions, settling
+from isofs.model.records import Op, Subject, SubjectId, SubjectState
+from isofs.service import answers, evidence, isolating, partly, processes, resolutions, settling
+from isofs.service.events import Event, Events, Kind
+from isofs.service.live import Live
 
 Result = answers.Result
 
@@ -38,26 +40,27 @@ Progress = Callable[[int, int], None]
 SLICE = 0.005
 
 
-#: Seconds that killed processes may take to let go of their files.
-KILL_PATIENCE = 10.0
-
-#: Seconds after which a file that no process is seen to hold is taken to be held by whoever maps it.
-MAP_PATIENCE = 1.0
-
-
 class Commands:
     """The calls on one mounted file system. Each is one method, named as the call."""
 
     def __init__(
-        self, fs: Filesystem, adapter: Adapter, cache: KernelCache, mount: str, unmount: Callable[[], None]
+        self,
+        fs: Filesystem,
+        adapter: Adapter,
+        cache: KernelCache,
+        mount: str,
+        unmount: Callable[[], None],
+        live: Live,
+        events: Events,
     ) -> None:
         self._fs, self._adapter, self._cache = fs, adapter, cache
         self._mount, self._unmount = mount, unmount
+        self._live, self._events = live, events
         self._since = wire.moment(datetime.now(UTC).timestamp())
         self._verdict = trio.Lock()
         self._reports: dict[SubjectId, Report] = {}
 
-    def handlers(self) -> dict[str, Callable[[Args, Progress], object]]:
+    def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[Result]]]:
         names = (
             "status",
             "suspect",
@@ -100,85 +103,14 @@ class Commands:
                 answers.described(self._fs, s) for s in self._fs.subjects.values() if s.state is not SubjectState.ENDED
             ],
             "attic": answers.attic_totals(self._fs),
+            "configuration": None if self._live.error is None else str(self._live.error),
         }
 
     async def suspect(self, args: Args, progress: Progress) -> Result:
-        """Isolate a user from now on, and deal with the files that the user has open for reading and writing."""
-        uid, name = wire.argument(args, "uid", int), wire.argument(args, "user", str)
-        reason = wire.optional(args, "reason", str) or ""
-        policy = wire.optional(args, "handles", str) or "kill"
-        if policy not in ("kill", "refuse", "leave"):
-            raise UsageError(f"handles is kill, refuse or leave, not {policy!r}")
-        before = {h.node.id: self._path_of(h.node.obj) for h in suspicion.handles_of(self._fs, uid)}
-        lockers = await self._lockers(uid, before)
-        writers = suspicion.shared_writers(self._fs, uid)
-        if (writers or lockers) and policy == "refuse":
-            open_files = sorted({self._path_of(h.node.obj) for h in writers} | {h.path for h in lockers})
-            raise HandlesOpen(
-                f"{name} has files locked, or open for reading and writing, which cannot be isolated: "
-                + ", ".join(open_files[:5])
-                + "; nothing was changed"
-            )
-        since = wire.moment(datetime.now(UTC).timestamp())
-        subject = suspicion.suspect(self._fs, uid, name, reason, since)
-        log.warning("%s (uid %d) is isolated: %s", name, uid, reason or "no reason given")
-        for node in self._fs.channels:
-            for directory, entry in node.obj.links:
-                for parent in directory.nodes.values():
-                    self._cache.forget_entry(parent.id, entry)
-        found = await self._holders(uid) if writers else []
-        found += await self._lockers(uid, before)  # once more: until now locks could be taken
-        if policy == "kill" and (writers or found):
-            await self._kill(uid, found, before)
-        await self._cache.drained()
-        listed = [{"pid": h.pid, "program": h.program, "path": h.path} for h in dict.fromkeys(found)]
-        killed = policy == "kill"
-        return {
-            "user": subject.name,
-            "uid": uid,
-            "since": since,
-            "killed": listed if killed else [],
-            "left": [] if killed else listed,
-        }
-
-    def _path_of(self, obj: Obj) -> str:
-        return wire.path_text(views.path(self._fs, MAIN, obj) or b"(deleted)")
-
-    async def _holders(self, uid: int, *, mapping: bool = False) -> list[processes.Holder]:
-        """Who holds what the user has open for reading and writing; the user's processes that map it, if `mapping`.
-
-        Another user's process counts if nothing else explains what it holds: it was given the descriptor, or
-        changed its uid.
-        """
-        inos = {h.node.id: self._path_of(h.node.obj) for h in suspicion.shared_writers(self._fs, uid)}
-        if mapping:
-            found = await trio.to_thread.run_sync(processes.mappers_of, self._mount, inos)
-            return [h for h in found if uid in h.uids]
-        found = await trio.to_thread.run_sync(processes.holders_of, self._mount, inos)
-        handles = [h for h in self._fs.handles.values() if h.uid != uid and h.flags & os.O_ACCMODE == os.O_RDWR]
-        others = {(h.node.id, h.uid) for h in handles}
-        return [h for h in found if uid in h.uids or not any((h.inode, one) in others for one in h.uids)]
-
-    async def _lockers(self, uid: int, files: Mapping[int, str]) -> list[processes.Holder]:
-        """The user's processes that hold a lock on one of these files of main's: it would hold up trusted users."""
-        found = await trio.to_thread.run_sync(processes.lockers_of, self._mount, files) if files else []
-        return [h for h in found if uid in h.uids]
-
-    async def _kill(self, uid: int, found: list[processes.Holder], files: Mapping[int, str]) -> None:
-        """Kill who holds the user's files open for reading and writing, or locked, until nobody does."""
-        began = trio.current_time()
-        with trio.move_on_after(KILL_PATIENCE) as scope:
-            while suspicion.shared_writers(self._fs, uid) or await self._lockers(uid, files):
-                processes.kill({h.pid for h in found})
-                await trio.sleep(0.02)
-                late = trio.current_time() - began > MAP_PATIENCE
-                more = await self._holders(uid, mapping=late)
-                found.extend(h for h in more if h not in found)
-        if scope.cancelled_caught:
-            raise IsofsError(
-                f"user {uid} is isolated, but some of the files locked, or open for reading and writing, could "
-                "not be closed: what is written through them still reaches main"
-            )
+        """Isolate a user from now on."""
+        done = await isolating.suspect(self._fs, self._cache, self._mount, args)
+        self._events.tell(Event(Kind.SUSPECT, {**done, "reason": wire.optional(args, "reason", str) or ""}))
+        return dict(done)
 
     async def changes(self, args: Args, progress: Progress) -> Result:
         subject = self._subject(args)
@@ -222,7 +154,7 @@ class Commands:
             part = partly.found(self._fs, subject, asked)
             planned = part.planned
         else:
-            found, using = dict[Op, Resolution](), resolutions.rules(self._fs)
+            found, using = dict[Op, Resolution](), self._live.rules()
             await resolutions.ask(self._fs, self._cache, view, using, self._mount, found, progress)
             planned = preview(self._fs, view, apply.states(self._fs, view), found)
         totals, marked = risks.Totals(), defaultdict[Op, set[str]](set)
@@ -255,6 +187,10 @@ class Commands:
                     f"make it possible and run isoctl innocent {subject.name} again"
                 ) from error
         log.warning("%s is innocent%s: %s", subject.name, f", {asked.words}" if asked else "", report.counts)
+        self._tell_verdict(subject, args, "innocent", asked.words if asked else "", report.counts)
+        if report.conflicts:
+            facts = {"user": subject.name, "uid": subject.uid, "conflicts": report.conflicts}
+            self._events.tell(Event(Kind.CONFLICT, facts))
         return {
             "user": subject.name,
             "counts": report.counts,
@@ -264,7 +200,7 @@ class Commands:
         }
 
     async def _merge_all(self, subject: Subject, report: Report, progress: Progress) -> None:
-        view, using = self._view(subject), resolutions.rules(self._fs)
+        view, using = self._view(subject), self._live.rules()
         found = dict[Op, Resolution]()
         # Before the subject's calls wait: they do so for seconds only, and its pages are written back by calls.
         await resolutions.let_go(self._fs, view, using, self._mount, progress)
@@ -324,6 +260,7 @@ class Commands:
             await trio.to_thread.run_sync(self._fs.store.remove_discarded, subject.sid)
         path = None if kept is None else kept.path
         log.warning("%s is malicious: discarded %s, evidence: %s", subject.name, dict(counts), path or "none")
+        self._tell_verdict(subject, args, "malicious", asked.words if asked else "", counts)
         return {
             "user": subject.name,
             "counts": dict(counts),
@@ -332,6 +269,11 @@ class Commands:
             "evidence": path,
             "readable": self._readable(path) if kept is not None and kept.in_store else path,
         }
+
+    def _tell_verdict(self, subject: Subject, args: Args, verdict: str, part: str, counts: Mapping[str, int]) -> None:
+        reason = wire.optional(args, "reason", str) or ""
+        facts = {"user": subject.name, "uid": subject.uid, "verdict": verdict, "part": part, "reason": reason}
+        self._events.tell(Event(Kind.VERDICT, {**facts, "counts": dict(counts)}))
 
     def _counts(self, subject: Subject) -> Counter[str]:
         return Counter(line.change for line in changed.changes(self._fs, self._view(subject)))

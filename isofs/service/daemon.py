@@ -24,6 +24,8 @@ from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, contested
 from isofs.service.attic import Attic
 from isofs.service.commands import Commands
+from isofs.service.events import Events
+from isofs.service.live import Live
 from isofs.store.folder import open_store
 
 log = logging.getLogger(__name__)
@@ -89,8 +91,11 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     def unmount() -> None:
         mounting.unmount(session)
 
-    commands, attic = Commands(fs, adapter, cache, session.directory, unmount), Attic(fs)
-    handlers = {**commands.handlers(), **attic.handlers()}
+    live, events = Live(fs.store), Events()
+    commands = Commands(fs, adapter, cache, session.directory, unmount, live, events)
+    attic = Attic(fs, live)
+    calls = {**commands.handlers(), **attic.handlers()}
+    handlers: dict[str, server.Handler] = {name: live.fresh(call) for name, call in calls.items()}
 
     async def published() -> None:
         await _publish(session, fs, ready, failed)

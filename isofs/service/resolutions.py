@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import trio
 
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.fuse.cache import KernelCache
-from isofs.merge import apply, config, resolving
+from isofs.merge import apply, resolving
 from isofs.merge.config import Config
 from isofs.merge.plan import is_conflict, plan
 from isofs.merge.resolvers.base import Unresolved
 from isofs.merge.resolving import Resolution
 from isofs.model.records import MAIN, Op
 from isofs.service import locks, processes
-from isofs.store import configuration
 from isofs.store.inodes import Place
 
 #: Seconds that a lock may last before its file stays a conflict, and between two looks at it.
@@ -24,11 +22,6 @@ PATIENCE, _LOOK = 10.0, 0.05
 
 #: What the content that a resolver made is called, after the content that it was made of.
 _SUFFIX = ".merged"
-
-
-def rules(fs: Filesystem) -> Config:
-    """The rules by which files are merged now. BadConfiguration if the store has some that are none."""
-    return config.parse(fs.store.configuration(), os.path.join(fs.store.path, configuration.NAME))
 
 
 async def let_go(fs: Filesystem, view: View, using: Config, mount: str, progress: Callable[[int, int], None]) -> None:
