@@ -10,6 +10,7 @@ import click
 
 from isoctl import output
 from isoctl.attic import attic
+from isoctl.backup import backup, restore
 from isoctl.changes import changes
 from isoctl.check import check
 from isoctl.config import config
@@ -105,6 +106,8 @@ for _command in (
     config,
     attic,
     check,
+    backup,
+    restore,
 ):
     main.add_command(_command)
 

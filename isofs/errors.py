@@ -30,6 +30,7 @@ class Exit(enum.IntEnum):
     EVIDENCE = 14
     ARCHIVE = 15
     ATTIC = 16
+    BACKUP = 17
 
 
 class IsofsError(Exception):
@@ -142,6 +143,13 @@ class ArchiveUnusable(IsofsError):
     errno = errno.EIO
 
 
+class BackupUnusable(IsofsError):
+    """The backup could not be written, or the file is none, or a damaged one."""
+
+    exit = Exit.BACKUP
+    errno = errno.EIO
+
+
 class AtticFailed(IsofsError):
     """The attic has no such entry, or cannot give it back where it was, or cannot keep what is about to go."""
 
@@ -182,6 +190,7 @@ BY_CODE: dict[str, type[IsofsError]] = {
         EvidenceFailed,
         ArchiveUnusable,
         AtticFailed,
+        BackupUnusable,
         Problems,
     )
 }

@@ -374,6 +374,24 @@ class Rule(TypedDict):
     line: int | None
 
 
+class BackedUp(TypedDict):
+    """`backup`: where the backup is, how many inodes are in it, and its size."""
+
+    file: str
+    members: int
+    bytes: int
+    at: str
+
+
+class StoreRestored(TypedDict):
+    """`restore`: the store that was made, and when and of which mount the backup was."""
+
+    store: str
+    at: str
+    mount: str
+    members: int
+
+
 class Setting(TypedDict):
     """A setting: `key` with its table's name before it, `default` is whether it is what it is without configuration."""
 

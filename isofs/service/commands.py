@@ -57,7 +57,7 @@ class Commands:
         self._mount, self._unmount = mount, unmount
         self._live, self._events = live, events
         self._since = wire.moment(datetime.now(UTC).timestamp())
-        self._verdict = trio.Lock()
+        self.verdict = trio.Lock()  # whoever has it carries out a verdict, or needs that none is
         self._reports: dict[SubjectId, Report] = {}
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[Result]]]:
@@ -172,7 +172,7 @@ class Commands:
     async def innocent(self, args: Args, progress: Progress) -> Result:
         """Merge, object by object; whoever is not the subject is served in between. With globs, what they name."""
         asked, part, report = partly.asked(args), None, Report()
-        async with self._verdict:
+        async with self.verdict:
             subject = self._subject(args)
             try:
                 if asked is None:
@@ -230,7 +230,7 @@ class Commands:
     async def malicious(self, args: Args, progress: Progress) -> Result:
         """Write the evidence unless `no_evidence`, merge what is accepted, then discard."""
         asked, part, report = partly.accepted(args), None, Report()
-        async with self._verdict:
+        async with self.verdict:
             subject = self._subject(args)
             kept: evidence.Evidence | None = None
             await self._forget_pages(subject)  # before the subject's calls wait: its pages are written back by calls
@@ -314,11 +314,11 @@ class Commands:
         return settling.conflicts(self._fs, wire.optional(args, "uid", int), self._readable)
 
     async def resolve(self, args: Args, progress: Progress) -> Result:
-        async with self._verdict:
+        async with self.verdict:
             return await settling.resolve(self._fs, self._cache, self._mount, args, progress)
 
     async def markers(self, args: Args, progress: Progress) -> Result:
-        async with self._verdict:
+        async with self.verdict:
             return await settling.markers(self._fs, self._cache, args, progress)
 
     async def check(self, args: Args, progress: Progress) -> Result:

@@ -23,6 +23,7 @@ from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, contested
 from isofs.service.attic import Attic
+from isofs.service.backup import Backups
 from isofs.service.commands import Commands
 from isofs.service.events import Events
 from isofs.service.live import Live
@@ -94,7 +95,8 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     live, events = Live(fs.store), Events()
     commands = Commands(fs, adapter, cache, session.directory, unmount, live, events)
     attic = Attic(fs, live)
-    calls = {**commands.handlers(), **attic.handlers()}
+    backups = Backups(fs, adapter, session.directory, commands.verdict)
+    calls = {**commands.handlers(), **attic.handlers(), **backups.handlers()}
     handlers: dict[str, server.Handler] = {name: live.fresh(call) for name, call in calls.items()}
 
     async def published() -> None:

@@ -9,14 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import trio
 
-from isofs.control import mounts, wire
+from isofs.control import wire
 from isofs.engine.state import Filesystem
-from isofs.errors import ArchiveUnusable, EvidenceFailed, UsageError
+from isofs.errors import ArchiveUnusable, EvidenceFailed
 from isofs.merge.evidence import Collected, collect
 from isofs.model.records import Op, Subject
+from isofs.service import newfile
+from isofs.service.newfile import Where
 from isofs.store import archive
 from isofs.store.folder import Store
 
@@ -31,19 +34,6 @@ _TELL = 0.1
 #: Seconds that a thread may keep Python to itself while the evidence is written; 5 ms otherwise.
 _SWITCH = 0.0005
 
-_PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Where the archive comes to lie, and where it is written: names below open directories; and how to show it."""
-
-    directory: int
-    name: bytes
-    scratch_directory: int
-    scratch: bytes
-    path: str
-
 
 @contextlib.contextmanager
 def in_store(store: Store, stem: str) -> Iterator[Where]:
@@ -57,42 +47,6 @@ def in_store(store: Store, stem: str) -> Iterator[Where]:
         name = f"{plain}-{number}{SUFFIX}"
     scratch = store.staged()
     yield Where(folder, name.encode(), scratch.directory, scratch.name, os.path.join(store.path, "evidence", name))
-
-
-@contextlib.contextmanager
-def in_file(path: bytes, pid: int, mount: str) -> Iterator[Where]:
-    """A new file where the process `pid` has this path: what it has mounted, the daemon need not have.
-
-    UsageError if there is something already, or no directory to put it in, or it would lie in the mount itself.
-    """
-    shown = path.decode("utf-8", "backslashreplace")
-    folder, name = os.path.split(path)
-    if not path.startswith(b"/") or not name:
-        raise UsageError(f"{shown} is no absolute path of a file")
-    if mounts.within(mount, os.fsdecode(path)):
-        raise UsageError(f"{shown} lies in {mount}, where the evidence would be visible: give another --evidence")
-    try:
-        opened = _open_folder(pid, folder)
-    except OSError as error:
-        raise UsageError(f"{shown} cannot be made: {error.strerror}") from None
-    try:
-        if os.path.lexists(b"/proc/self/fd/%d/%b" % (opened, name)):
-            raise UsageError(f"{shown} exists already: give another --evidence")
-        yield Where(opened, name, opened, b".%b.partial" % name[:200], os.fsdecode(path))
-    finally:
-        os.close(opened)
-
-
-def _open_folder(pid: int, folder: bytes) -> int:
-    """The directory at an absolute path without links, as a process sees it."""
-    at = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for name in filter(None, folder.split(b"/")):
-        try:
-            below = os.open(name, _PATH, dir_fd=at)
-        finally:
-            os.close(at)
-        at = below
-    return at
 
 
 def _telling(progress: Callable[[int, int], None], total: int, more: int) -> archive.Moved:
@@ -144,7 +98,8 @@ async def keep(
     if file is None:
         at = in_store(fs.store, f"{subject.sid}-{subject.name}-{subject.since.replace(':', '')}")
     else:
-        at = in_file(wire.path_bytes(file), wire.optional(args, "pid", int) or os.getpid(), mount)
+        pid = wire.optional(args, "pid", int) or os.getpid()
+        at = newfile.in_file(wire.path_bytes(file), pid, mount, "another --evidence")
     described = {
         "user": subject.name,
         "uid": subject.uid,
@@ -182,30 +137,10 @@ async def _written(where: Where, about: Mapping[str, object], found: Collected, 
 
 
 def _write(where: Where, about: Mapping[str, object], found: Collected, moved: archive.Moved) -> int:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(where.scratch, dir_fd=where.scratch_directory)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    opened = os.open(where.scratch, flags, 0o600, dir_fd=where.scratch_directory)
-    try:
-        with open(opened, "r+b", buffering=1 << 20) as file:
-            written = archive.write(file, about, found.kept, found.bindings, moved)
-            file.flush()
-            os.fsync(file.fileno())
-            # From the disk, as far as it can be had, and not from memory.
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            file.seek(0)
-            archive.read_back(file, written, moved)
-            size = os.fstat(file.fileno()).st_size
-        if os.path.lexists(b"/proc/self/fd/%d/%b" % (where.directory, where.name)):
-            raise EvidenceFailed(f"{where.path} exists by now; nothing was discarded")
-        os.rename(where.scratch, where.name, src_dir_fd=where.scratch_directory, dst_dir_fd=where.directory)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(where.scratch, dir_fd=where.scratch_directory)
-        raise
-    folder = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=where.directory)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return size
+    def fill(file: BinaryIO) -> int:
+        written = archive.write(file, about, found.kept, found.bindings, moved)
+        newfile.to_disk(file)
+        archive.read_back(file, written, moved)
+        return os.fstat(file.fileno()).st_size
+
+    return newfile.write(where, fill, EvidenceFailed(f"{where.path} exists by now; nothing was discarded"))

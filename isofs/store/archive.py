@@ -31,6 +31,7 @@ import zstandard
 
 from isofs.errors import ArchiveUnusable, EvidenceFailed
 from isofs.store import inodes
+from isofs.store.frame import Frame, FrameDamaged
 from isofs.store.inodes import Place
 
 FORMAT = "isofs evidence 1"
@@ -43,8 +44,6 @@ _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
 #: Bytes of the archive that are unpacked at a time: a hostile one may become 32,768 times as many.
 _BITE = 4096
-#: The largest window (memory) that an archive may ask for.
-_WINDOW = 1 << 27
 _ABOUT_LIMIT = 1 << 20
 _MANIFEST_LIMIT, _MANIFEST_FACTOR = 1 << 26, 200
 _MEMBER = re.compile(r"versions/(?:0|[1-9][0-9]{0,18})")
@@ -211,29 +210,17 @@ def damaged(what: str) -> ArchiveUnusable:
 
 
 class _Unpacked:
-    """The bytes in the zstandard frame of a file."""
+    """The bytes in the frame of a file."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._frame = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
-        self._data = memoryview(b"")
+        self._frame = Frame(file, _BITE)
 
     def some(self, most: int) -> memoryview:
         """At least one byte and at most so many; none at the end of the frame, which is that of the file."""
-        while not self._data:
-            if self._frame.eof:
-                if self._frame.unused_data or self._file.read(1):
-                    raise damaged("something follows its end")
-                break
-            bite = self._file.read(_BITE)
-            if not bite:
-                raise damaged("it ends too early")
-            try:
-                self._data = memoryview(self._frame.decompress(bite))
-            except zstandard.ZstdError as error:
-                raise damaged(str(error)) from None
-        found, self._data = self._data[:most], self._data[most:]
-        return found
+        try:
+            return self._frame.some(most)
+        except FrameDamaged as why:
+            raise damaged(str(why)) from None
 
     def parts(self, size: int) -> Iterator[memoryview]:
         """The next `size` bytes, part by part."""
