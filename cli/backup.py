@@ -17,10 +17,11 @@ from isofs.errors import UsageError
 @output.json_option
 @click.pass_obj
 def backup(directory: str | None, file: str, store: str | None, as_json: bool) -> None:
-    """Write a copy of the store to FILE, which must not be there yet.
+    """Write a copy of the store to FILE.
 
-    People go on working; a suspect may wait for a moment. The copy is of one moment, and is read back. It has
-    everything that was isolated or kept, but nothing of what everyone sees: that lies in the directory itself.
+    FILE must not be there yet. People go on working; a suspect may wait for a moment. The copy is of
+    one moment, and is read back. It has everything that was isolated or kept, but nothing of what
+    everyone sees: that lies in the directory itself.
     """
     daemon.need_root()
     path = mounts.real(file)
@@ -48,9 +49,10 @@ def backup(directory: str | None, file: str, store: str | None, as_json: bool) -
 @click.argument("store", metavar="PATH")
 @output.json_option
 def restore(file: str, store: str, as_json: bool) -> None:
-    """Make a store at PATH, which must not be there yet, of the backup in FILE.
+    """Make a store at PATH of the backup in FILE.
 
-    Move a store that is there away first, and never remove it before you have looked at the new one.
+    Nothing may be at PATH: move a store that is there away first, and never remove it before you
+    have looked at the new one.
     """
     daemon.need_root()
     from isofs.service import backup as backups
