@@ -97,7 +97,7 @@ def _path(fs: Filesystem, obj: Obj, by: SubjectId) -> bytes:
 
 def _written_to(obj: Obj) -> bool:
     """Whether somebody has main's file open for writing."""
-    return any(h.writes and h.sid == MAIN for node in obj.nodes.values() for h in node.handles)
+    return any(h.writes and h.sid == MAIN for node in obj.nodes for h in node.handles)
 
 
 def _keep(fs: Filesystem, entry: Stowed, place: Place, *, writable: bool, copy: bool = False) -> bool:

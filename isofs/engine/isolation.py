@@ -183,7 +183,7 @@ def _remove_in(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
     last = obj.is_dir or _names_left(fs, view, obj) <= 1
     content = None
     if last:
-        own = obj.nodes.get(view.sid)
+        own = obj.node(view.sid)
         if own is not None:
             tree.pin(fs, own)
         content = versions.delete_version(fs, view, obj, batch)
@@ -335,7 +335,7 @@ def _replace_content(fs: Filesystem, view: View, directory: Obj, name: bytes, to
     versions.copy_up(fs, view, obj)
     version = view.versions[obj.op]
     relinked(fs, view, obj, Batch(fs))
-    old = target.nodes.get(view.sid)
+    old = target.node(view.sid)
     if old is not None:
         tree.pin(fs, old)
     batch = Batch(fs)
@@ -365,13 +365,13 @@ def _replace_content(fs: Filesystem, view: View, directory: Obj, name: bytes, to
 
 def _exchange_nodes(fs: Filesystem, view: View, obj: Obj, target: Obj) -> None:
     """The inode behind the suspect's node of `obj` is `target`'s now; target's old node has no name any more."""
-    new, old = obj.nodes.pop(view.sid, None), target.nodes.pop(view.sid, None)
+    new, old = obj.node(view.sid), target.node(view.sid)
     if old is not None:
-        old.obj = Obj(target.kind, 0)
-        old.obj.nodes[view.sid] = old
+        target.drop_node(old)
+        Obj(target.kind, 0).add_node(old)
     if new is not None:
-        new.obj = target
-        target.nodes[view.sid] = new
+        obj.drop_node(new)
+        target.add_node(new)
         fs.kernel.forget_attributes(new.id)  # from now on they depend on what main has
 
 

@@ -156,7 +156,7 @@ def lost_name(
     fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, stowed: Stowed | None = None
 ) -> None:
     """Follow in memory that main has an object under this name no more. `stowed` is what the attic has of it."""
-    obj.links.pop((directory, name), None)
+    obj.drop_link((directory, name))
     if last:
         batch = Batch(fs)
         if stowed is not None:
@@ -166,7 +166,7 @@ def lost_name(
         trusted.orphan_nodes(fs, obj)
         tree.close_descriptor(fs, obj)
         fs.objects.pop(obj.ino, None)
-        obj.links.clear()
+        obj.links = ()
         obj.ino = 0
 
 
@@ -183,7 +183,7 @@ def link(fs: Filesystem, obj: Obj, directory: Obj, name: bytes, *, by: SubjectId
         dst_dir_fd=to.directory,
         follow_symlinks=False,
     )
-    obj.links[directory, name] = None
+    obj.add_link((directory, name))
 
 
 def rename(
@@ -260,8 +260,8 @@ def _move(
 
 
 def _moved(obj: Obj, directory: Obj, name: bytes, to: Obj, to_name: bytes) -> None:
-    obj.links.pop((directory, name), None)
-    obj.links[to, to_name] = None
+    obj.drop_link((directory, name))
+    obj.add_link((to, to_name))
 
 
 def _replace_content(
@@ -284,12 +284,12 @@ def _replace_content(
         batch.commit()
         trusted.pin_nodes(fs, replaced)
         renameat2(source, target, 0)
-    obj.links.clear()
+    obj.links = ()
     gone = Batch(fs)
     trusted.is_gone(fs, obj, gone)
     gone.commit()
     trusted.content_replaced(fs, replaced, obj, ino)
-    node = replaced.nodes.get(MAIN)
+    node = replaced.node(MAIN)
     if node is not None:
         fs.kernel.forget_attributes(node.id)
 

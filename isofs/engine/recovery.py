@@ -68,7 +68,7 @@ def _read(fs: Filesystem) -> None:
         if origin.parent is not None and origin.ino is not None:
             if origin.parent not in fs.by_op:
                 raise StoreUnusable(f"object {origin.op} lies in an unknown directory; see isoctl check")
-            fs.by_op[origin.op].links[fs.by_op[origin.parent], origin.name] = None
+            fs.by_op[origin.op].add_link((fs.by_op[origin.parent], origin.name))
 
 
 def _object_of(fs: Filesystem, origin: Origin) -> None:
@@ -136,7 +136,7 @@ def finish_announced(fs: Filesystem) -> None:
             fs.objects.pop(obj.ino, None)
             obj.ino = there
             fs.objects[there] = obj
-            obj.links[fs.by_op[origin.parent], origin.name] = None
+            obj.add_link((fs.by_op[origin.parent], origin.name))
         else:
             parent = None if origin.ino is None else origin.parent
             batch.put(replace(origin, next_ino=None, parent=parent))
@@ -181,7 +181,7 @@ def _inode_at(fs: Filesystem, origin: Origin) -> int | None:
 def _lost(fs: Filesystem, obj: Obj) -> None:
     fs.objects.pop(obj.ino, None)
     tree.close_descriptor(fs, obj)
-    obj.links.clear()
+    obj.links = ()
     obj.ino = 0
 
 
@@ -234,7 +234,7 @@ def _moved_or_replaced(fs: Filesystem, origin: Origin, found: tuple[int, bytes, 
     if found is not None and found[2] == origin.kind:
         parent = _directory_by_inode(fs, found[0])
         if parent is not None:
-            obj.links = {(parent, found[1]): None}
+            obj.links = ((parent, found[1]),)
             batch.put(replace(origin, parent=batch.op_of(parent), name=found[1]))
             return
     there = _inode_at(fs, origin)
@@ -257,7 +257,7 @@ def _directory_by_inode(fs: Filesystem, ino: int) -> Obj | None:
     if above is None or parent is None:
         return None
     obj = fs.objects[ino] = Obj(stat.S_IFDIR, ino)
-    obj.links[parent, above[1]] = None
+    obj.add_link((parent, above[1]))
     return obj
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import stat
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 from isofs.model.records import (
@@ -57,23 +57,59 @@ class Caller(NamedTuple):
     umask: int = 0o022
 
 
+#: A name in a directory.
+Link: TypeAlias = "tuple[Obj, bytes]"
+
+
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Obj:
     """An object: one file, directory, link, ... whatever its names and versions.
 
     `ino` is main's inode, 0 while main has none. `op` is 0 until a suspect has to do with it. `links` are the
-    names of main's that are known: of a directory the only one, of others at least those in use.
+    names of main's that are known: of a directory the only one, of others at least those in use. `nodes` are those
+    that lead to it, one for a view.
+
+    There are as many as the kernel remembers, nearly all with one name and one node: neither takes a table for it.
     """
 
     kind: int
     ino: int
     op: Op = 0
-    links: dict[tuple[Obj, bytes], None] = field(default_factory=dict)
-    nodes: dict[SubjectId, Node] = field(default_factory=dict)
+    links: Collection[Link] = ()  # a dictionary while there are several
+    nodes: tuple[Node, ...] = ()
 
     @property
     def is_dir(self) -> bool:
         return self.kind == stat.S_IFDIR
+
+    def add_link(self, link: Link) -> None:
+        if not self.links:
+            self.links = (link,)
+        elif isinstance(self.links, dict):
+            self.links[link] = None
+        else:
+            self.links = dict.fromkeys((*self.links, link))
+
+    def drop_link(self, link: Link) -> None:
+        if isinstance(self.links, dict):
+            self.links.pop(link, None)
+        elif link in self.links:
+            self.links = ()
+
+    def node(self, sid: SubjectId) -> Node | None:
+        """The node that leads here in a view."""
+        for node in self.nodes:
+            if node.sid == sid:
+                return node
+        return None
+
+    def add_node(self, node: Node) -> None:
+        """Let a node lead here, and none of its view that did before."""
+        node.obj = self
+        self.nodes = (*[other for other in self.nodes if other.sid != node.sid], node)
+
+    def drop_node(self, node: Node) -> None:
+        self.nodes = tuple([other for other in self.nodes if other is not node])
 
 
 @dataclass(eq=False, slots=True)
@@ -278,7 +314,7 @@ class Filesystem:
 
 def node_for(fs: Filesystem, sid: SubjectId, obj: Obj) -> Node:
     """The node of an object in a view, made if there is none yet (with no lookups)."""
-    node = obj.nodes.get(sid)
+    node = obj.node(sid)
     if node is None:
         number = obj.ino if sid == MAIN and ROOT_NODE < obj.ino < OWN_NUMBERS else 0
         if sid and not obj.ino and obj.op:
@@ -288,7 +324,8 @@ def node_for(fs: Filesystem, sid: SubjectId, obj: Obj) -> Node:
         if not number or number in fs.nodes:
             number = fs.next_node
             fs.next_node += 1
-        node = obj.nodes[sid] = fs.nodes[number] = Node(number, sid, obj)
+        node = fs.nodes[number] = Node(number, sid, obj)
+        obj.add_node(node)
         if obj.kind in CHANNELS and sid == MAIN:
             fs.channels.add(node)
     return node
@@ -301,8 +338,7 @@ def drop_if_unused(fs: Filesystem, node: Node) -> None:
     fs.held.pop(node, None)
     fs.nodes.pop(node.id, None)
     fs.channels.discard(node)
-    if node.obj.nodes.get(node.sid) is node:
-        del node.obj.nodes[node.sid]
+    node.obj.drop_node(node)
     if node.pinned >= 0:
         os.close(node.pinned)
         node.pinned = -1

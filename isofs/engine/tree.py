@@ -87,7 +87,7 @@ def located(fs: Filesystem, obj: Obj) -> tuple[Place, os.stat_result]:
             if found.st_ino == obj.ino:
                 return at, found
         if len(obj.links) > 1:
-            del obj.links[parent, name]
+            obj.drop_link((parent, name))
     if obj is fs.root:
         return Place(fs.descriptors[obj], b"."), os.fstat(fs.descriptors[obj])
     raise CallError(errno.ESTALE)
@@ -120,9 +120,9 @@ def known(fs: Filesystem, directory: Obj, name: bytes, found: os.stat_result) ->
     link = (directory, name)
     if link not in obj.links:
         if obj.is_dir and obj.links:
-            obj.links.clear()
+            obj.links = ()
             close_descriptor(fs, obj)
-        obj.links[link] = None
+        obj.add_link(link)
     return obj
 
 

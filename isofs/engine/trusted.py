@@ -318,17 +318,15 @@ def orphan_nodes(fs: Filesystem, obj: Obj) -> None:
     """
     _route_before(fs, obj)
     orphan = Obj(obj.kind, obj.ino)
-    for sid, node in list(obj.nodes.items()):
-        if sid != MAIN and tree.content(fs, sid, obj) is not None:
-            continue
-        del obj.nodes[sid]
-        orphan.nodes[sid] = node
-        node.obj = orphan
+    for node in obj.nodes:
+        if node.sid == MAIN or tree.content(fs, node.sid, obj) is None:
+            obj.drop_node(node)
+            orphan.add_node(node)
 
 
 def _route_before(fs: Filesystem, obj: Obj) -> None:
     """What suspects opened before the suspicion goes to their versions, those who have one."""
-    for handle in [handle for node in obj.nodes.values() for handle in node.handles]:
+    for handle in [handle for node in obj.nodes for handle in node.handles]:
         if handle.before and not handle.ready:
             versions.reopen(fs, handle, tree.content(fs, handle.sid, obj))
 
@@ -339,25 +337,24 @@ def _hand_over_nodes(fs: Filesystem, by: Obj, obj: Obj) -> None:
     Those of a suspect that deleted `by` or has a version of `obj` lead to what is no object in that view any more.
     """
     _route_before(fs, by)
-    for sid, node in list(by.nodes.items()):
+    for node in by.nodes:
+        sid = node.sid
         if sid != MAIN and tree.content(fs, sid, by) is not None:
             continue
-        del by.nodes[sid]
+        by.drop_node(node)
         version = fs.views[sid].version(obj.op) if sid in fs.views else None
-        if node.pinned >= 0 or sid in obj.nodes or version is not None:
+        if node.pinned >= 0 or obj.node(sid) is not None or version is not None:
             if node.pinned < 0:
                 node.pinned, node.borrowed = tree.open_place(tree.place(fs, obj)), bool(sid)
-            node.obj = Obj(obj.kind, obj.ino)
-            node.obj.nodes[sid] = node
+            Obj(obj.kind, obj.ino).add_node(node)
         else:
-            node.obj = obj
-            obj.nodes[sid] = node
+            obj.add_node(node)
 
 
 def pin_nodes(fs: Filesystem, obj: Obj) -> None:
     """Hold main's inode open for whoever has it, because it is about to lose its last name."""
-    for sid, node in obj.nodes.items():
-        if sid == MAIN or tree.content(fs, sid, obj) is None:
+    for node in obj.nodes:
+        if node.sid == MAIN or tree.content(fs, node.sid, obj) is None:
             tree.pin(fs, node)
 
 
@@ -370,11 +367,11 @@ def announced(fs: Filesystem, *objects: Obj | None, merging: bool = False) -> It
     """
     there = [o for o in objects if o is not None]
     before = {o.op: fs.origins[o.op] for o in there if o.op}
-    pinned = {node for o in there for node in o.nodes.values() if node.pinned >= 0}
+    pinned = {node for o in there for node in o.nodes if node.pinned >= 0}
     try:
         yield
     except (OSError, CallError):
-        for node in {node for o in there for node in o.nodes.values() if node.pinned >= 0} - pinned:
+        for node in {node for o in there for node in o.nodes if node.pinned >= 0} - pinned:
             tree.unpin(node)
         batch = Batch(fs)
         for op, origin in before.items():

@@ -94,20 +94,20 @@ def copy_up(
 
 def _expire_names(fs: Filesystem, view: View, obj: Obj) -> None:
     """A change through a handle from before looked no name up: those that the kernel keeps still lead to main's."""
-    if any(h.before and h.sid == view.sid for node in obj.nodes.values() for h in node.handles):
+    if any(h.before and h.sid == view.sid for node in obj.nodes for h in node.handles):
         expire_names(fs, obj)
 
 
 def expire_names(fs: Filesystem, obj: Obj) -> None:
     """Let the kernel look up anew who asks for an object by one of main's names."""
     for directory, name in obj.links:
-        for parent in directory.nodes.values():
+        for parent in directory.nodes:
             fs.kernel.forget_entry(parent.id, name)
 
 
 def diverged(fs: Filesystem, obj: Obj) -> None:
     """Main's side of an object has a new version beside it: its writers count anew, its attributes expire."""
-    for node in obj.nodes.values():  # also one of a suspicion that is over: its user is trusted
+    for node in obj.nodes:  # also one of a suspicion that is over: its user is trusted
         for handle in node.handles:
             handle.counted = False
         if node.sid not in fs.views:
@@ -116,7 +116,7 @@ def diverged(fs: Filesystem, obj: Obj) -> None:
 
 def move_handles(fs: Filesystem, view: View, obj: Obj) -> None:
     """Let the suspect's open handles on an object use the content of its version from now on."""
-    for node in list(obj.nodes.values()):
+    for node in obj.nodes:
         for handle in list(node.handles):
             if handle.sid == view.sid and not handle.before:
                 reopen(fs, handle, tree.content(fs, view.sid, obj))

@@ -254,7 +254,7 @@ def handed_node(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj) -> Node:
     if view is None:
         return node_for(fs, MAIN, obj)
     own = obj.kind in CHANNELS or _claimed(fs, sid, obj)
-    own = own or (sid in obj.nodes and not obj.is_dir)
+    own = own or (not obj.is_dir and obj.node(sid) is not None)
     if obj.op and not own and obj is not fs.root:
         own = obj.op in view.versions or (obj.is_dir and obj.op in view.placed) or not obj.ino
     return node_for(fs, sid if own else MAIN, obj)

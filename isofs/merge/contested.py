@@ -246,7 +246,7 @@ def _carry_out(fs: Filesystem, view: View, op: Op, report: Report, action: str =
             batch.put(attic.settled(stowed))
         batch.commit()
         _remove_content(fs, view, version)
-        for node in obj.nodes.values():
+        for node in obj.nodes:
             fs.kernel.forget_attributes(node.id)
         report.items.append(Item(path, action, decided.reason, decided.review))
     else:

@@ -213,7 +213,7 @@ class Names:
         batch.commit()
         obj.ino = found.st_ino
         fs.objects[obj.ino] = obj
-        obj.links = {(directory, name): None}
+        obj.links = ((directory, name),)
         if obj.is_dir:
             self._born.append((obj, found.st_mtime_ns))
         settle.promote(fs, view, obj)
@@ -240,10 +240,12 @@ class Names:
         if version is not None and version.content is not None:
             with contextlib.suppress(OSError):  # `settle.tidy` tries once more
                 inodes.remove(fs.store.content(view.sid, version.content))
-        node = obj.nodes.pop(view.sid, None)
+        node = obj.node(view.sid)
         if node is not None:  # who works in the suspect's directory goes on in the common one
+            obj.drop_node(node)
             node.obj = there
-            there.nodes.setdefault(view.sid, node)
+            if there.node(view.sid) is None:
+                there.add_node(node)
             fs.kernel.forget_attributes(node.id)
         where = views.path(fs, MAIN, there) or b""
         self.report.items.append(Item(where, "united", naming.UNITED))

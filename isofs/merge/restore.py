@@ -149,7 +149,7 @@ def _give_attributes(fs: Filesystem, obj: Obj, content: Place, operator: str) ->
     trusted.count_modification(fs, obj, batch)
     batch.commit()
     inodes.copy_attributes(content, tree.place(fs, obj))
-    for node in obj.nodes.values():
+    for node in obj.nodes:
         fs.kernel.forget_attributes(node.id)
     return stowed
 

@@ -20,7 +20,7 @@ from isofs.store.inodes import Place
 
 def expire(fs: Filesystem, directory: Obj, name: bytes) -> None:
     """A name of main's changed without the kernel's doing: it must ask again."""
-    for node in directory.nodes.values():
+    for node in directory.nodes:
         fs.kernel.forget_entry(node.id, name)
         fs.kernel.forget_attributes(node.id)
 
@@ -64,14 +64,10 @@ def beside_main(fs: Filesystem, content: Place) -> Place:
 
 def promote(fs: Filesystem, view: View, obj: Obj) -> None:
     """The suspect's content has become main's: the suspect's node is main's node from now on."""
-    node = obj.nodes.pop(view.sid, None)
-    if node is None:
-        return
-    if MAIN in obj.nodes or node.pinned >= 0:
-        obj.nodes[view.sid] = node
+    node = obj.node(view.sid)
+    if node is None or node.pinned >= 0 or obj.node(MAIN) is not None:
         return
     node.sid = MAIN
-    obj.nodes[MAIN] = node
     fs.kernel.forget_attributes(node.id)
     for handle in node.handles:
         handle.sid, handle.before, handle.counted = MAIN, False, False
@@ -83,7 +79,7 @@ def promote(fs: Filesystem, view: View, obj: Obj) -> None:
 
 def open_before(fs: Filesystem, view: View, obj: Obj, content: Place) -> list[Handle]:
     """What the suspect has opened for writing only before the suspicion, now open on what is about to be main's."""
-    found = [h for node in obj.nodes.values() for h in node.handles if h.sid == view.sid and h.before]
+    found = [h for node in obj.nodes for h in node.handles if h.sid == view.sid and h.before]
     found = [h for h in found if h.flags & os.O_ACCMODE == os.O_WRONLY]
     for handle in found:
         versions.reopen(fs, handle, content)
@@ -151,12 +147,10 @@ def _return_borrowed(fs: Filesystem, node: Node) -> None:
     if node.pinned < 0 or not node.borrowed:
         return
     obj = fs.objects.get(os.fstat(node.pinned).st_ino)
-    if obj is None or obj.kind != node.obj.kind or (node.sid in obj.nodes and obj is not node.obj):
+    if obj is None or obj.kind != node.obj.kind or (obj is not node.obj and obj.node(node.sid) is not None):
         return
-    if node.obj.nodes.get(node.sid) is node:
-        del node.obj.nodes[node.sid]
-    node.obj = obj
-    obj.nodes[node.sid] = node
+    node.obj.drop_node(node)
+    obj.add_node(node)
     os.close(node.pinned)
     node.pinned, node.borrowed = -1, False
 
@@ -213,10 +207,10 @@ def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int
     """
     contested = {op for op in view.versions if conflicts}
     for op in view.versions:
-        node = fs.by_op[op].nodes.get(view.sid)
+        node = fs.by_op[op].node(view.sid)
         if node is not None:
             fs.kernel.forget_attributes(node.id)
-    apart = {n.id for op in contested for n in fs.by_op[op].nodes.values()}
+    apart = {n.id for op in contested for n in fs.by_op[op].nodes}
     detach_handles(fs, view, mapped & apart)
     subject, noted = fs.subjects[view.sid], _noted(fs, view, contested)
     batch = Batch(fs)

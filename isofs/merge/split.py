@@ -107,15 +107,14 @@ def _keep(fs: Filesystem, sid: SubjectId, part: SubjectId) -> _Kept:
         obj = fs.by_op[op]
         if version.content is None:
             continue
-        node = obj.nodes.get(sid)
+        node = obj.node(sid)
         if node is not None and node.pinned < 0:
-            del obj.nodes[sid]
             if obj.is_dir:
                 node.sid = part
-                obj.nodes[part] = node
             else:
+                obj.drop_node(node)
                 kept.nodes.append((node, obj))
-        for shared in obj.nodes.values():  # main's, or that of an earlier suspicion
+        for shared in obj.nodes:  # main's, or that of an earlier suspicion
             kept.before.extend((h, obj) for h in shared.handles if h.sid == sid and h.before and _rerouted(h))
     return kept
 
@@ -130,7 +129,8 @@ def _give_back(fs: Filesystem, sid: SubjectId, part: SubjectId, kept: _Kept) -> 
         if fs.nodes.get(node.id) is not node:
             continue  # the kernel has forgotten it meanwhile
         if obj.ino:
-            obj.nodes.setdefault(sid, node)
+            if obj.node(sid) is None:
+                obj.add_node(node)
             for handle in node.handles:
                 versions.go_back(handle, tree.place(fs, obj))
         else:
@@ -140,9 +140,9 @@ def _give_back(fs: Filesystem, sid: SubjectId, part: SubjectId, kept: _Kept) -> 
         if handle.id in fs.handles:
             _go_back(fs, handle, obj)
     for node in [node for node in fs.nodes.values() if node.sid == part]:
+        if node.obj.node(sid) is not None:
+            node.obj.drop_node(node)
         node.sid = sid
-        if node.obj.nodes.pop(part, None) is node:
-            node.obj.nodes.setdefault(sid, node)
         fs.kernel.forget_attributes(node.id)
 
 
@@ -163,6 +163,5 @@ def _pin(node: Node) -> None:
         if handle.descriptor >= 0:
             node.pinned = os.open(b"/proc/self/fd/%d" % handle.descriptor, os.O_PATH | os.O_CLOEXEC)
             node.borrowed = True
-            node.obj = Obj(node.obj.kind, 0)
-            node.obj.nodes[node.sid] = node
+            Obj(node.obj.kind, 0).add_node(node)
             return

@@ -50,7 +50,7 @@ async def suspect(fs: Filesystem, cache: KernelCache, mount: str, args: Args) ->
     log.warning("%s (uid %d) is isolated: %s", name, uid, reason or "no reason given")
     for node in fs.channels:
         for directory, entry in node.obj.links:
-            for parent in directory.nodes.values():
+            for parent in directory.nodes:
                 cache.forget_entry(parent.id, entry)
     found = await _holders(fs, mount, uid) if writers else []
     found += await _lockers(mount, uid, before)  # once more: until now locks could be taken

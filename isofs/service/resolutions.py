@@ -81,7 +81,7 @@ async def ask_one(
 async def write_back(fs: Filesystem, cache: KernelCache, op: Op) -> None:
     """What is mapped and not written back yet is main's as well."""
     obj = fs.by_op.get(op)
-    node = None if obj is None else obj.nodes.get(MAIN)
+    node = None if obj is None else obj.node(MAIN)
     if node is not None and node.handles:
         await cache.forget_data(node.id)
 
@@ -95,6 +95,6 @@ def _contested(fs: Filesystem, view: View) -> list[Op]:
 
 
 def _locked(fs: Filesystem, obj: Obj, using: Config, device: tuple[int, int]) -> bool:
-    node = obj.nodes.get(MAIN)
+    node = obj.node(MAIN)
     inodes = {obj.ino} if node is None else {obj.ino, node.id}
     return bool(locks.locked(device, inodes)) or resolving.has_lock_file(fs, obj, using)

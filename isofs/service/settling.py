@@ -162,7 +162,7 @@ async def _settle(
         contested.finish(fs, {one.sid for one in found})
     await cache.drained()
     # What was written into a file with several names lies under pages that the kernel keeps.
-    for node in [node for obj in objects for node in obj.nodes.values()]:
+    for node in [node for obj in objects for node in obj.nodes]:
         await cache.forget_data(node.id)
 
 
