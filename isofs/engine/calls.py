@@ -26,8 +26,6 @@ LONG = 3600.0
 #: it up, which would ask for the attributes again.
 BRIEF = 0.001
 
-_ACL = b"system.posix_acl_"
-
 
 class Entry(NamedTuple):
     """An answer about a name: the node, its attributes, and how long (seconds) both may be kept."""
@@ -146,7 +144,7 @@ def getattr(fs: Filesystem, caller: Caller, node: Node) -> tuple[Attributes, flo
     view = fs.views.get(sid)
     if sid and not node.obj.is_dir:  # of a directory the kernel may ask between a call's look-ups and the call
         fs.looked_up.pop(caller.pid, None)
-    if view is not None and not node.sid and _has_own(view, node) and not _has_before(node, sid):
+    if view is not None and not node.sid and _has_own(view, node) and not has_before(node, sid):
         raise CallError(errno.ESTALE)
     return views.attributes(fs, sid, node), _attr_timeout(fs, node)
 
@@ -156,13 +154,14 @@ def _has_own(view: View, node: Node) -> bool:
     return not node.obj.is_dir and view.version(node.obj.op) is not None
 
 
-def _has_before(node: Node, sid: SubjectId) -> bool:
+def has_before(node: Node, sid: SubjectId) -> bool:
+    """Whether a suspect has a node of main's open since before the suspicion."""
     return any(h.before and h.sid == sid for h in node.handles)
 
 
 def own_node(fs: Filesystem, caller: Caller, view: View, node: Node, what: str) -> Node:
     """The node on which a suspect's change of an object is made; ESTALE first if it came by path to main's."""
-    if not node.sid and node.obj is not fs.root and not _has_before(node, view.sid):
+    if not node.sid and node.obj is not fs.root and not has_before(node, view.sid):
         redirect(fs, caller, view, node.obj, key=(what, node.id))
     arrived(fs, caller, view)
     return node if node.sid else node_for(fs, view.sid, node.obj)
@@ -197,7 +196,7 @@ def setattr(
     with tree.reached(fs, own) as path:
         _apply(path, new, stat.S_ISLNK(node.obj.kind), caller)
     if node.sid == MAIN:
-        _changed_without_path(fs, node)
+        changed_without_path(fs, node)
         return views.attributes(fs, view.sid, node), 0
     return views.attributes(fs, view.sid, own), 0
 
@@ -215,7 +214,7 @@ def _check_naming_nobody(caller: Caller, node: Node, at: Attributes) -> None:
         raise CallError(errno.EPERM)
 
 
-def _changed_without_path(fs: Filesystem, node: Node) -> None:
+def changed_without_path(fs: Filesystem, node: Node) -> None:
     """A suspect changed what it has open or works in: no name was looked up that would lead to its own node now."""
     fs.kernel.forget_attributes(node.id)
     if node.obj.is_dir:
@@ -379,57 +378,3 @@ def readdir(fs: Filesystem, caller: Caller, node: Node) -> Iterator[tuple[bytes,
 
 def statfs(fs: Filesystem) -> os.statvfs_result:
     return os.fstatvfs(fs.descriptors[fs.root])
-
-
-def getxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> bytes:
-    with tree.reached(fs, _read_from(fs, caller, node, name)) as path:
-        return os.getxattr(path, name)
-
-
-def listxattr(fs: Filesystem, caller: Caller, node: Node) -> list[bytes]:
-    with tree.reached(fs, _read_from(fs, caller, node, b"")) as path:
-        return [os.fsencode(name) for name in os.listxattr(path)]
-
-
-def _read_from(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> Node:
-    """The node whose extended attributes a caller is to be told.
-
-    ACLs are cached by node: on main's node a suspect is told main's, or sent to its own by ESTALE.
-    """
-    view = fs.views.get(sid_of(fs, caller, node))
-    if view is None or node.sid or view.version(node.obj.op) is None or node.obj is fs.root:
-        return node
-    if name.startswith(_ACL):
-        if not node.obj.is_dir and not _has_before(node, view.sid):
-            raise CallError(errno.ESTALE)
-        return node
-    return node_for(fs, view.sid, node.obj)
-
-
-def setxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes, value: bytes) -> None:
-    with _changing_xattr(fs, caller, node, name) as path:
-        os.setxattr(path, name, value)
-
-
-def removexattr(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> None:
-    with tree.reached(fs, _read_from(fs, caller, node, name)) as path:
-        os.getxattr(path, name)  # without one there is no change to make: no version, no count
-    with _changing_xattr(fs, caller, node, name) as path:
-        os.removexattr(path, name)
-
-
-def _changing_xattr(fs: Filesystem, caller: Caller, node: Node, name: bytes):  # type: ignore[no-untyped-def]
-    view = fs.views.get(sid_of(fs, caller, node))
-    if view is None:
-        if node.pinned < 0:
-            trusted.modified(fs, node.obj)
-        return tree.reached(fs, node)
-    if node.obj is fs.root and name.startswith(_ACL):
-        raise CallError(errno.EPERM)
-    own = own_node(fs, caller, view, node, "xattr")
-    writing.leave_main(fs, own)
-    if own.pinned < 0:
-        versions.copy_up(fs, view, node.obj, attributes=True)
-    if node.sid == MAIN:
-        _changed_without_path(fs, node)
-    return tree.reached(fs, own)

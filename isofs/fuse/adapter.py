@@ -14,12 +14,13 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
-from isofs.engine import calls, copying, files, views
+from isofs.engine import calls, copying, files, views, xattrs
 from isofs.engine.calls import Entry, NewAttributes
-from isofs.engine.state import ROOT_NODE, Caller, Filesystem, Handle, Node, Obj, node_for
+from isofs.engine.state import ROOT_NODE, Caller, Filesystem, Handle, Node, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import IsofsError
 from isofs.fuse import mounting
+from isofs.fuse.listing import Directory
 from isofs.model.records import MAIN, SubjectState
 
 log = logging.getLogger(__name__)
@@ -51,39 +52,6 @@ def answered(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
             raise FUSEError(errno.EIO) from None
 
     return safe
-
-
-class Directory:
-    """An open directory: its entries as far as they have been read, so that positions stay valid."""
-
-    def __init__(self, node: Node, caller: Caller, fs: Filesystem) -> None:
-        self.node, self.caller, self.fs = node, caller, fs
-        self._entries: list[tuple[bytes, Obj]] = []
-        self._more: Iterator[tuple[bytes, Obj]] | None = None
-
-    def rewind(self) -> None:
-        """Read the directory anew: positions told before are of no use."""
-        self.close()
-        self._entries = []
-        self._more = calls.readdir(self.fs, self.caller, self.node)
-
-    def at(self, position: int) -> tuple[bytes, Obj] | None:
-        """The entry at a position, None after the last."""
-        if self._more is None:
-            self.rewind()
-        assert self._more is not None
-        while len(self._entries) <= position:
-            found = next(self._more, None)
-            if found is None:
-                return None
-            self._entries.append(found)
-        return self._entries[position]
-
-    def close(self) -> None:
-        if self._more is not None:
-            with contextlib.suppress(AttributeError):
-                self._more.close()  # type: ignore[attr-defined]
-            self._more = None
 
 
 class Adapter(pyfuse3.Operations):
@@ -354,19 +322,19 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        return calls.getxattr(self._fs, await self._caller(ctx), self._node(inode), name)
+        return xattrs.getxattr(self._fs, await self._caller(ctx), self._node(inode), name)
 
     @answered
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return calls.listxattr(self._fs, await self._caller(ctx), self._node(inode))
+        return xattrs.listxattr(self._fs, await self._caller(ctx), self._node(inode))
 
     @answered
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
-        calls.setxattr(self._fs, await self._caller(ctx), self._node(inode), name, value)
+        xattrs.setxattr(self._fs, await self._caller(ctx), self._node(inode), name, value)
 
     @answered
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        calls.removexattr(self._fs, await self._caller(ctx), self._node(inode), name)
+        xattrs.removexattr(self._fs, await self._caller(ctx), self._node(inode), name)
 
 
 def _entry(found: Entry) -> EntryAttributes:

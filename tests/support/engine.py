@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from isofs.engine import calls, files
+from isofs.engine import calls, files, xattrs
 from isofs.engine.calls import NewAttributes
 from isofs.engine.state import Caller, Filesystem, Handle, Node, node_for
 from isofs.engine.views import Attributes
@@ -176,20 +176,20 @@ class EngineCalls:
 
     def xattrs(self, at: Node) -> dict[str, bytes]:
         with _errnos():
-            names = calls.listxattr(self.fs, self.caller, at)
+            names = xattrs.listxattr(self.fs, self.caller, at)
             return {
-                os.fsdecode(name): calls.getxattr(self.fs, self.caller, at, name)
+                os.fsdecode(name): xattrs.getxattr(self.fs, self.caller, at, name)
                 for name in names
                 if name.startswith(b"user.")
             }
 
     def set_xattr(self, at: Node, name: str, value: bytes) -> None:
         with _errnos():
-            calls.setxattr(self.fs, self.caller, at, os.fsencode(name), value)
+            xattrs.setxattr(self.fs, self.caller, at, os.fsencode(name), value)
 
     def remove_xattr(self, at: Node, name: str) -> None:
         with _errnos():
-            calls.removexattr(self.fs, self.caller, at, os.fsencode(name))
+            xattrs.removexattr(self.fs, self.caller, at, os.fsencode(name))
 
 
 def plain(at: Attributes) -> Stat:
