@@ -6,15 +6,26 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import trio
 
-from isofs.control.server import LIMITS, Handler, Limits, Progress, serve
+from isofs.control.server import LIMITS, Handler, Limits, Plain, Progress, plain, serve
 
 
 @contextlib.contextmanager
-def running(socket_path: str, handlers: Mapping[str, Handler], limits: Limits = LIMITS) -> Iterator[None]:
-    """Serve while the block runs; an error of the server itself is raised at its end."""
+def running(
+    socket_path: str,
+    handlers: Mapping[str, Plain],
+    limits: Limits = LIMITS,
+    personal: Mapping[str, Handler] = MappingProxyType({}),
+    **more: Any,
+) -> Iterator[None]:
+    """Serve while the block runs; an error of the server itself is raised at its end.
+
+    `personal` are handlers that hear who calls; `more` is what else `serve` takes.
+    """
     started: queue.Queue[tuple[trio.lowlevel.TrioToken, trio.CancelScope] | None] = queue.Queue()
     failed: list[BaseException] = []
 
@@ -24,7 +35,7 @@ def running(socket_path: str, handlers: Mapping[str, Handler], limits: Limits = 
             started.put((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
 
     async def listen(task_status: trio.TaskStatus[None]) -> None:
-        await serve(socket_path, handlers, limits=limits, task_status=task_status)
+        await serve(socket_path, plain(handlers) | personal, **more, limits=limits, task_status=task_status)
 
     def thread() -> None:
         try:
@@ -50,7 +61,7 @@ def running(socket_path: str, handlers: Mapping[str, Handler], limits: Limits = 
         raise failed[0]
 
 
-def answering(result: Mapping[str, object]) -> Handler:
+def answering(result: Mapping[str, object]) -> Plain:
     """A handler that answers always the same."""
 
     async def handler(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
@@ -59,7 +70,7 @@ def answering(result: Mapping[str, object]) -> Handler:
     return handler
 
 
-def failing(error: Exception) -> Handler:
+def failing(error: Exception) -> Plain:
     """A handler that raises."""
 
     async def handler(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:

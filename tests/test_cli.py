@@ -28,7 +28,7 @@ from isoctl.diff import relative
 from isoctl.main import main
 from isofs.control import client, mounts, wire
 from isofs.control.mounts import Mount
-from isofs.control.server import Handler, Progress
+from isofs.control.server import Plain, Progress
 from isofs.errors import BY_CODE, Exit, NoSubject, NotAllowed, UsageError
 
 #: A name that would clear the screen, and isn't UTF-8; and how it must be shown.
@@ -230,13 +230,13 @@ class Stage:
         self.calls: list[tuple[str, dict[str, object]]] = []
 
     @contextlib.contextmanager
-    def daemon(self, **answers: Mapping[str, object] | Exception | Handler) -> Iterator[None]:
+    def daemon(self, **answers: Mapping[str, object] | Exception | Plain) -> Iterator[None]:
         """Serve these answers, and those of ANSWERS to all other calls."""
         handlers = {name: self._handler(name, answer) for name, answer in {**ANSWERS, **answers}.items()}
         with fake_daemon.running(mounts.socket_for(self.mount), handlers):
             yield
 
-    def _handler(self, name: str, answer: Mapping[str, object] | Exception | Handler) -> Handler:
+    def _handler(self, name: str, answer: Mapping[str, object] | Exception | Plain) -> Plain:
         async def handler(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
             self.calls.append((name, dict(args)))
             if isinstance(answer, Exception):
@@ -680,7 +680,7 @@ def test_resolve_takes_one_side(stage: Stage) -> None:
     ]
 
 
-def receiving(contents: list[bytes]) -> Handler:
+def receiving(contents: list[bytes]) -> Plain:
     """A daemon that reads the file that it is offered, as ours does."""
 
     async def handler(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
@@ -708,7 +708,7 @@ def test_resolve_using_a_resolver(stage: Stage) -> None:
     assert call[1] == {"uid": 4001, "user": "4001", "path": "f", "using": "append", "options": ["order=a=b", "x="]}
 
 
-def marking(content: bytes) -> Handler:
+def marking(content: bytes) -> Plain:
     async def handler(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
         Path(f"/proc/{args['pid']}/fd/{args['descriptor']}").write_bytes(content)
         return {"user": "alice", "path": "f", "marked": True, "reasons": ["both changed line 1 (\x1b)"]}
@@ -945,7 +945,7 @@ def process(directory: str = "/") -> Iterator[subprocess.Popen[bytes]]:
         running.communicate()
 
 
-def ending(running: subprocess.Popen[bytes]) -> Handler:
+def ending(running: subprocess.Popen[bytes]) -> Plain:
     """A daemon that unmounts, answers, and ends."""
 
     async def handler(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import fake_daemon
 from isofs.control import client, endpoint, wire
-from isofs.control.server import Handler, Limits, Progress, serve
+from isofs.control.server import Limits, Plain, Progress, plain, serve
 from isofs.errors import (
     BY_CODE,
     Already,
@@ -157,6 +157,7 @@ def as_nobody(path: str) -> dict[str, object]:
         "os.setgroups([]), os.setgid(int(sys.argv[2])), os.setuid(int(sys.argv[2]))\n"
         "s = socket.socket(socket.AF_UNIX)\n"
         "s.connect(sys.argv[1])\n"
+        'print(\'{"v":1,"call":"echo","args":{}}\', file=s.makefile("w"), flush=True)\n'
         'print(s.makefile().readline(), end="")\n'
     )
     done = subprocess.run(
@@ -214,9 +215,7 @@ def test_an_error_arrives_as_what_it_was(path: str, code: str) -> None:
         fake_daemon.answering({"not json": float("nan")}),
     ],
 )
-def test_a_bug_is_logged_and_answered_as_internal(
-    path: str, handler: Handler, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_bug_is_logged_and_answered_as_internal(path: str, handler: Plain, caplog: pytest.LogCaptureFixture) -> None:
     with fake_daemon.running(path, {"fail": handler, "echo": echo}):
         with pytest.raises(IsofsError) as caught:
             client.call(path, "fail", {})
@@ -415,7 +414,7 @@ async def stopped_during(path: str, limits: Limits, *, finishes: bool) -> object
     async with trio.open_nursery() as clients, trio.open_nursery() as servers:
 
         async def listen(task_status: trio.TaskStatus[None]) -> None:
-            await serve(path, {"work": work}, limits=limits, task_status=task_status)
+            await serve(path, plain({"work": work}), limits=limits, task_status=task_status)
 
         await servers.start(lambda task_status: listen(task_status))
         clients.start_soon(trio.to_thread.run_sync, ask)

@@ -1,4 +1,8 @@
-"""The socket that a daemon listens on, in a directory that only root can enter."""
+"""The socket that a daemon listens on, where root and the groups that it serves can reach it, and nobody else.
+
+The directory is root's: nobody else can list it, or make, rename or remove anything there. Others can go through it if
+some daemon serves a group, and reach a socket only if its own access list has a group of theirs.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,24 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterator
+import struct
+from collections.abc import Collection, Iterator
 
-from isofs.errors import Already, NotAllowed
+from isofs.errors import Already, IsofsError, NotAllowed
+
+#: Who may enter the directory: its owner alone; or everybody, without seeing what is in it.
+_CLOSED, _PASSABLE = 0o700, 0o711
+
+#: An access list as the kernel has it in an extended attribute (acl(5)): a version, then tag, rights and id of each.
+_ACL = "system.posix_acl_access"
+_ACL_VERSION, _ACL_ENTRY = struct.Struct("<I"), struct.Struct("<HHI")
+_OWNER, _OWNING, _GROUP, _MASK, _OTHERS = 0x01, 0x04, 0x08, 0x10, 0x20
+_NOBODY, _READ_WRITE = 2**32 - 1, 6
 
 
 @contextlib.contextmanager
-def listening(path: str) -> Iterator[socket.socket]:
-    """A socket that listens at `path`, mode 0600 in a directory of mode 0700; removed at the end.
+def listening(path: str, groups: Collection[int] = ()) -> Iterator[socket.socket]:
+    """A socket that listens at `path`, for root and the members of `groups`; removed at the end.
 
     What a dead daemon left behind is replaced. Already, if a living one listens there. The last one to
     leave removes the directory.
@@ -31,6 +45,8 @@ def listening(path: str) -> Iterator[socket.socket]:
             listener.bind(path)
             listener.listen()
             ours = _identity(path)
+            if groups:
+                admit(path, groups)
         try:
             yield listener
         finally:
@@ -38,6 +54,24 @@ def listening(path: str) -> Iterator[socket.socket]:
                 if _identity(path) == ours:
                     os.unlink(path)
                 _remove_if_empty(directory)
+
+
+def admit(path: str, groups: Collection[int]) -> None:
+    """Let the members of exactly these groups, and root, reach the socket at `path`."""
+    if not groups:
+        with contextlib.suppress(OSError):
+            os.removexattr(path, _ACL)
+        os.chmod(path, 0o600)
+        return
+    entries = [(_OWNER, _READ_WRITE, _NOBODY), (_OWNING, 0, _NOBODY)]
+    entries += [(_GROUP, _READ_WRITE, group) for group in sorted(set(groups))]
+    entries += [(_MASK, _READ_WRITE, _NOBODY), (_OTHERS, 0, _NOBODY)]
+    packed = _ACL_VERSION.pack(2) + b"".join(_ACL_ENTRY.pack(*entry) for entry in entries)
+    try:
+        os.setxattr(path, _ACL, packed)
+        os.chmod(os.path.dirname(path), _PASSABLE)
+    except OSError as error:
+        raise IsofsError(f"{path} cannot be opened to groups: {error.strerror}") from error
 
 
 def sweep(directory: str) -> None:
@@ -51,16 +85,16 @@ def sweep(directory: str) -> None:
 
 
 def _private(directory: str) -> None:
-    """Make the directory, or make sure that nobody else can enter the one that is there."""
+    """Make the directory, or make sure that nobody else can see or change what is in the one that is there."""
     with contextlib.suppress(FileExistsError):
-        os.mkdir(directory, 0o700)
+        os.mkdir(directory, _CLOSED)
     try:
         status = os.lstat(directory)
     except FileNotFoundError:
         return  # removed by the last daemon that ended, this moment: whoever asked makes it again
-    private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) & 0o077 == 0
+    private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) & 0o077 in (0, _PASSABLE & 0o077)
     if not private or status.st_uid != os.geteuid():
-        raise NotAllowed(f"{directory} must be a directory that only the daemon's user can enter")
+        raise NotAllowed(f"{directory} must be a directory whose names only the daemon's user can see and change")
 
 
 @contextlib.contextmanager

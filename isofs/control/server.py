@@ -1,4 +1,4 @@
-"""The daemon's end of the control socket: it admits root, carries out calls, and outlives clients.
+"""The daemon's end of the control socket: it asks who may call, carries out calls, and outlives clients.
 
 A call that has begun is finished whatever becomes of its client, and is given some time to finish
 even when the server is cancelled; no client can end the server.
@@ -6,15 +6,17 @@ even when the server is cancelled; no client can end the server.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import socket
-import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
 from isofs.control import endpoint, wire
+from isofs.control.peers import Peer, peer_of
 from isofs.errors import Busy, IsofsError, NotAllowed, UsageError
 
 log = logging.getLogger(__name__)
@@ -23,8 +25,46 @@ log = logging.getLogger(__name__)
 #: It belongs to the thread of the server: elsewhere, call it through `trio.from_thread.run_sync`.
 Progress = Callable[[int, int], None]
 
-#: What carries out one call: its arguments and its progress in, its result out.
-Handler = Callable[[Mapping[str, object], Progress], Awaitable[Mapping[str, object]]]
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that was admitted: what is asked for, by whom, and whom to tell how far it is."""
+
+    args: Mapping[str, object]
+    progress: Progress
+    peer: Peer
+
+
+#: What carries out one call: its result.
+Handler = Callable[[Call], Awaitable[Mapping[str, object]]]
+
+#: What carries out one call whoever makes it: its arguments and its progress in, its result out, to be awaited.
+Plain = Callable[[Mapping[str, object], Progress], Any]
+
+#: Raises NotAllowed if the peer may not make the request.
+Admit = Callable[[Peer, wire.Request], None]
+
+#: Hears of every request once: when it was carried out or refused, before the peer hears of it.
+Record = Callable[[Peer, wire.Request, wire.Result | wire.Failure], None]
+
+
+def plain(handlers: Mapping[str, Plain]) -> dict[str, Handler]:
+    """Handlers for which it does not matter who calls."""
+
+    def handler(carry_out: Plain) -> Handler:
+        return lambda call: carry_out(call.args, call.progress)
+
+    return {name: handler(carry_out) for name, carry_out in handlers.items()}
+
+
+def root_alone(peer: Peer, request: wire.Request) -> None:
+    """Admit root, and nobody else."""
+    if peer.uid != 0:
+        raise NotAllowed("only root may control isofs")
+
+
+def unrecorded(peer: Peer, request: wire.Request, outcome: wire.Result | wire.Failure) -> None:
+    """Record nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +75,8 @@ class Limits:
     patience   for a client to read one line
     heartbeat  without a word to a client whose call goes on
     grace      for the calls that go on when the server is cancelled
+    connections  of root, and of all others together, so that nobody keeps root out
+    share      connections of one user who is not root
     """
 
     idle: float = 60.0
@@ -42,27 +84,30 @@ class Limits:
     heartbeat: float = 5.0
     grace: float = 10.0
     connections: int = 32
+    share: int = 8
 
 
 LIMITS = Limits()
-
-_CREDENTIALS = struct.Struct("iII")
 
 
 async def serve(
     socket_path: str,
     handlers: Mapping[str, Handler],
     *,
+    admit: Admit = root_alone,
+    record: Record = unrecorded,
+    groups: Collection[int] = (),
     limits: Limits = LIMITS,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer calls at `socket_path` until cancelled; started once the socket listens.
+    """Answer the calls at `socket_path` that are admitted until cancelled; started once the socket listens.
 
-    Already, if another daemon listens there. An IsofsError of a handler is answered as what it is;
-    every other exception is logged and answered as `internal`.
+    Root and the members of `groups` can reach the socket. Already, if another daemon listens there.
+    An IsofsError of a handler is answered as what it is; every other exception is logged and answered
+    as `internal`.
     """
-    server = _Server(handlers, limits)
-    with endpoint.listening(socket_path) as listener:
+    server = _Server(handlers, admit, record, limits)
+    with endpoint.listening(socket_path, groups) as listener:
         sockets = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.hurry_when_cancelled)
@@ -71,10 +116,10 @@ async def serve(
 
 
 class _Server:
-    def __init__(self, handlers: Mapping[str, Handler], limits: Limits) -> None:
-        self._handlers = handlers
+    def __init__(self, handlers: Mapping[str, Handler], admit: Admit, record: Record, limits: Limits) -> None:
+        self._handlers, self._admit, self._record = handlers, admit, record
         self._limits = limits
-        self._connections = 0
+        self._connections = Counter[int]()
         self._calls: set[trio.CancelScope] = set()
 
     async def hurry_when_cancelled(self) -> None:
@@ -87,31 +132,42 @@ class _Server:
 
     async def connection(self, stream: trio.SocketStream) -> None:
         """Talk with one client until it leaves, bores or breaks the protocol's frame."""
-        self._connections += 1
         try:
             async with stream:
-                await self._converse(stream)
+                peer = peer_of(stream.socket)
+                with self._counted(peer.uid):
+                    await self._converse(stream, peer)
         except (trio.BrokenResourceError, trio.TooSlowError):
             log.debug("a control client left without hearing the answer")
         except Exception:
             log.exception("a control connection failed")
-        finally:
-            self._connections -= 1
 
-    async def _converse(self, stream: trio.SocketStream) -> None:
-        if _peer_uid(stream) != 0:
-            await self._send(stream, _failure(NotAllowed("only root may control isofs")))
-            return
-        if self._connections > self._limits.connections:
-            await self._send(stream, _failure(Busy("too many control connections: try again")))
+    @contextlib.contextmanager
+    def _counted(self, uid: int) -> Iterator[None]:
+        self._connections[uid] += 1
+        try:
+            yield
+        finally:
+            self._connections[uid] -= 1
+            self._connections += Counter()  # forgets who has none
+
+    def _full(self, uid: int) -> bool:
+        if uid == 0:
+            return self._connections[0] > self._limits.connections
+        others = self._connections.total() - self._connections[0]
+        return self._connections[uid] > self._limits.share or others > self._limits.connections
+
+    async def _converse(self, stream: trio.SocketStream, peer: Peer) -> None:
+        if self._full(peer.uid):
+            await self._send(stream, _line(Busy("too many control connections: try again")))
             return
         lines = _Lines(stream)
         try:
             while (line := await self._next(lines)) is not None:
-                await self._carry_out(stream, line)
+                await self._carry_out(stream, peer, line)
         except UsageError as error:
             # The end of the line isn't known, so nothing that follows can be understood.
-            await self._send(stream, _failure(error))
+            await self._send(stream, _line(error))
 
     async def _next(self, lines: _Lines) -> bytes | None:
         """The next request line; None when the client leaves or says nothing for too long."""
@@ -121,41 +177,57 @@ class _Server:
             return await lines.receive()
         return None
 
-    async def _carry_out(self, stream: trio.SocketStream, line: bytes) -> None:
+    async def _carry_out(self, stream: trio.SocketStream, peer: Peer, line: bytes) -> None:
         with trio.CancelScope(shield=True) as scope:
             self._calls.add(scope)
             try:
-                call = _Call()
+                state = _State()
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._work, line, call)
+                    nursery.start_soon(self._work, peer, line, state)
                     try:
-                        await self._tell(stream, call)
+                        await self._tell(stream, state)
                     except (trio.BrokenResourceError, trio.TooSlowError) as error:
-                        call.unheard = error
-                if call.unheard is not None:
-                    raise call.unheard
+                        state.unheard = error
+                if state.unheard is not None:
+                    raise state.unheard
             finally:
                 self._calls.discard(scope)
 
-    async def _work(self, line: bytes, call: _Call) -> None:
-        call.finish(await self._answer(line, call.report))
-
-    async def _answer(self, line: bytes, report: Progress) -> bytes:
-        name = "?"
+    async def _work(self, peer: Peer, line: bytes, state: _State) -> None:
         try:
             request = wire.parse_request(line)
-            name = request.call
-            handler = self._handlers.get(name)
-            if handler is None:
-                raise UsageError(f"there is no call {name!r}")
-            return wire.encode(wire.Result(await handler(request.args, report)))
-        except IsofsError as error:
-            return _failure(error)
-        except Exception as error:
-            log.exception("the control call %r failed", name)
-            return wire.encode(wire.Failure("internal", f"the daemon failed: {error!r}"))
+        except UsageError as error:
+            state.finish(_line(error))
+            return
+        outcome: wire.Result | wire.Failure = wire.Failure("internal", "the daemon ended before it was done")
+        try:
+            reply, outcome = await self._answer(peer, request, state.report)
+        finally:
+            try:
+                self._record(peer, request, outcome)
+            except Exception:
+                log.exception("the control call %r could not be recorded", request.call)
+        state.finish(reply)
 
-    async def _tell(self, stream: trio.SocketStream, call: _Call) -> None:
+    async def _answer(
+        self, peer: Peer, request: wire.Request, report: Progress
+    ) -> tuple[bytes, wire.Result | wire.Failure]:
+        """The line with the answer, and what is in it."""
+        try:
+            self._admit(peer, request)
+            handler = self._handlers.get(request.call)
+            if handler is None:
+                raise UsageError(f"there is no call {request.call!r}")
+            result = wire.Result(await handler(Call(request.args, report, peer)))
+            return wire.encode(result), result
+        except IsofsError as error:
+            failure = wire.Failure(error.code, str(error))
+        except Exception as error:
+            log.exception("the control call %r failed", request.call)
+            failure = wire.Failure("internal", f"the daemon failed: {error!r}")
+        return wire.encode(failure), failure
+
+    async def _tell(self, stream: trio.SocketStream, call: _State) -> None:
         """Send a call's progress as it comes or at every heartbeat, and its reply at last."""
         while call.reply is None or call.fresh:
             with trio.move_on_after(self._limits.heartbeat) as quiet:
@@ -171,7 +243,7 @@ class _Server:
             await stream.send_all(line)
 
 
-class _Call:
+class _State:
     """Where a call that is being carried out has got to."""
 
     def __init__(self) -> None:
@@ -216,13 +288,5 @@ class _Lines:
             self._buffer += more
 
 
-def _peer_uid(stream: trio.SocketStream) -> int:
-    """Who connected, as the kernel recorded it at that moment."""
-    packed = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    assert isinstance(packed, bytes)
-    _pid, uid, _gid = _CREDENTIALS.unpack(packed)
-    return int(uid)
-
-
-def _failure(error: IsofsError) -> bytes:
+def _line(error: IsofsError) -> bytes:
     return wire.encode(wire.Failure(error.code, str(error)))

@@ -97,7 +97,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     attic = Attic(fs, live)
     backups = Backups(fs, adapter, session.directory, commands.verdict)
     calls = {**commands.handlers(), **attic.handlers(), **backups.handlers()}
-    handlers: dict[str, server.Handler] = {name: live.fresh(call) for name, call in calls.items()}
+    handlers = server.plain({name: live.fresh(call) for name, call in calls.items()})
 
     async def published() -> None:
         await _publish(session, fs, ready, failed)
