@@ -10,7 +10,7 @@ import click
 from isoctl import daemon, output, users
 from isoctl.diff import relative
 from isofs.control import mounts, results
-from isofs.errors import NotAllowed, UsageError
+from isofs.errors import Exit, NotAllowed, UsageError
 
 _HOUR = 3600
 _UNITS = {"": 24 * _HOUR, "d": 24 * _HOUR, "h": _HOUR}
@@ -29,15 +29,17 @@ def attic() -> None:
 
 
 @attic.command("list")
+@click.argument("path", required=False)
 @output.json_option
 @click.pass_obj
-def list_(directory: str | None, as_json: bool) -> None:
-    """List what is in the attic, newest first.
+def list_(directory: str | None, path: str | None, as_json: bool) -> None:
+    """List what is in the attic, newest first; with PATH what was there or below it.
 
     A number, when it came there, whose merge it was, what that did, the type, the size, and the path.
     """
     daemon.need_root()
-    pages = _pages(daemon.mount_point(directory))
+    where = daemon.mount_point(directory)
+    pages = _pages(where, "" if path is None else "".join(relative(where, mounts.here(), (path,))))
     if as_json:
         facts: results.Attic = {"entries": [entry for page in pages for entry in page], "more": False}
         output.document(facts)
@@ -45,10 +47,10 @@ def list_(directory: str | None, as_json: bool) -> None:
     output.paged(_lines(pages))
 
 
-def _pages(where: str) -> Iterator[list[results.Stowed]]:
+def _pages(where: str, path: str) -> Iterator[list[results.Stowed]]:
     before: int | None = None
     while True:
-        facts: results.Attic = daemon.ask_at(where, "attic", {"before": before})
+        facts: results.Attic = daemon.ask_at(where, "attic", {"before": before, "path": path})
         yield facts["entries"]
         if not facts["more"]:
             return
@@ -78,9 +80,14 @@ def restore(directory: str | None, what: str, to: str | None, replace: bool, as_
     """Bring back what was at PATH last, or what has the NUMBER in the list.
 
     It comes with its attributes, and leaves the attic. What is there now is never replaced unasked.
-    Directories on the way that are gone come back first, if the attic has them. A directory comes
-    without what was in it; if there is one now, --replace gives it the attributes of the old one. A
-    path that looks like a number is written ./7.
+    Directories on the way that are gone come back first, if the attic has them. A path that looks
+    like a number is written ./7.
+
+    A directory comes with all that the same merge took from it; of the merges that took something
+    from it, that is the last one. Repeated after an interruption, the command goes on. What cannot
+    come back, because something else has its name now, is left in the attic, and the exit code
+    says so. With --replace, what is there goes into the attic, and a directory that is there gets
+    the attributes of the old one.
     """
     daemon.need_root()
     where = daemon.mount_point(directory)
@@ -93,14 +100,20 @@ def restore(directory: str | None, what: str, to: str | None, replace: bool, as_
         args["path"] = _inside(where, what)
     if to is not None:
         args["as"] = _inside(where, to)
-    facts: results.Restored = daemon.ask_at(where, "attic_restore", args)
+    with output.progress("restoring") as move:
+        facts: results.Restored = daemon.ask_at(where, "attic_restore", args, move)
     if as_json:
         output.document(facts)
-        return
-    for entry in facts["restored"]:
-        output.line(f"restored {entry['path']}")
-    if facts["stowed"] is not None:
-        output.line(f"what was there is number {facts['stowed']} in the attic")
+    else:
+        for entry in facts["restored"]:
+            output.line(f"restored {entry['path']}")
+        for entry in facts["replaced"]:
+            output.line(f"what was at {entry['path']} is number {entry['number']} in the attic")
+        for left in facts["left"]:
+            output.line(f"left number {left['number']}: {left['reason']}")
+    if facts["left"]:
+        output.warn(f"{output.plural(len(facts['left']), 'thing')} could not come back: left in the attic")
+        raise click.exceptions.Exit(Exit.ATTIC)
 
 
 def _inside(where: str, path: str) -> str:

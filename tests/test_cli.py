@@ -199,6 +199,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "attic_restore": {
         "restored": [{"number": 11, "path": "d"}, {"number": 12, "path": HOSTILE}],
         "stowed": 13,
+        "replaced": [{"number": 13, "path": HOSTILE}],
+        "left": [],
     },
     "attic_purge": {"entries": 2, "bytes": 3072},
 }
@@ -788,16 +790,35 @@ def test_attic_list_asks_for_page_after_page(stage: Stage) -> None:
     with stage.daemon(attic=page):
         result = isoctl("attic", "list", "--json")
     assert [entry["number"] for entry in json.loads(result.stdout)["entries"]] == [4, 3, 2, 1]
-    assert [args for _, args in stage.calls] == [{"before": None}, {"before": 3}]
+    assert [args for _, args in stage.calls] == [{"before": None, "path": ""}, {"before": 3, "path": ""}]
+
+
+def test_attic_list_of_a_path(stage: Stage) -> None:
+    for path in ("d/./e", stage.mount, "."):
+        printed(stage, "attic", "list", path)
+    assert [args["path"] for _, args in stage.calls] == ["d/e", "", ""]
+    with stage.daemon():
+        assert isoctl("attic", "list", "/elsewhere").exit_code == Exit.USAGE
+
+
+def test_attic_restore_says_what_it_left(stage: Stage) -> None:
+    left = [{"number": 12, "path": HOSTILE, "reason": f"{HOSTILE} exists"}]
+    with stage.daemon(attic_restore={**ANSWERS["attic_restore"], "left": left}):
+        result = isoctl("attic", "restore", "d")
+        assert result.exit_code == Exit.ATTIC
+        assert result.stdout.splitlines()[-1] == rf"left number 12: {SHOWN} exists"
+        assert result.stderr == "isoctl: 1 thing could not come back: left in the attic\n"
+        result = isoctl("attic", "restore", "d", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["left"]) == (Exit.ATTIC, left)
 
 
 def test_attic_restore(stage: Stage) -> None:
     assert printed(stage, "attic", "restore", "12") == [
         "restored d",
         f"restored {SHOWN}",
-        "what was there is number 13 in the attic",
+        f"what was at {SHOWN} is number 13 in the attic",
     ]
-    quiet = {"restored": [{"number": 12, "path": "x"}], "stowed": None}
+    quiet = {"restored": [{"number": 12, "path": "x"}], "stowed": None, "replaced": [], "left": []}
     words = ["attic", "restore", "./12", "--as", f"{stage.mount}/d/../x", "--replace"]
     assert printed(stage, *words, attic_restore=quiet) == ["restored x"]
     by = users.operator()

@@ -71,10 +71,15 @@ def test_what_a_merge_took_comes_back_for_everybody(fresh: Mounted, person: Begi
         done = fresh.facts("attic", "restore", "d/e/f")
         assert [one["path"] for one in done["restored"]] == ["d", "d/e", "d/e/f"]
         assert bob.tree() == {"file": "hers\n", "d": {"e": {"f": "deep\n"}}}
+        bob.write("d/link", "taken\n")
+        assert fresh.isoctl("attic", "restore", "d").code == Exit.ATTIC
+        assert bob.read("d/link") == "taken\n"
+        bob.remove("d/link")
         refused(fresh.isoctl("attic", "restore", "file"), Exit.ATTIC, "--replace", "--as")
         assert bob.read("file") == "hers\n"
         assert fresh.facts("attic", "restore", "file", "--replace")["stowed"] is not None
-        fresh.facts("attic", "restore", str(fresh.path / "d/link"))
+        assert fresh.facts("attic", "list", "d")["entries"][0]["path"] == "d/link"
+        fresh.facts("attic", "restore", str(fresh.path / "d"))
         assert bob.read("file") == "main's\n"
         assert whole(str(fresh.path)) == before
         assert listed(fresh) == [("replaced", "file", "file")]

@@ -271,17 +271,29 @@ class Attic(TypedDict):
 
 
 class Restored(TypedDict):
-    """`attic_restore`: what came back where; first the directories that it needed. `stowed` is what it replaced."""
+    """`attic_restore`: what came back where, each after the directories that it needed.
+
+    `replaced` are the new entries of what it replaced, `stowed` the number of the last of them. `left` is what is in
+    the attic still, because it could not come back to its path.
+    """
 
     restored: list[RestoredEntry]
     stowed: int | None
+    replaced: list[RestoredEntry]
+    left: list[LeftEntry]
 
 
 class RestoredEntry(TypedDict):
-    """One entry that left the attic, and where it is now."""
+    """One entry of the attic, and where it was or is."""
 
     number: int
     path: str
+
+
+class LeftEntry(RestoredEntry):
+    """One entry that could not come back there, and why."""
+
+    reason: str
 
 
 class Purged(TypedDict):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import stat
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import trio
 
@@ -13,7 +15,7 @@ from isofs.engine import attic as engine
 from isofs.engine.state import Filesystem
 from isofs.errors import AtticFailed, CallError, IsofsError, UsageError
 from isofs.merge import restore
-from isofs.model.records import Stowed
+from isofs.model.records import MAIN, Stowed
 from isofs.service import answers
 from isofs.service.live import Live
 from isofs.store import attic, inodes
@@ -33,6 +35,29 @@ Args = Mapping[str, object]
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Restoring:
+    """What an operator asked for, and what came of it: entries and where they are now, what those replaced, and
+    what could not come back, with the reason."""
+
+    operator: str
+    replace: bool
+    restored: list[tuple[Stowed, bytes]] = field(default_factory=list)
+    replaced: list[Stowed] = field(default_factory=list)
+    left: list[tuple[Stowed, bytes, str]] = field(default_factory=list)
+
+    def result(self) -> answers.Result:
+        return {
+            "restored": [{"number": one.number, "path": wire.path_text(path)} for one, path in self.restored],
+            "stowed": self.replaced[-1].number if self.replaced else None,
+            "replaced": [{"number": one.number, "path": wire.path_text(one.path)} for one in self.replaced],
+            "left": [
+                {"number": one.number, "path": wire.path_text(path), "reason": reason}
+                for one, path, reason in self.left
+            ],
+        }
+
+
 class Attic:
     """The calls on the attic of one mounted file system."""
 
@@ -40,46 +65,79 @@ class Attic:
         self._fs, self._live = fs, live
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[answers.Result]]]:
-        return {"attic": self.list, "attic_restore": self.restore, "attic_purge": self.purge}
+        return {"attic": self.page, "attic_restore": self.restore, "attic_purge": self.purge}
 
-    async def list(self, args: Args, progress: Progress) -> answers.Result:
-        """The newest entries, or the newest below a number."""
-        found = attic.page(self._fs.store.database, wire.optional(args, "before", int), _PAGE + 1)
+    async def page(self, args: Args, progress: Progress) -> answers.Result:
+        """The newest entries, or the newest below a number; at a path and below it, if one is given."""
+        path = wire.path_bytes(wire.optional(args, "path", str) or "")
+        found = attic.page(self._fs.store.database, wire.optional(args, "before", int), _PAGE + 1, path)
         return {"entries": [answers.stowed(entry) for entry in found[:_PAGE]], "more": len(found) > _PAGE}
 
     async def restore(self, args: Args, progress: Progress) -> answers.Result:
-        """Bring an entry back, after the directories on its way that main lacks and the attic has."""
-        entry = self._chosen(args)
-        given, replace = wire.optional(args, "as", str), bool(wire.optional(args, "replace", bool))
-        path = entry.path if given is None else wire.path_bytes(given)
-        wanted = [(self._directory(above), above) for above in restore.missing_above(self._fs, path)]
-        if not wanted:
-            restore.check_free(self._fs, path, replace=replace)
-        wanted.append((entry, path))
-        operator = wire.optional(args, "by", str) or "root"
-        for one, to in wanted:
-            stowed = await self._bring(one, to, replace, operator)
-        return {
-            "restored": [{"number": one.number, "path": wire.path_text(to)} for one, to in wanted],
-            "stowed": None if stowed is None else stowed.number,
-        }
+        """Bring an entry back, after the directories on its way that main lacks and the attic has.
 
-    def _chosen(self, args: Args) -> Stowed:
+        Of a directory also what was below it and the same merge took: each thing by itself, and what cannot come back
+        is left in the attic.
+        """
+        given, replace = wire.optional(args, "as", str), bool(wire.optional(args, "replace", bool))
+        doing = _Restoring(wire.optional(args, "by", str) or "root", replace)
+        top, tree = self._chosen(args)
+        to = top if given is None else wire.path_bytes(given)
+        if len(tree) == 1 and tree[0].path == top:
+            await self._restore(tree[0], to, doing)
+            return doing.result()
+        restore.missing_above(self._fs, to)  # whether there is a way at all
+        for done, entry in enumerate(tree, 1):
+            path = to + entry.path[len(top) :]
+            try:
+                if attic.entry(self._fs.store.database, entry.number) is not None:  # else it came back meanwhile
+                    await self._restore(entry, path, doing)
+            except AtticFailed as error:
+                doing.left.append((entry, path, str(error)))
+            progress(done, len(tree))
+            await trio.lowlevel.checkpoint()
+        log.info("restored %d things below %s, %d left", len(doing.restored), wire.path_text(to), len(doing.left))
+        return doing.result()
+
+    def _chosen(self, args: Args) -> tuple[bytes, list[Stowed]]:
+        """What a call names by number or path: an entry, or a directory with all that its merge took from it.
+
+        The path, too, that the entries were at or below.
+        """
         number, path = wire.optional(args, "number", int), wire.optional(args, "path", str)
         if (number is None) == (path is None):
             raise UsageError("give either a number or a path")
         database = self._fs.store.database
         if number is not None:
-            found, named = attic.entry(database, number), f"number {number}"
+            found, top, named = attic.entry(database, number), None, f"number {number}"
         else:
-            found, named = attic.newest(database, wire.path_bytes(path or "")), str(path)
+            top, named = wire.path_bytes(path or ""), str(path)
+            found = attic.newest(database, top)
+            if found is None or stat.S_ISDIR(found.kind):
+                found = attic.newest_merged(database, top) or found
         if found is None:
             raise AtticFailed(f"the attic does not have {named}: see `isoctl attic list`")
-        return found
+        if top is None:
+            top = found.path
+        if found.sid == MAIN or (found.path == top and not stat.S_ISDIR(found.kind)):
+            return top, [found]
+        tree = attic.of_merge(database, found.sid, top)
+        return top, [found if one.path == found.path else one for one in tree] or [found]
+
+    async def _restore(self, entry: Stowed, path: bytes, doing: _Restoring) -> None:
+        """Bring one entry back, after what it needs."""
+        wanted = [(self._directory(above), above) for above in restore.missing_above(self._fs, path)]
+        if not wanted:
+            restore.check_free(self._fs, path, replace=doing.replace)
+        for one, to in [*wanted, (entry, path)]:
+            stowed = await self._bring(one, to, doing.replace, doing.operator)
+            doing.restored.append((one, to))
+            if stowed is not None:
+                doing.replaced.append(stowed)
 
     def _directory(self, path: bytes) -> Stowed:
         found = attic.newest(self._fs.store.database, path)
-        if found is None or answers.stowed(found)["kind"] != "directory":
+        if found is None or not stat.S_ISDIR(found.kind):
             raise AtticFailed(
                 f"the directory {wire.path_text(path)} is not there, nor in the attic: "
                 "make it, or give another place with --as"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, column, func, select, text
+from sqlalchemy import ColumnElement, Select, column, func, select, text, true
 
-from isofs.model.records import Stowed
+from isofs.model.records import MAIN, Stowed, SubjectId
 from isofs.store import schema
 from isofs.store.rows import Database
 
@@ -25,10 +25,30 @@ def newest(database: Database, path: bytes) -> Stowed | None:
     return next(iter(_entries(database, query)), None)
 
 
-def page(database: Database, before: int | None, limit: int) -> list[Stowed]:
-    """The newest entries, newest first; those before a number if one is given."""
-    query = select(_ATTIC).order_by(_ATTIC.c.number.desc()).limit(limit)
+def page(database: Database, before: int | None, limit: int, path: bytes = b"") -> list[Stowed]:
+    """The newest entries at a path or below it, newest first; those before a number if one is given."""
+    query = select(_ATTIC).where(_within(path)).order_by(_ATTIC.c.number.desc()).limit(limit)
     return _entries(database, query if before is None else query.where(_ATTIC.c.number < before))
+
+
+def newest_merged(database: Database, path: bytes) -> Stowed | None:
+    """The entry that a merge took last from a path or from below it."""
+    query = select(_ATTIC).where(_within(path), _ATTIC.c.sid != MAIN, ~_UNSETTLED)
+    return next(iter(_entries(database, query.order_by(_ATTIC.c.number.desc()).limit(1))), None)
+
+
+def of_merge(database: Database, sid: SubjectId, path: bytes) -> list[Stowed]:
+    """What a subject's merge took from a path and from below it, the newest of each path; directories before what
+    was in them."""
+    query = select(_ATTIC).where(_within(path), _ATTIC.c.sid == sid, ~_UNSETTLED)
+    found = _entries(database, query.order_by(_ATTIC.c.path, _ATTIC.c.number))
+    return list({entry.path: entry for entry in found}.values())
+
+
+def _within(path: bytes) -> ColumnElement[bool]:
+    """At a path or below it; the empty one is the root's."""
+    where = _ATTIC.c.path
+    return (where == path) | ((where >= path + b"/") & (where < path + b"0")) if path else true()
 
 
 def older(database: Database, at: str, limit: int) -> list[Stowed]:
