@@ -1,4 +1,4 @@
-"""isoctl check: whether what must always hold does."""
+"""isoctl check: whether what must always hold does, and what can be done if it doesn't."""
 
 from __future__ import annotations
 
@@ -6,29 +6,81 @@ import click
 
 from isoctl import daemon, output
 from isofs.control import mounts, results
-from isofs.errors import Exit, UsageError
+from isofs.errors import Busy, Exit, UsageError
 
 
 @click.command()
+@click.option("--repair", is_flag=True, help="Repair what can be, one by one; DIR must not be mounted.")
+@click.option("--yes", is_flag=True, help="With --repair: don't ask.")
 @click.option("--store", metavar="PATH", help="Where the store is, if --mount DIR isn't mounted.")
 @output.json_option
 @click.pass_obj
-def check(directory: str | None, store: str | None, as_json: bool) -> None:
+def check(directory: str | None, repair: bool, yes: bool, store: str | None, as_json: bool) -> None:
     """Check every invariant on the store, and change nothing.
 
     Works on a directory that isn't mounted too, if --mount names it.
+
+    With --repair, each problem is shown with what would be done about it, and you are asked. No
+    content is ever removed: what belongs to nothing goes to the folder rescued in the store, and a
+    damaged database is kept. Back the store up first: isoctl backup.
     """
     daemon.need_root()
-    facts = _checked(directory, store)
+    if yes and not repair:
+        raise UsageError("--yes goes with --repair")
+    if repair:
+        repaired = _repaired(directory, store, yes, as_json)
+        words = [f"repaired {output.plural(len(repaired['repaired']), 'problem')}"]
+        if repaired["kept"] is not None:
+            words.append(f"the damaged database is kept in the store as {repaired['kept']}")
+        _show(repaired, words, as_json)
+    else:
+        checked = _checked(directory, store)
+        _show(checked, [f"checked {output.counts(checked['checked'])}"], as_json)
+
+
+def _show(facts: results.Checked | results.Repaired, words: list[str], as_json: bool) -> None:
     if as_json:
         output.document(facts)
     else:
         for problem in facts["problems"]:
             output.line(_sentence(problem))
-        output.line(f"checked {output.counts(facts['checked'])}")
+        for line in words:
+            output.line(line)
     if not facts["ok"]:
         output.warn(f"{output.plural(len(facts['problems']), 'problem')} found")
         raise click.exceptions.Exit(Exit.PROBLEMS)
+
+
+def _repaired(directory: str | None, store: str | None, yes: bool, as_json: bool) -> results.Repaired:
+    if directory is None:
+        raise UsageError("name the directory: isoctl --mount DIR check --repair")
+    where = mounts.real(directory)
+    if any(mount.directory == where for mount in mounts.mounted()):
+        raise Busy(f"{where} is mounted: isoctl umount {where}, and repair then")
+    if not yes and not output.can_ask():
+        raise UsageError("there is no terminal to ask on: give --yes to repair everything")
+    everything = yes
+
+    def wanted(one: results.Repair) -> bool:
+        nonlocal everything
+        if everything:
+            if not as_json:
+                output.line(f"{_sentence(one)}: {one['repair']}")
+            return True
+        click.echo(output.quoted(_sentence(one)), err=True)
+        answer = click.prompt(
+            output.quoted(f"  {one['repair']}? (yes, no, all)"),
+            type=click.Choice(["yes", "no", "all"]),
+            show_choices=False,
+            err=True,
+        )
+        everything = answer == "all"
+        return bool(answer != "no")
+
+    # The whole of isofs: only a store at rest needs it.
+    from isofs.service import resting
+
+    return resting.repair(where, None if store is None else mounts.real(store), wanted)
 
 
 def _checked(directory: str | None, store: str | None) -> results.Checked:
@@ -45,6 +97,6 @@ def _checked(directory: str | None, store: str | None) -> results.Checked:
     return resting.check(where, None if store is None else mounts.real(store))
 
 
-def _sentence(problem: results.Problem) -> str:
+def _sentence(problem: results.Problem | results.Repair) -> str:
     place = ", ".join(word for word in (problem["subject"], problem["path"]) if word)
     return f"{problem['invariant']}: {problem['problem']}" + (f" ({place})" if place else "")

@@ -274,7 +274,7 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     }
     changed = flat("added", "modified", "deleted", "renamed", "attributes")
     assert keys(mount.facts("status")) == {
-        **flat("mount", "store", "pid", "version", "since"),
+        **flat("mount", "store", "pid", "version", "since", "configuration"),
         "subjects": [
             {**flat("user", "uid", "state", "since", "reason", "bytes", "conflicts"), "changed": changed, "parts": []}
         ],

@@ -303,6 +303,25 @@ class Purged(TypedDict):
     bytes: int
 
 
+class Repaired(TypedDict):
+    """`check --repair`: what was repaired and how, what was not, and what a damaged database is called now."""
+
+    ok: bool
+    repaired: list[Repair]
+    problems: list[Problem]
+    kept: str | None
+
+
+class Repair(TypedDict):
+    """A problem, and what is done about it."""
+
+    invariant: str
+    subject: str | None
+    path: str | None
+    problem: str
+    repair: str
+
+
 class Problem(TypedDict):
     """An invariant that does not hold, and where."""
 

@@ -5,10 +5,12 @@ They read; they change nothing. On a live engine they see the memory as well, wh
 
 from __future__ import annotations
 
+import enum
 import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from isofs.engine import tree, views
 from isofs.engine.state import Filesystem, View
@@ -16,6 +18,29 @@ from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectState
 from isofs.model.vectors import G
 from isofs.store import attic, inodes
+
+
+class Fault(enum.Enum):
+    """In what way an invariant does not hold, for whoever repairs it; what `Problem.key` is stands behind each."""
+
+    DATABASE = enum.auto()
+    CONTENT_OF_DELETED = enum.auto()  # origin point
+    CONTENT_MISSING = enum.auto()  # origin point
+    CONTENT_OF_OTHER_TYPE = enum.auto()  # origin point
+    CONTENT_LINKED = enum.auto()  # origin point
+    CONTENT_UNKNOWN = enum.auto()  # the content's name
+    VECTOR_UNNEEDED = enum.auto()  # origin point
+    VECTOR_MISSING = enum.auto()  # origin point
+    VECTOR_WRONG = enum.auto()  # origin point
+    BINDING_WRONG = enum.auto()  # the directory's origin point, the name
+    NAMES_TOO_MANY = enum.auto()  # origin point
+    VERSION_LOST = enum.auto()  # origin point
+    MAIN_ELSEWHERE = enum.auto()  # origin point
+    LIVE = enum.auto()  # only while mounted: gone when unmounted
+    STOWED_MISSING = enum.auto()  # number
+    STOWED_OF_OTHER_TYPE = enum.auto()  # number
+    STOWED_LINKED = enum.auto()  # number
+    STOWED_UNKNOWN = enum.auto()  # the file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +51,8 @@ class Problem:
     sid: int
     path: bytes | None
     text: str
+    fault: Fault
+    key: tuple[Any, ...] = ()
 
 
 def _all_views(fs: Filesystem) -> list[View]:
@@ -35,7 +62,7 @@ def _all_views(fs: Filesystem) -> list[View]:
 def i1_database(fs: Filesystem) -> Iterator[Problem]:
     """I1: the database is sound and every row refers to rows that exist."""
     for line in fs.store.database.damage():
-        yield Problem("I1", MAIN, None, line)
+        yield Problem("I1", MAIN, None, line, Fault.DATABASE)
 
 
 def i2_contents(fs: Filesystem) -> Iterator[Problem]:
@@ -46,24 +73,40 @@ def i2_contents(fs: Filesystem) -> Iterator[Problem]:
             path = views.path(fs, view.sid, fs.by_op[op])
             if version.state == "d":
                 if version.content is not None:
-                    yield Problem("I2", view.sid, path, "a deleted version has a content")
+                    known.add(version.content)
+                    yield Problem(
+                        "I2", view.sid, path, "a deleted version has a content", Fault.CONTENT_OF_DELETED, (op,)
+                    )
                 continue
             if version.content is None:
-                yield Problem("I2", view.sid, path, "a modified version has no content")
+                yield Problem("I2", view.sid, path, "a modified version has no content", Fault.CONTENT_MISSING, (op,))
                 continue
             known.add(version.content)
             try:
                 found = inodes.lstat(fs.store.content(view.sid, version.content))
             except FileNotFoundError:
-                yield Problem("I2", view.sid, path, f"the content {version.content} is missing")
+                yield Problem(
+                    "I2", view.sid, path, f"the content {version.content} is missing", Fault.CONTENT_MISSING, (op,)
+                )
                 continue
             if stat.S_IFMT(found.st_mode) != fs.by_op[op].kind:
-                yield Problem("I2", view.sid, path, "the content is of another type than the object")
+                yield Problem(
+                    "I2",
+                    view.sid,
+                    path,
+                    "the content is of another type than the object",
+                    Fault.CONTENT_OF_OTHER_TYPE,
+                    (op,),
+                )
             elif found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
-                yield Problem("I2", view.sid, path, "the content has a name outside the store")
+                yield Problem(
+                    "I2", view.sid, path, "the content has a name outside the store", Fault.CONTENT_LINKED, (op,)
+                )
         for name in fs.store.contents(view.sid):
             if name not in known:
-                yield Problem("I2", view.sid, None, f"the content {name} belongs to no version")
+                yield Problem(
+                    "I2", view.sid, None, f"the content {name} belongs to no version", Fault.CONTENT_UNKNOWN, (name,)
+                )
 
 
 def i3_vectors(fs: Filesystem) -> Iterator[Problem]:
@@ -74,22 +117,38 @@ def i3_vectors(fs: Filesystem) -> Iterator[Problem]:
     )  # resets vectors at its end
     for op, origin in fs.origins.items():
         if origin.vector is not None and op not in versioned and not merging:
-            yield Problem("I3", MAIN, _path(fs, op), "main has a vector that no version needs")
+            yield Problem(
+                "I3", MAIN, _path(fs, op), "main has a vector that no version needs", Fault.VECTOR_UNNEEDED, (op,)
+            )
     for view in _all_views(fs):
         for op, version in view.versions.items():
             if version.vector.get(view.sid) != version.state:
-                yield Problem("I3", view.sid, _path(fs, op), f"state and vector differ: {version.vector}")
+                yield Problem(
+                    "I3",
+                    view.sid,
+                    _path(fs, op),
+                    f"state and vector differ: {version.vector}",
+                    Fault.VECTOR_WRONG,
+                    (op,),
+                )
             main, seen = fs.origins[op].vector, version.vector.get(G)
             if main is None:
                 if fs.origins[op].born != view.sid:
-                    yield Problem("I3", view.sid, _path(fs, op), "main has no vector")
+                    yield Problem("I3", view.sid, _path(fs, op), "main has no vector", Fault.VECTOR_MISSING, (op,))
                 continue
             if view.sid in fs.views and main.get(view.sid) != 0:
-                yield Problem("I3", view.sid, _path(fs, op), f"main's vector is {main}")
+                yield Problem("I3", view.sid, _path(fs, op), f"main's vector is {main}", Fault.VECTOR_WRONG, (op,))
             count = main[G]
             back = "m" in main.values()  # a merge that brings an object back sets G to the version's (Protocol 3)
             if isinstance(count, int) and isinstance(seen, int) and seen > count and not back:
-                yield Problem("I3", view.sid, _path(fs, op), f"{version.vector} is ahead of main's {main}")
+                yield Problem(
+                    "I3",
+                    view.sid,
+                    _path(fs, op),
+                    f"{version.vector} is ahead of main's {main}",
+                    Fault.VECTOR_WRONG,
+                    (op,),
+                )
 
 
 def i4_bindings(fs: Filesystem) -> Iterator[Problem]:
@@ -97,17 +156,40 @@ def i4_bindings(fs: Filesystem) -> Iterator[Problem]:
     for view in fs.views.values():
         for b in view.all_bindings():
             if not fs.by_op[b.directory].is_dir:
-                yield Problem("I4", view.sid, _path(fs, b.directory), "a binding lies in what is no directory")
+                yield Problem(
+                    "I4",
+                    view.sid,
+                    _path(fs, b.directory),
+                    "a binding lies in what is no directory",
+                    Fault.BINDING_WRONG,
+                    (b.directory, b.name),
+                )
             if b.op is None:
                 continue
             version, obj = view.version(b.op), fs.by_op[b.op]
             if version is not None and version.state == "d":
-                yield Problem("I4", view.sid, b.name, "a name leads to what the suspect deleted")
+                yield Problem(
+                    "I4",
+                    view.sid,
+                    b.name,
+                    "a name leads to what the suspect deleted",
+                    Fault.BINDING_WRONG,
+                    (b.directory, b.name),
+                )
             if version is None and not obj.ino:
-                yield Problem("I4", view.sid, b.name, "a name leads to what exists nowhere")
+                yield Problem(
+                    "I4",
+                    view.sid,
+                    b.name,
+                    "a name leads to what exists nowhere",
+                    Fault.BINDING_WRONG,
+                    (b.directory, b.name),
+                )
         for op, names in view.placed.items():
             if fs.by_op[op].is_dir and len(names) > 1:
-                yield Problem("I4", view.sid, _path(fs, op), "a directory has several names")
+                yield Problem(
+                    "I4", view.sid, _path(fs, op), "a directory has several names", Fault.NAMES_TOO_MANY, (op,)
+                )
         for op, version in view.versions.items():
             state = fs.subjects[view.sid].state
             if (
@@ -115,7 +197,9 @@ def i4_bindings(fs: Filesystem) -> Iterator[Problem]:
                 and version.state == "m"
                 and views.path(fs, view.sid, fs.by_op[op]) is None
             ):
-                yield Problem("I4", view.sid, None, f"version {op} has no name in the view: it is lost")
+                yield Problem(
+                    "I4", view.sid, None, f"version {op} has no name in the view: it is lost", Fault.VERSION_LOST, (op,)
+                )
 
 
 def i5_main(fs: Filesystem) -> Iterator[Problem]:
@@ -125,32 +209,56 @@ def i5_main(fs: Filesystem) -> Iterator[Problem]:
             continue
         obj = fs.by_op[op]
         if obj.ino != origin.ino:
-            yield Problem("I5", MAIN, _path(fs, op), f"memory has inode {obj.ino}, the store {origin.ino}")
+            yield Problem(
+                "I5",
+                MAIN,
+                _path(fs, op),
+                f"memory has inode {obj.ino}, the store {origin.ino}",
+                Fault.MAIN_ELSEWHERE,
+                (op,),
+            )
             continue
         try:
             tree.located(fs, obj)
         except (OSError, CallError):
-            yield Problem("I5", MAIN, origin.name, f"main has no inode {origin.ino} under its known names")
+            yield Problem(
+                "I5",
+                MAIN,
+                origin.name,
+                f"main has no inode {origin.ino} under its known names",
+                Fault.MAIN_ELSEWHERE,
+                (op,),
+            )
 
 
 def i6_disclosure(fs: Filesystem) -> Iterator[Problem]:
     """I6: no inode of a suspect's is one of main's, and no node of main's leads into the store."""
     contents: dict[int, int] = {}
+    content_of: dict[int, int] = {}
     for view in fs.views.values():
-        for version in view.versions.values():
+        for op, version in view.versions.items():
             if version.content is not None:
                 try:
                     at = inodes.lstat(fs.store.content(view.sid, version.content))
                 except FileNotFoundError:
                     continue
                 if at.st_dev == fs.device:
-                    contents[at.st_ino] = view.sid
+                    contents[at.st_ino], content_of[at.st_ino] = view.sid, op
     for op, origin in fs.origins.items():
-        if origin.ino in contents:
-            yield Problem("I6", contents[origin.ino], _path(fs, op), "main's object is a suspect's content")
+        if origin.ino is not None and origin.ino in contents:
+            yield Problem(
+                "I6",
+                contents[origin.ino],
+                _path(fs, op),
+                "main's object is a suspect's content",
+                Fault.CONTENT_LINKED,
+                (content_of[origin.ino],),
+            )
     for node in list(fs.nodes.values()):
         if node.sid == MAIN and node.pinned < 0 and node.obj.ino in contents:
-            yield Problem("I6", contents[node.obj.ino], None, f"node {node.id} of main leads into the store")
+            yield Problem(
+                "I6", contents[node.obj.ino], None, f"node {node.id} of main leads into the store", Fault.LIVE
+            )
 
 
 def i7_nodes(fs: Filesystem) -> Iterator[Problem]:
@@ -158,9 +266,11 @@ def i7_nodes(fs: Filesystem) -> Iterator[Problem]:
     for handle in list(fs.handles.values()):
         node = handle.node
         if node.sid in fs.views and handle.sid != node.sid:
-            yield Problem("I7", node.sid, None, f"handle {handle.id} of {handle.sid} is open on a suspect's node")
+            yield Problem(
+                "I7", node.sid, None, f"handle {handle.id} of {handle.sid} is open on a suspect's node", Fault.LIVE
+            )
         if handle.sid in fs.views and node.sid == MAIN and not handle.before:
-            yield Problem("I7", handle.sid, None, f"handle {handle.id} of a suspect is open on main's node")
+            yield Problem("I7", handle.sid, None, f"handle {handle.id} of a suspect is open on main's node", Fault.LIVE)
 
 
 def i8_attic(fs: Filesystem) -> Iterator[Problem]:
@@ -172,16 +282,39 @@ def i8_attic(fs: Filesystem) -> Iterator[Problem]:
             try:
                 found = inodes.lstat(fs.store.stowed(entry.number))
             except FileNotFoundError:
-                yield Problem("I8", MAIN, entry.path, f"entry {entry.number} of the attic is missing")
+                yield Problem(
+                    "I8",
+                    MAIN,
+                    entry.path,
+                    f"entry {entry.number} of the attic is missing",
+                    Fault.STOWED_MISSING,
+                    (entry.number,),
+                )
                 continue
             if stat.S_IFMT(found.st_mode) != entry.kind:
-                yield Problem("I8", MAIN, entry.path, f"entry {entry.number} of the attic is of another type")
+                yield Problem(
+                    "I8",
+                    MAIN,
+                    entry.path,
+                    f"entry {entry.number} of the attic is of another type",
+                    Fault.STOWED_OF_OTHER_TYPE,
+                    (entry.number,),
+                )
             elif found.st_nlink > 1 and entry.kind != stat.S_IFDIR:
-                yield Problem("I8", MAIN, entry.path, f"entry {entry.number} of the attic has a name outside of it")
+                yield Problem(
+                    "I8",
+                    MAIN,
+                    entry.path,
+                    f"entry {entry.number} of the attic has a name outside of it",
+                    Fault.STOWED_LINKED,
+                    (entry.number,),
+                )
         before = page[-1].number
     for name in os.listdir(fs.store.stowed(0).directory):
         if name not in known:
-            yield Problem("I8", MAIN, None, f"nothing is known of the attic's file {name}")
+            yield Problem(
+                "I8", MAIN, None, f"nothing is known of the attic's file {name}", Fault.STOWED_UNKNOWN, (name,)
+            )
 
 
 CHECKS: tuple[Callable[[Filesystem], Iterator[Problem]], ...] = (

@@ -36,7 +36,7 @@ def open_filesystem(store: Store, directory: str) -> Filesystem:
     finish_announced(fs)
     attic.recover(fs)
     _remove_unknown_contents(fs)
-    _find_moved(fs)
+    find_moved(fs)
     return fs
 
 
@@ -53,6 +53,9 @@ def load(store: Store, directory: str) -> Filesystem:
     fs.descriptors[root] = descriptor
     try:
         _read(fs)
+    except KeyError as error:
+        os.close(descriptor)
+        raise StoreUnusable(f"the store {store.path} refers to {error}, which it lacks; see isoctl check") from error
     except BaseException:
         os.close(descriptor)
         raise
@@ -185,7 +188,7 @@ def _lost(fs: Filesystem, obj: Obj) -> None:
     obj.ino = 0
 
 
-def _find_moved(fs: Filesystem) -> None:
+def find_moved(fs: Filesystem) -> None:
     """Find what is not where the store has it: moved or replaced while nobody watched, or deleted."""
     missing: dict[int, Origin] = {}
     batch = Batch(fs)

@@ -143,10 +143,6 @@ def checked(fs: Filesystem) -> results.Checked:
     """The result of `check` for a file system, live or at rest."""
     problems = checks.check(fs)
     every = (*fs.views.values(), *fs.waiting.values())
-
-    def who(sid: int) -> str | None:
-        return fs.subjects[sid].name if sid in fs.subjects else None
-
     return {
         "ok": not problems,
         "checked": {
@@ -156,13 +152,14 @@ def checked(fs: Filesystem) -> results.Checked:
             "bindings": sum(len(list(v.all_bindings())) for v in every),
             "stowed": attic.totals(fs.store.database)[0],
         },
-        "problems": [
-            {
-                "invariant": p.invariant,
-                "subject": who(p.sid),
-                "path": None if p.path is None else wire.path_text(p.path),
-                "problem": p.text,
-            }
-            for p in problems
-        ],
+        "problems": [problem(fs, one) for one in problems],
+    }
+
+
+def problem(fs: Filesystem, found: checks.Problem) -> results.Problem:
+    return {
+        "invariant": found.invariant,
+        "subject": fs.subjects[found.sid].name if found.sid in fs.subjects else None,
+        "path": None if found.path is None else wire.path_text(found.path),
+        "problem": found.text,
     }

@@ -18,7 +18,7 @@ from isofs.store.inodes import Place
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Folders of inodes, and files that are nothing of a copy: the database is copied by SQLite.
-_FOLDERS = ("bases", "attic", "evidence", "audit")
+_FOLDERS = ("bases", "attic", "evidence", "audit", "rescued")
 _NOT_COPIED = re.compile(r"lock|isofs\.db.*|[^a-z].*|.*[^a-z.-].*")
 
 

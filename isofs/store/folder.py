@@ -7,6 +7,7 @@ versions/SID/NAME    contents of a subject's versions, one inode each, of the ob
 attic/NUMBER         what merges replaced in main or removed from it, an inode each (isofs.store.attic)
 bases/NAME           what main had when a diverged object changed for the first time
 evidence/            what malicious subjects left: an archive each (isofs.store.archive)
+rescued/             what repairs found to belong to nothing (isofs.engine.repairs); nobody removes it but the operator
 staging/             scratch: inodes on their way, archives that are being written, what was discarded and is not
                      removed yet; emptied when the store is opened
 """
@@ -80,6 +81,19 @@ class Store:
         """Where the attic has what it keeps under a number."""
         return Place(self.folders[b"attic"], b"%d" % number)
 
+    def rescue(self, place: Place, name: str) -> None:
+        """Move an inode of the store, if it is there, to the folder `rescued`, under a name like this."""
+        rescued = _open_folder(self.root, b"rescued")
+        try:
+            to, count = Place(rescued, name.encode()), 1
+            while inodes.exists(to):
+                count += 1
+                to = Place(rescued, f"{name}-{count}".encode())
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(place.name, to.name, src_dir_fd=place.directory, dst_dir_fd=rescued)
+        finally:
+            os.close(rescued)
+
     def new_number(self) -> int:
         """A number that nothing in the attic ever had."""
         if self.last_stowed < 0:
@@ -142,6 +156,20 @@ class Store:
             os.close(descriptor)
         if self.beside is not None:
             os.close(self.beside)
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """No isofs opens the store at `path` meanwhile. StoreUnusable if one has it open, or it is no store."""
+    root = _open_root(path, create=False)
+    try:
+        lock = _lock(root, path)
+        try:
+            yield
+        finally:
+            os.close(lock)
+    finally:
+        os.close(root)
 
 
 def open_store(path: str, *, create: bool = True) -> Store:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -157,6 +157,17 @@ _MAPPINGS: dict[type, _Mapping] = {
 }
 
 
+def readable(table: str, row: Mapping[str, Any]) -> str | None:
+    """Why a row of a table means nothing, None if it means something."""
+    for mapping in _MAPPINGS.values():
+        if mapping.table.name == table:
+            try:
+                mapping.row(mapping.read(dict(row)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                return str(error)
+    return None
+
+
 class Database:
     """An open database. Every method raises StoreUnusable if SQLite cannot do what is asked."""
 
@@ -209,6 +220,14 @@ class Database:
                 if raw.in_transaction:  # SQLite leaves it open also when the commit is refused
                     raw.execute("ROLLBACK")
                 raise
+
+    def fill(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Put rows as they are, by table, into a database that is new."""
+        with _translated(self._path), self._connection.begin():
+            for table in schema.metadata.sorted_tables:
+                self._connection.execute(delete(table))
+                if rows.get(table.name):
+                    self._connection.execute(insert(table), [dict(row) for row in rows[table.name]])
 
     def new_op(self) -> Op:
         """An origin point that was never used before."""
