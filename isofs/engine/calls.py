@@ -274,7 +274,8 @@ def make(
     if view is None:
         obj = main.make(fs, parent.obj, name, mode, caller, rdev, target)
     else:
-        obj = isolation.create(fs, view, parent.obj, name, mode, caller, rdev, target)
+        at = views.seen(fs, sid, parent.obj, name)
+        obj = isolation.create(fs, view, at, mode, caller, rdev, target)
     return _counted(fs, sid, parent, name, obj)
 
 
@@ -308,9 +309,9 @@ def _remove(fs: Filesystem, caller: Caller, parent: Node, name: bytes, *, direct
     if view is None:
         (main.rmdir if directory else main.unlink)(fs, parent.obj, name)
     else:
-        obj = views.child(fs, sid, parent.obj, name)
-        claim_names(fs, caller, view, (parent, name, obj))
-        (isolation.rmdir if directory else isolation.unlink)(fs, view, parent.obj, name)
+        at = views.seen(fs, sid, parent.obj, name)
+        claim_names(fs, caller, view, (parent, name, at.obj))
+        (isolation.rmdir if directory else isolation.unlink)(fs, view, at)
     remember(fs, parent, name, None)
 
 
@@ -326,7 +327,7 @@ def link(fs: Filesystem, caller: Caller, node: Node, parent: Node, name: bytes) 
     else:
         # At the suspect's node: whoever watches main's file would be told of a link.
         own_node(fs, caller, view, node, "link")
-        isolation.link(fs, view, node.obj, parent.obj, name)
+        isolation.link(fs, view, node.obj, views.seen(fs, sid, parent.obj, name))
     return _counted(fs, sid, parent, name, node.obj)
 
 
@@ -351,16 +352,14 @@ def rename(
         remember(fs, parent, name, None)
         remember(fs, to, to_name, None)
         return
-    obj = views.child(fs, sid, parent.obj, name)
-    target = views.child(fs, sid, to.obj, to_name)
-    if obj is None:
+    source, target = views.seen(fs, sid, parent.obj, name), views.seen(fs, sid, to.obj, to_name)
+    if source.obj is None:
         raise CallError(errno.ENOENT)
-    claim_names(fs, caller, view, (parent, name, obj), (to, to_name, target))
+    claim_names(fs, caller, view, (parent, name, source.obj), (to, to_name, target.obj))
     if flags & main.RENAME_EXCHANGE:
-        isolation.exchange(fs, view, parent.obj, name, to.obj, to_name)
+        isolation.exchange(fs, view, source, target)
     else:
-        noreplace = bool(flags & main.RENAME_NOREPLACE)
-        isolation.rename(fs, view, parent.obj, name, to.obj, to_name, noreplace=noreplace)
+        isolation.rename(fs, view, source, target, noreplace=bool(flags & main.RENAME_NOREPLACE))
     moved = fs.handed.pop((parent.id, name), None)
     displaced = fs.handed.pop((to.id, to_name), None)
     if moved is not None:

@@ -122,19 +122,19 @@ def create(fs: Filesystem, caller: Caller, parent: Node, name: bytes, mode: int,
     if view is None:
         with contextlib.suppress(FileExistsError):
             return _create_in_main(fs, caller, parent, name, mode, flags)
-    there = views.child(fs, sid, parent.obj, name)
-    if there is not None:
+    at = views.seen(fs, sid, parent.obj, name)
+    if at.obj is not None:
         if flags & os.O_EXCL:
             raise CallError(errno.EEXIST)
         if view is not None:
-            node_for(fs, sid, there)
-        made = calls._counted(fs, sid, parent, name, there)
+            node_for(fs, sid, at.obj)
+        made = calls._counted(fs, sid, parent, name, at.obj)
         return made, open(fs, caller, made.node, flags)
     if view is None:
         raise CallError(errno.EEXIST)  # what is there is not shown (another file system), or is gone by now
-    obj = isolation.create(fs, view, parent.obj, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
-    at = fs.store.content(sid, str(obj.op))
-    descriptor = os.open(at.name, versions.backing_flags(flags), dir_fd=at.directory)
+    obj = isolation.create(fs, view, at, stat.S_IFREG | stat.S_IMODE(mode), caller)
+    content = fs.store.content(sid, str(obj.op))
+    descriptor = os.open(content.name, versions.backing_flags(flags), dir_fd=content.directory)
     made = calls._counted(fs, sid, parent, name, obj)
     return made, _handle(fs, caller, made.node, sid, flags, descriptor)
 

@@ -8,46 +8,44 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import stat
 import time
 from dataclasses import replace
 
-from isofs.engine import tree, versions, views
+from isofs.engine import making, tree, versions, views
 from isofs.engine.batch import Batch
-from isofs.engine.state import Caller, Filesystem, Obj, View, node_for
+from isofs.engine.state import Caller, Filesystem, Link, Obj, View, node_for
+from isofs.engine.views import Seen
 from isofs.errors import CallError
 from isofs.model.records import Binding, Drop, Fingerprint, Op, Origin, Touch, Version
 from isofs.model.vectors import G, Vector, delete_isolated, isolate
 from isofs.store import inodes
-from isofs.store.inodes import DEFAULT_ACL, Place
+from isofs.store.inodes import Place
 
 
-def _unname(fs: Filesystem, view: View, directory: Obj, name: bytes, batch: Batch) -> None:
+def _unname(view: View, at: Seen, batch: Batch) -> None:
     """Make a name lead to nothing in the view; whatever main has there now is hidden.
 
     That is no change of the suspect's (`kept`) if the suspect had something else there all the time.
     """
-    op = batch.op_of(directory)
-    there = tree.child(fs, directory, name)
-    old = view.binding(op, name)
-    if there is not None:
-        replaced = batch.op_of(there[0])
+    op = batch.op_of(at.directory)
+    old = view.binding(op, at.name)
+    if at.main is not None:
+        replaced = batch.op_of(at.main)
         kept = old is not None and old.op is not None and old.replaced != replaced
-        batch.put(Binding(view.sid, op, name, None, replaced, kept))
-    else:
-        if old is not None:
-            batch.drop(old)
+        batch.put(Binding(view.sid, op, at.name, None, replaced, kept))
+    elif old is not None:
+        batch.drop(old)
 
 
-def _bind(fs: Filesystem, view: View, directory: Obj, name: bytes, op: Op, batch: Batch) -> None:
+def _bind(view: View, at: Seen, op: Op, batch: Batch) -> None:
     """Make a name lead to an object in the view."""
-    at, there = batch.op_of(directory), tree.child(fs, directory, name)
-    replaced = None if there is None else batch.op_of(there[0])
-    old = view.binding(at, name)
+    directory = batch.op_of(at.directory)
+    replaced = None if at.main is None else batch.op_of(at.main)
+    old = view.binding(directory, at.name)
     if old is not None and (old.replaced != replaced if old.op is not None else old.kept and old.replaced == replaced):
         replaced = None  # the suspect does not see what main has there, and so replaces nothing
-    batch.put(Binding(view.sid, at, name, op, replaced))
+    batch.put(Binding(view.sid, directory, at.name, op, replaced))
 
 
 def touch(fs: Filesystem, view: View, directory: Obj, batch: Batch) -> None:
@@ -75,110 +73,63 @@ def relinked(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
 def create(
     fs: Filesystem,
     view: View,
-    directory: Obj,
-    name: bytes,
+    at: Seen,
     mode: int,
     caller: Caller,
     rdev: int = 0,
     target: bytes | None = None,
 ) -> Obj:
     """Make an object of the type in `mode` in the suspect's view. Only the suspect will ever see it."""
-    if views.child(fs, view.sid, directory, name) is not None:
+    if at.obj is not None:
         raise CallError(errno.EEXIST)
     batch = Batch(fs)
     obj = Obj(stat.S_IFMT(mode), 0)
     op = fs.store.new_op()
-    batch.put(Origin(op, obj.kind, None, None, name, None, born=view.sid))
+    batch.put(Origin(op, obj.kind, None, None, at.name, None, born=view.sid))
     batch.adopt(obj, op)
     to = fs.store.content(view.sid, str(op))
-    _make(fs, view, directory, to, mode, caller, rdev, target)
+    making.make(fs, view, at.directory, to, mode, caller, rdev, target)
     batch.put(Version(view.sid, op, "m", Vector.of({G: 0, view.sid: "m"}), str(op), None))
-    _bind(fs, view, directory, name, op, batch)
-    touch(fs, view, directory, batch)
+    _bind(view, at, op, batch)
+    touch(fs, view, at.directory, batch)
     batch.commit()
     return obj
 
 
-def _make(
-    fs: Filesystem,
-    view: View,
-    directory: Obj,
-    to: Place,
-    mode: int,
-    caller: Caller,
-    rdev: int,
-    target: bytes | None,
-) -> None:
-    """Make a content as the kernel would in `directory`: default ACL, umask, set-group-id, owner."""
-    above = tree.content(fs, view.sid, directory) or tree.place(fs, directory)
-    at = inodes.lstat(above)
-    gid = caller.gid
-    if at.st_mode & stat.S_ISGID:
-        gid = at.st_gid
-        mode |= stat.S_ISGID if stat.S_ISDIR(mode) else 0
-    default = inodes.xattrs(above).get(DEFAULT_ACL)
-    os.umask(caller.umask)
-    try:
-        if default is None or stat.S_ISLNK(mode):
-            inodes.make(to, mode, rdev, target)
-        else:  # the file system inherits ACLs by directory: let it, in one that has the same
-            _make_inheriting(fs, to, mode, rdev, default)
-    finally:
-        os.umask(0)
-    if stat.S_ISDIR(mode) and mode & stat.S_ISGID:
-        inodes.chmod(to, stat.S_IMODE(inodes.lstat(to).st_mode) | stat.S_ISGID)
-    inodes.own(to, caller.uid, gid)
-
-
-def _make_inheriting(fs: Filesystem, to: Place, mode: int, rdev: int, default: bytes) -> None:
-    scratch = fs.store.staged()
-    os.mkdir(scratch.name, 0o700, dir_fd=scratch.directory)
-    os.setxattr(scratch.path, DEFAULT_ACL, default, follow_symlinks=False)
-    folder = tree.open_place(scratch)
-    try:
-        inner = Place(folder, b"inner")
-        inodes.make(inner, mode, rdev)
-        os.rename(inner.name, to.name, src_dir_fd=folder, dst_dir_fd=to.directory)
-    finally:
-        os.close(folder)
-        inodes.remove(scratch)
-
-
-def unlink(fs: Filesystem, view: View, directory: Obj, name: bytes) -> None:
+def unlink(fs: Filesystem, view: View, at: Seen) -> None:
     """Remove a name of anything but a directory from the view."""
-    obj = _existing(fs, view, directory, name)
+    obj = _existing(at)
     if obj.is_dir:
         raise CallError(errno.EISDIR)
-    _remove(fs, view, directory, name, obj)
+    _remove(fs, view, at, obj)
 
 
-def rmdir(fs: Filesystem, view: View, directory: Obj, name: bytes) -> None:
+def rmdir(fs: Filesystem, view: View, at: Seen) -> None:
     """Remove an empty directory from the view."""
-    obj = _existing(fs, view, directory, name)
+    obj = _existing(at)
     if not obj.is_dir:
         raise CallError(errno.ENOTDIR)
     if not views.is_empty(fs, view.sid, obj):
         raise CallError(errno.ENOTEMPTY)
-    _remove(fs, view, directory, name, obj)
+    _remove(fs, view, at, obj)
 
 
-def _existing(fs: Filesystem, view: View, directory: Obj, name: bytes) -> Obj:
-    obj = views.child(fs, view.sid, directory, name)
-    if obj is None:
+def _existing(at: Seen) -> Obj:
+    if at.obj is None:
         raise CallError(errno.ENOENT)
-    return obj
+    return at.obj
 
 
-def _remove(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj) -> None:
+def _remove(fs: Filesystem, view: View, at: Seen, obj: Obj) -> None:
     batch = Batch(fs)
-    content = _remove_in(fs, view, directory, name, obj, batch)
-    touch(fs, view, directory, batch)
+    content = _remove_in(fs, view, at, obj, batch)
+    touch(fs, view, at.directory, batch)
     _forget_removed(fs, view, obj, batch)
     batch.commit()
     finish_removal(fs, obj, content)
 
 
-def _remove_in(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch) -> Place | None:
+def _remove_in(fs: Filesystem, view: View, at: Seen, obj: Obj, batch: Batch) -> Place | None:
     """Write the removal of a name into a batch; returns the content that goes with it, if any."""
     last = obj.is_dir or _names_left(fs, view, obj) <= 1
     content = None
@@ -189,22 +140,37 @@ def _remove_in(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
         content = versions.delete_version(fs, view, obj, batch)
     else:
         relinked(fs, view, obj, batch)
-    _unname(fs, view, directory, name, batch)
+    _unname(view, at, batch)
     return content
 
 
 def _names_left(fs: Filesystem, view: View, obj: Obj) -> int:
     """How many names the suspect sees of an object."""
     count = views.link_count(fs, view, obj) if obj.op else tree.located(fs, obj)[1].st_nlink
-    if count <= 1:
+    if count <= 1 or not obj.ino:
         return count
-    for op, names in view.bindings.items():  # a name of main's may lie behind one of the suspect's
-        directory = fs.by_op[op]
-        for b in names.values() if directory.ino else ():
-            if b.op is not None and (not obj.op or b.replaced != obj.op):
-                found = tree.child(fs, directory, b.name)
-                count -= found is not None and found[0] is obj
-    return count
+    return count - sum(_is_covered(view, obj, *name) for name in _names_in_main(fs, view, obj))
+
+
+def _is_covered(view: View, obj: Obj, directory: Obj, name: bytes) -> bool:
+    """Whether a name of main's lies behind one of the suspect's, without being counted as replaced by it."""
+    b = view.binding(directory.op, name) if directory.op else None
+    return b is not None and b.op is not None and (not obj.op or b.replaced != obj.op)
+
+
+def _names_in_main(fs: Filesystem, view: View, obj: Obj) -> list[Link]:
+    """The names that main has of an object: all, or at least those that are the suspect's as well."""
+
+    def there(directory: Obj, name: bytes) -> bool:
+        found = tree.child(fs, directory, name)
+        return found is not None and found[0] is obj
+
+    if len(obj.links) <= len(view.placed):
+        found = [link for link in list(obj.links) if there(*link)]
+        if found and len(found) == tree.located(fs, obj)[1].st_nlink:
+            return found
+    own = ((fs.by_op[op], name) for op, names in view.bindings.items() for name, b in names.items() if b.op is not None)
+    return [(directory, name) for directory, name in own if there(directory, name)]
 
 
 def finish_removal(fs: Filesystem, obj: Obj, content: Place | None) -> None:
@@ -247,11 +213,11 @@ def _forget_unused(fs: Filesystem, obj: Obj) -> None:
     batch.commit()
 
 
-def link(fs: Filesystem, view: View, obj: Obj, directory: Obj, name: bytes) -> None:
+def link(fs: Filesystem, view: View, obj: Obj, at: Seen) -> None:
     """Give an object one more name in the view."""
     if obj.is_dir:
         raise CallError(errno.EPERM)
-    if views.child(fs, view.sid, directory, name) is not None:
+    if at.obj is not None:
         raise CallError(errno.EEXIST)
     version = view.version(obj.op)
     if version is not None and version.state == "d":
@@ -259,47 +225,37 @@ def link(fs: Filesystem, view: View, obj: Obj, directory: Obj, name: bytes) -> N
     if views.link_count(fs, view, obj) >= tree.most_links(fs):
         raise CallError(errno.EMLINK)  # as on the host, where a merge could not give the name
     batch = Batch(fs)
-    _bind(fs, view, directory, name, batch.op_of(obj), batch)
-    touch(fs, view, directory, batch)
+    _bind(view, at, batch.op_of(obj), batch)
+    touch(fs, view, at.directory, batch)
     relinked(fs, view, obj, batch)
     batch.commit()
     versions.diverged(fs, obj)
 
 
-def rename(
-    fs: Filesystem,
-    view: View,
-    directory: Obj,
-    name: bytes,
-    to: Obj,
-    to_name: bytes,
-    *,
-    noreplace: bool = False,
-) -> None:
+def rename(fs: Filesystem, view: View, source: Seen, to: Seen, *, noreplace: bool = False) -> None:
     """Rename in the view. Nothing is copied, unless one object of main replaces another (save-by-rename)."""
-    obj = _existing(fs, view, directory, name)
-    target = views.child(fs, view.sid, to, to_name)
+    obj, target = _existing(source), to.obj
     if target is not None and noreplace:
         raise CallError(errno.EEXIST)
     if target is obj:
         return
-    if obj.is_dir and views.is_below(fs, view.sid, to, obj):
+    if obj.is_dir and views.is_below(fs, view.sid, to.directory, obj):
         raise CallError(errno.EINVAL)
     if target is not None:
         _check_replaceable(fs, view, obj, target)
     if target is not None and _lives_on(fs, view, obj, target):
-        _replace_content(fs, view, directory, name, to, obj, target)
+        _replace_content(fs, view, source, to.directory, obj, target)
         return
     batch = Batch(fs)
     op = batch.op_of(obj)
     content = None
     if target is not None:
-        content = _remove_in(fs, view, to, to_name, target, batch)
-    _unname(fs, view, directory, name, batch)
-    _bind(fs, view, to, to_name, op, batch)
-    touch(fs, view, directory, batch)
-    if to is not directory:
-        touch(fs, view, to, batch)
+        content = _remove_in(fs, view, to, target, batch)
+    _unname(view, source, batch)
+    _bind(view, to, op, batch)
+    touch(fs, view, source.directory, batch)
+    if to.directory is not source.directory:
+        touch(fs, view, to.directory, batch)
     relinked(fs, view, obj, batch)
     if target is not None:
         _forget_removed(fs, view, target, batch)
@@ -330,7 +286,7 @@ def _lives_on(fs: Filesystem, view: View, obj: Obj, target: Obj) -> bool:
     )
 
 
-def _replace_content(fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, obj: Obj, target: Obj) -> None:
+def _replace_content(fs: Filesystem, view: View, source: Seen, to: Obj, obj: Obj, target: Obj) -> None:
     """`obj` is renamed over `target`, both with one name: target stays the object, modified to obj's content."""
     versions.copy_up(fs, view, obj)
     version = view.versions[obj.op]
@@ -354,8 +310,8 @@ def _replace_content(fs: Filesystem, view: View, directory: Obj, name: bytes, to
     else:
         gone = delete_isolated(version.vector, view.sid)
         batch.put(replace(version, state="d", vector=gone, content=None))
-    _unname(fs, view, directory, name, batch)
-    touch(fs, view, directory, batch)
+    _unname(view, source, batch)
+    touch(fs, view, source.directory, batch)
     touch(fs, view, to, batch)
     batch.commit()
     _exchange_nodes(fs, view, obj, target)
@@ -381,20 +337,20 @@ def _claim_moved(fs: Filesystem, view: View, obj: Obj) -> None:
         node_for(fs, view.sid, obj)
 
 
-def exchange(fs: Filesystem, view: View, directory: Obj, name: bytes, to: Obj, to_name: bytes) -> None:
+def exchange(fs: Filesystem, view: View, source: Seen, to: Seen) -> None:
     """Swap what two names lead to in the view (RENAME_EXCHANGE)."""
-    one, other = _existing(fs, view, directory, name), _existing(fs, view, to, to_name)
+    one, other = _existing(source), _existing(to)
     if one is other:
         return
-    for obj, into in ((one, to), (other, directory)):
+    for obj, into in ((one, to.directory), (other, source.directory)):
         if obj.is_dir and views.is_below(fs, view.sid, into, obj):
             raise CallError(errno.EINVAL)
     batch = Batch(fs)
     one_op, other_op = batch.op_of(one), batch.op_of(other)
-    _bind(fs, view, directory, name, other_op, batch)
-    _bind(fs, view, to, to_name, one_op, batch)
-    touch(fs, view, directory, batch)
-    touch(fs, view, to, batch)
+    _bind(view, source, other_op, batch)
+    _bind(view, to, one_op, batch)
+    touch(fs, view, source.directory, batch)
+    touch(fs, view, to.directory, batch)
     for obj in (one, other):
         relinked(fs, view, obj, batch)
     batch.commit()

@@ -33,19 +33,43 @@ class Attributes(NamedTuple):
     ctime_ns: int
 
 
+class Seen(NamedTuple):
+    """A name of a directory as a view has it: the object that it leads to there, and what main has under it."""
+
+    directory: Obj
+    name: bytes
+    obj: Obj | None
+    main: Obj | None
+
+
 def child(fs: Filesystem, sid: SubjectId, directory: Obj, name: bytes) -> Obj | None:
     """The object that a name leads to in a view, None if there is none."""
     view = fs.views.get(sid)
-    if view is None:
-        found = tree.child(fs, directory, name)
-        return None if found is None else found[0]
-    binding = view.binding(directory.op, name) if directory.op else None
+    binding = view.binding(directory.op, name) if view is not None and directory.op else None
     if binding is not None and binding.op is not None:
         return fs.by_op[binding.op]
+    return _shown(view, binding, _in_main(fs, directory, name))
+
+
+def seen(fs: Filesystem, sid: SubjectId, directory: Obj, name: bytes) -> Seen:
+    """`child`, with what main has under the name."""
+    view, there = fs.views.get(sid), _in_main(fs, directory, name)
+    binding = view.binding(directory.op, name) if view is not None and directory.op else None
+    if binding is not None and binding.op is not None:
+        return Seen(directory, name, fs.by_op[binding.op], there)
+    return Seen(directory, name, _shown(view, binding, there), there)
+
+
+def _in_main(fs: Filesystem, directory: Obj, name: bytes) -> Obj | None:
     found = tree.child(fs, directory, name)
-    if found is None or hides(view, binding, found[0]) or _gone(view, found[0]):
-        return None
-    return found[0]
+    return None if found is None else found[0]
+
+
+def _shown(view: View | None, binding: Binding | None, there: Obj | None) -> Obj | None:
+    """What main has under a name, if a view without an object of its own there shows it."""
+    if view is None or there is None or not (hides(view, binding, there) or _gone(view, there)):
+        return there
+    return None
 
 
 def hides(view: View, binding: Binding | None, obj: Obj) -> bool:
