@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from isofs.engine import checks, recovery, suspicion
+from isofs.engine.slices import at_once
 from isofs.engine.state import Caller, Filesystem
 from isofs.merge import apply, partial, split
 from isofs.merge.parting import wish
@@ -138,10 +139,10 @@ def test_whatever_a_trusted_user_does_while_a_part_is_merged(
     for path in FILES:
         suspect(alice, path)
     view = fs.views[sid]
-    pieces = partial.pieces(fs, view)
-    part = partial.partial(fs, view, pieces, wish(pieces, ["b*", "d"], []))
+    pieces = at_once(partial.pieces(fs, view))
+    part = at_once(partial.partial(fs, view, pieces, at_once(wish(pieces, ["b*", "d"], []))))
     left = {name: item for name, item in tree(alice).items() if not name.startswith((b"b", b"d"))}
-    merge = split.partial_steps(fs, sid, part.chosen, "", "2026-01-01T00:00:00Z", Report())
+    merge = split.merge_steps(fs, split.merged(sid, "", "2026-01-01T00:00:00Z"), part, Report())
     for _ in range(steps):
         next(merge, None)
     merged = contents(tmp_path)

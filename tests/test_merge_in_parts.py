@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from isofs.engine import checks, recovery
+from isofs.engine.slices import at_once
 from isofs.engine.state import Filesystem
 from isofs.merge import apply, partial, split
 from isofs.merge.parting import Wish
@@ -55,10 +56,10 @@ def merge_some(machine: PartingMachine, draw: random.Random) -> None:
     """Merge some of what the suspect did, drawn at random; nothing of that has to stay."""
     (sid,) = machine.world.views
     view = machine.fs.views[sid]
-    pieces = partial.pieces(machine.fs, view)
+    pieces = at_once(partial.pieces(machine.fs, view))
     wanted = frozenset(piece.op for piece in pieces if draw.random() < 0.4)
     machine._note_things()
-    found = partial.partial(machine.fs, view, pieces, Wish(wanted))
+    found = at_once(partial.partial(machine.fs, view, pieces, Wish(wanted)))
     assert not found.left
     assert wanted <= found.chosen
     machine.part_of(sid, found)
@@ -73,7 +74,7 @@ def merge_all(machine: PartingMachine) -> Tree:
     return without_directory_times(machine._main())
 
 
-def at_once(seed: int) -> Tree:
+def merged_whole(seed: int) -> Tree:
     machine = worked(seed)
     try:
         return merge_all(machine)
@@ -87,7 +88,7 @@ def test_in_parts_as_at_once(seed: int) -> None:
     try:
         for _ in range(draw.randint(1, 3)):
             merge_some(machine, draw)
-        assert not differences(merge_all(machine), at_once(seed))
+        assert not differences(merge_all(machine), merged_whole(seed))
     finally:
         machine.teardown()
 
@@ -112,11 +113,11 @@ def seen_by_alice(fs: Filesystem) -> Tree:
 def merge_drawn(fs: Filesystem, case: str) -> None:
     """Merge some of what alice did in a case, always the same."""
     view, draw = fs.views[1], random.Random(case)
-    pieces = partial.pieces(fs, view)
+    pieces = at_once(partial.pieces(fs, view))
     wanted = frozenset(piece.op for piece in pieces if draw.random() < 0.5) or frozenset([pieces[0].op])
-    found = partial.partial(fs, view, pieces, Wish(wanted))
+    found = at_once(partial.partial(fs, view, pieces, Wish(wanted)))
     assert found.chosen
-    for _ in split.partial_steps(fs, 1, found.chosen, "", SINCE, Report()):
+    for _ in split.merge_steps(fs, split.merged(1, "", SINCE), found, Report()):
         pass
 
 

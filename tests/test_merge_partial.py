@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from isofs.engine.slices import at_once
 from isofs.errors import UsageError
 from isofs.merge import partial, split
 from isofs.merge.parting import wish
@@ -43,12 +44,12 @@ class PartingMachine(Machine):
         views = list(self.world.views.values())
         view = views[index % len(views)]
         engine = self.fs.views[view.sid]
-        pieces = partial.pieces(self.fs, engine)
+        pieces = at_once(partial.pieces(self.fs, engine))
         try:
-            wanted = wish(pieces, only, excepted)
+            wanted = at_once(wish(pieces, only, excepted))
         except UsageError:
             return
-        self.part_of(view.sid, partial.partial(self.fs, engine, pieces, wanted))
+        self.part_of(view.sid, at_once(partial.partial(self.fs, engine, pieces, wanted)))
 
     def _note_things(self) -> None:
         self.things |= {obj.op: thing for thing, obj in self._pairs().items() if obj.op}
@@ -57,11 +58,12 @@ class PartingMachine(Machine):
         view = self.world.views[sid]
         seen, others = self._tree(view.uid), self._other_versions(view)
         report = Report()
-        for _ in split.partial_steps(self.fs, sid, found.chosen, "", SINCE, report):
+        for _ in split.merge_steps(self.fs, split.merged(sid, "", SINCE), found, report):
             pass
         assert told(one.item for one in found.planned) == told(report.items)
-        merge = verdicts.partly(self.world, sid, {self.things[op] for op in found.chosen})
-        assert not merge.contested
+        if found.chosen:
+            merge = verdicts.partly(self.world, sid, {self.things[op] for op in found.chosen})
+            assert not merge.contested
         found_now = without_directory_times(self._tree(view.uid))
         lines = differences(_forgiven(found_now, seen), without_directory_times(seen))
         assert not lines, "the suspect sees other than before\n" + "\n".join(lines)

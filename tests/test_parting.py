@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isofs.engine.slices import at_once
 from isofs.errors import UsageError
 from isofs.merge.parting import Piece, part, wish
 
@@ -34,7 +35,7 @@ def test_what_is_merged_is_closed_and_nothing_is_merged_for_no_reason(
     needs: dict[int, set[int]], wanted: set[int], barred: set[int]
 ) -> None:
     pieces = [Piece(op, (), needs=frozenset(needs[op])) for op in OPS]
-    parting, whole = part(pieces, wanted, barred), reachable(needs)
+    parting, whole = at_once(part(pieces, wanted, barred)), reachable(needs)
     whole = reachable(whole)
     possible = {op for op in wanted if not whole[op] & barred}
     assert parting.chosen == {other for op in possible for other in whole[op]}
@@ -75,33 +76,33 @@ def named(wanted: frozenset[int]) -> set[str]:
 
 @pytest.mark.parametrize("globs", [[glob] for glob in GLOBS] + [["*.txt", "!a.txt"], ["a*", "!a.txt", "/docs/b"]])
 def test_globs_are_those_of_a_gitignore(repository: Path, globs: list[str]) -> None:
-    assert named(wish(PIECES, globs, []).wanted) == ignored(repository, *globs)
+    assert named(at_once(wish(PIECES, globs, [])).wanted) == ignored(repository, *globs)
 
 
 @pytest.mark.parametrize(("only", "excepted"), list(itertools.product(GLOBS, GLOBS)))
 def test_exceptions_win(repository: Path, only: str, excepted: str) -> None:
-    found = wish(PIECES, [only], [excepted])
+    found = at_once(wish(PIECES, [only], [excepted]))
     assert named(found.wanted) == ignored(repository, only) - ignored(repository, excepted)
     assert named(found.barred) == ignored(repository, excepted)
-    assert named(wish(PIECES, [], [excepted]).wanted) == set(PATHS) - ignored(repository, excepted)
+    assert named(at_once(wish(PIECES, [], [excepted])).wanted) == set(PATHS) - ignored(repository, excepted)
 
 
 def test_a_glob_for_directories_names_directories() -> None:
     pieces = [Piece(1, (b"x",), is_dir=True), Piece(2, (b"y/x",)), Piece(3, (b"x/z",))]
-    assert wish(pieces, ["x/"], []).wanted == {1, 3}
-    assert wish(pieces, ["x/**"], []).wanted == {3}
+    assert at_once(wish(pieces, ["x/"], [])).wanted == {1, 3}
+    assert at_once(wish(pieces, ["x/**"], [])).wanted == {3}
 
 
 def test_any_path_of_an_object_names_it() -> None:
     pieces = [Piece(1, (b"new", b"old")), Piece(2, (b"other",))]
-    assert wish(pieces, ["old"], []).wanted == {1}
-    assert wish(pieces, ["new"], ["old"]).wanted == set()
+    assert at_once(wish(pieces, ["old"], [])).wanted == {1}
+    assert at_once(wish(pieces, ["new"], ["old"])).wanted == set()
 
 
 def test_names_that_are_no_text() -> None:
     pieces = [Piece(1, (b"docs/\xff\n",)), Piece(2, (b"docs/a",))]
-    assert wish(pieces, ["docs/\udcff*"], []).wanted == {1}
-    assert wish(pieces, [], ["a"]).wanted == {1}
+    assert at_once(wish(pieces, ["docs/\udcff*"], [])).wanted == {1}
+    assert at_once(wish(pieces, [], ["a"])).wanted == {1}
 
 
 @pytest.mark.parametrize("glob", ["nothing", "!nothing", "", " ", "#a", "!", "\\", "/", "docs/b/a/"])
@@ -109,4 +110,4 @@ def test_names_that_are_no_text() -> None:
 def test_a_glob_that_names_nothing_is_an_error(glob: str, excepted: bool) -> None:
     globs = ["a", glob]
     with pytest.raises(UsageError):
-        wish(PIECES, [] if excepted else globs, globs if excepted else [])
+        at_once(wish(PIECES, [] if excepted else globs, globs if excepted else []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import io
@@ -10,7 +11,8 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from isofs.engine import tree, versions, views
+from isofs.engine import slices, tree, versions, views
+from isofs.engine.slices import Slices
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Op, Version
@@ -49,12 +51,22 @@ class ChangeLine:
 
 def changes(fs: Filesystem, view: View) -> list[ChangeLine]:
     """Everything that a suspect changed, by path."""
+    return slices.at_once(gather(fs, view))
+
+
+def gather(fs: Filesystem, view: View) -> Slices[list[ChangeLine]]:
+    """`changes`, in slices."""
     ops = set(view.versions)
-    for b in view.all_bindings():
+    for b in list(view.all_bindings()):
         if not b.kept:
-            ops |= {op for op in (b.op, b.replaced) if op is not None}
-    lines = [line for op in ops for line in _of_object(fs, view, op)]
-    return sorted(lines, key=lambda line: (line.path, line.change))
+            ops.update(op for op in (b.op, b.replaced) if op is not None)
+    yield
+    lines: list[ChangeLine] = []
+    for op in ops:
+        if op in fs.by_op:
+            lines += _of_object(fs, view, op)
+        yield
+    return (yield from slices.in_order(lines, lambda line: (line.path, line.change)))
 
 
 def _of_object(fs: Filesystem, view: View, op: Op) -> Iterator[ChangeLine]:
@@ -126,15 +138,15 @@ def _content(fs: Filesystem, view: View, op: Op | None) -> Place | None:
     return fs.store.content(view.sid, version.content)
 
 
-def bytes_kept(fs: Filesystem, view: View) -> int:
+def bytes_kept(fs: Filesystem, view: View) -> Slices[int]:
     """How much disk space a suspect's versions take."""
     total = 0
-    for version in view.versions.values():
-        if version.content is not None:
-            try:
+    for op in list(view.versions):
+        version = view.versions.get(op)
+        if version is not None and version.content is not None:
+            with contextlib.suppress(FileNotFoundError):
                 total += inodes.lstat(fs.store.content(view.sid, version.content)).st_blocks * 512
-            except FileNotFoundError:
-                continue
+        yield
     return total
 
 

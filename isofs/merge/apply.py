@@ -145,8 +145,11 @@ def _view(fs: Filesystem, sid: SubjectId) -> View:
 
 
 def states(fs: Filesystem, view: View) -> Iterator[ObjectState]:
-    """The state of every object that a view has a version of, as it is now."""
-    return (state(fs, version) for version in view.versions.values())
+    """The state of every object that a view has a version of, as it is when it is asked for."""
+    for op in list(view.versions):
+        version = view.versions.get(op)
+        if version is not None:
+            yield state(fs, version)
 
 
 def state(fs: Filesystem, version: Version) -> ObjectState:

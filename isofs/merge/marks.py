@@ -22,11 +22,18 @@ Marks = list[tuple[SubjectId, Op]]
 def undisturbed(fs: Filesystem, merging: View, op: Op | None = None) -> Marks:
     """The other suspects' versions (of one object, if it is given) whose fingerprints are main's now, or of what main
     lacks now."""
+    ops = _concerned(fs, merging) if op is None else {op}
     return [
         (view.sid, version.op)
-        for view, version in _others(fs, merging, op)
+        for view, version in _others(fs, merging, ops)
         if not fs.by_op[version.op].ino or version.fingerprint == _mark(fs, version)
     ]
+
+
+def _concerned(fs: Filesystem, merging: View) -> set[Op]:
+    """What a merge may change in main: its objects, and the directories in which they have and get names."""
+    found = {*merging.versions, *merging.placed, *merging.hiding, *merging.bindings}
+    return found | {directory.op for op in found for directory, _ in fs.by_op[op].links}
 
 
 def renew(fs: Filesystem, marks: Marks) -> None:
@@ -41,11 +48,10 @@ def renew(fs: Filesystem, marks: Marks) -> None:
     batch.commit()
 
 
-def _others(fs: Filesystem, merging: View, op: Op | None) -> Iterator[tuple[View, Version]]:
+def _others(fs: Filesystem, merging: View, ops: set[Op]) -> Iterator[tuple[View, Version]]:
     for view in (*fs.views.values(), *fs.waiting.values()):
         if view is not merging:
-            one = None if op is None else view.version(op)
-            for version in list(view.versions.values()) if op is None else [one] if one is not None else []:
+            for version in [view.versions[op] for op in ops & view.versions.keys()]:
                 if version.fingerprint is not None:
                     yield view, version
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
-from isofs.engine import tree, views
+from isofs.engine import slices, tree, views
+from isofs.engine.slices import Slices
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, naming, resolving
 from isofs.merge.plan import ObjectState, plan
@@ -34,22 +35,65 @@ def preview(
 
     `resolutions` are what resolvers propose of what both sides changed.
     """
-    decisions = (resolving.decided(fs, view, one, resolutions.get(one.op)) for one in plan(view.sid, states))
-    decided = replace(view, decisions={one.op: one for one in decisions})
-    both = {op for op, one in resolutions.items() if isinstance(one.proposal, Both)}
-    found = [*_contents(fs, decided, both), *_placed(fs, decided), *_removed(fs, decided)]
-    return sorted(found, key=lambda planned: planned.item.path)
+    return slices.at_once(gather(fs, view, states, resolutions))
 
 
-def _contents(fs: Filesystem, view: View, both: Set[Op]) -> Iterator[Planned]:
-    """What becomes of the objects that main knows; of those of which `both` sides' are kept, too."""
-    for decided in view.decisions.values():
-        obj = fs.by_op[decided.op]
-        item = _content(fs, view, obj, decided)
-        if decided.op in both and item is not None and item.action == "conflict":
-            item = _beside(fs, view, obj, item)
-        if item is not None:
-            yield Planned(item, obj.op, fs.vector(obj), view.versions[decided.op].vector)
+def gather(
+    fs: Filesystem, view: View, states: Iterator[ObjectState], resolutions: Mapping[Op, Resolution] = UNRESOLVED
+) -> Slices[list[Planned]]:
+    """`preview`, in slices."""
+    decided = replace(view, decisions={})
+    for state in states:
+        for one in plan(view.sid, [state]):
+            decided.decisions[one.op] = resolving.decided(fs, view, one, resolutions.get(one.op))
+        yield
+    found = yield from would(fs, decided, kept_beside(resolutions))
+    return (yield from slices.in_order(found, lambda planned: planned.item.path))
+
+
+def kept_beside(resolutions: Mapping[Op, Resolution]) -> Set[Op]:
+    """The objects of which the configuration says that both sides' are kept."""
+    return {op for op, one in resolutions.items() if isinstance(one.proposal, Both)}
+
+
+def would(fs: Filesystem, view: View, both: Set[Op], ops: Collection[Op] | None = None) -> Slices[list[Planned]]:
+    """What merging a view would do as it is decided, in no order; with `ops`, what it would do to these objects.
+
+    Of those in conflict of which `both` sides' are kept, the suspect's is put beside main's.
+    """
+    found: list[Planned] = []
+    for op in [op for op in (view.versions if ops is None else ops) if op in view.decisions]:
+        found += _contents(fs, view, op, both)
+        yield
+    for binding in list(view.all_bindings() if ops is None else _names(view, ops)):
+        if binding.op is not None and view.binding(binding.directory, binding.name) == binding:
+            found += _placed(fs, view, binding)
+            yield
+    for op in [op for op in (view.hiding if ops is None else ops) if op in view.hiding]:
+        found += _removed(fs, view, op)
+        yield
+    return found
+
+
+def _names(view: View, ops: Collection[Op]) -> Iterator[Binding]:
+    """The names that the suspect gave these objects."""
+    for key in [key for op in ops for key in view.placed.get(op, ())]:
+        binding = view.binding(*key)
+        if binding is not None:
+            yield binding
+
+
+def _contents(fs: Filesystem, view: View, op: Op, both: Set[Op]) -> Iterator[Planned]:
+    """What becomes of an object that main knows."""
+    version = view.version(op)
+    if version is None:
+        return  # taken back meanwhile
+    obj, decided = fs.by_op[op], view.decisions[op]
+    item = _content(fs, view, obj, decided)
+    if op in both and item is not None and item.action == "conflict":
+        item = _beside(fs, view, obj, item)
+    if item is not None:
+        yield Planned(item, op, fs.vector(obj), version.vector)
 
 
 def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | None:
@@ -85,18 +129,16 @@ def _path_then(fs: Filesystem, view: View, obj: Obj) -> bytes | None:
     return given[0].aside or given[0].path if given else None
 
 
-def _placed(fs: Filesystem, view: View) -> Iterator[Planned]:
-    """The names that the suspect gave."""
-    for binding in view.all_bindings():
-        if binding.op is None:
-            continue
-        obj = fs.by_op[binding.op]
-        returns = not obj.ino and naming.takes(view, obj.op)
-        if not naming.contested(view, obj.op) and (returns or not binding.kept):
-            item = _known_name(fs, view, binding, obj) if obj.ino else _new_name(fs, view, binding, obj)
-            if item is not None:
-                version = view.version(obj.op)
-                yield Planned(item, obj.op, fs.vector(obj), None if version is None else version.vector)
+def _placed(fs: Filesystem, view: View, binding: Binding) -> Iterator[Planned]:
+    """A name that the suspect gave."""
+    assert binding.op is not None
+    obj = fs.by_op[binding.op]
+    returns = not obj.ino and naming.takes(view, obj.op)
+    if not naming.contested(view, obj.op) and (returns or not binding.kept):
+        item = _known_name(fs, view, binding, obj) if obj.ino else _new_name(fs, view, binding, obj)
+        if item is not None:
+            version = view.version(obj.op)
+            yield Planned(item, obj.op, fs.vector(obj), None if version is None else version.vector)
 
 
 def _known_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | None:
@@ -148,17 +190,16 @@ def _given(fs: Filesystem, view: View, binding: Binding, there: Obj | None, item
     return Item(wanted, "renamed", naming.BESIDE, True, above + b"/" + aside if above else aside)
 
 
-def _removed(fs: Filesystem, view: View) -> Iterator[Planned]:
+def _removed(fs: Filesystem, view: View, op: Op) -> Iterator[Planned]:
     """Single names that the suspect took from what lives on under others."""
-    for op in view.hiding:
-        obj = fs.by_op[op]
-        if obj.is_dir or naming.stays_as_it_is(view, op):
-            continue
-        for binding in _taken_names(fs, view, obj)[len(_renamings(fs, view, obj)) :]:
-            if binding.op is None and naming.will_leave(fs, view, binding, obj):
-                above = views.path(fs, MAIN, fs.by_op[binding.directory])
-                path = above + b"/" + binding.name if above else binding.name
-                yield Planned(Item(path, "deleted", naming.ONE_NAME), op)
+    obj = fs.by_op[op]
+    if obj.is_dir or naming.stays_as_it_is(view, op):
+        return
+    for binding in _taken_names(fs, view, obj)[len(_renamings(fs, view, obj)) :]:
+        if binding.op is None and naming.will_leave(fs, view, binding, obj):
+            above = views.path(fs, MAIN, fs.by_op[binding.directory])
+            path = above + b"/" + binding.name if above else binding.name
+            yield Planned(Item(path, "deleted", naming.ONE_NAME), op)
 
 
 def _taken_names(fs: Filesystem, view: View, obj: Obj) -> list[Binding]:
