@@ -135,7 +135,7 @@ class Diff(TypedDict):
 Item = TypedDict("Item", {"path": str, "action": str, "reason": str, "review": bool, "as": str | None})
 
 #: What a merge would do to an object, which has a number in the store, with the version vectors of both sides where
-#: there are any, and the risks of the change.
+#: there are any, and the risks of the change. `kind` as in `Change`, null for what is gone by now.
 PlannedItem = TypedDict(
     "PlannedItem",
     {
@@ -145,6 +145,7 @@ PlannedItem = TypedDict(
         "review": bool,
         "as": str | None,
         "object": int,
+        "kind": str | None,
         "main": dict[str, object] | None,
         "suspect": dict[str, object] | None,
         "risks": list[str],

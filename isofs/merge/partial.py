@@ -44,7 +44,7 @@ class Partial:
     """The objects that would be merged, what that would do, what comes along, and what is wanted and stays.
 
     They are in `groups`, each of which needs itself and those before it. `settled` and `resolutions` are what that
-    stands on.
+    stands on; `conflicts` are those of what is wanted that nobody settled, whatever resolvers made of them.
     """
 
     chosen: frozenset[Op]
@@ -55,6 +55,7 @@ class Partial:
     groups: list[list[Op]]
     settled: frozenset[Op]
     resolutions: Mapping[Op, Resolution]
+    conflicts: list[Op]
 
     @property
     def refused(self) -> list[Aside]:
@@ -140,10 +141,12 @@ def partial(
     for op in view.placed:
         if fs.by_op[op].ino and any(b.kept for b in _names(view, op)):
             barred.setdefault(op, MOVED)
+    conflicts = set[Op]()
     while True:
         parting = yield from part(found, wish.wanted, barred)
         looked = Looked(view, wish.settled, resolutions)
         planned, otherwise = yield from looked.at(fs, parting.chosen)
+        conflicts.update(op for op in otherwise if naming.contested(looked.view, op))
         if not otherwise:
             break
         barred |= otherwise
@@ -153,7 +156,7 @@ def partial(
     along, left = sorted(along, key=_by_path), sorted(left, key=_by_path)
     needs = {piece.op: piece.needs for piece in found if piece.op in parting.chosen}
     groups = yield from in_groups(needs)
-    return Partial(parting.chosen, planned, along, left, needs, groups, wish.settled, resolutions)
+    return Partial(parting.chosen, planned, along, left, needs, groups, wish.settled, resolutions, sorted(conflicts))
 
 
 def unwanted(fs: Filesystem, view: View, found: list[Piece], ops: Collection[Op]) -> Slices[Discarded]:

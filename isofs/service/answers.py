@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from isofs.control import results, wire
 from isofs.engine import changes as changed
 from isofs.engine import checks
 from isofs.engine.changes import Against, ChangeLine
+from isofs.engine.slices import Slices
 from isofs.engine.state import Filesystem, View
 from isofs.merge.preview import Planned
 from isofs.merge.report import Item
@@ -34,11 +35,11 @@ def version() -> str:
         return "unknown"
 
 
-def described(fs: Filesystem, subject: Subject) -> Result:
+def described(fs: Filesystem, subject: Subject) -> Slices[Result]:
     """A subject, how much was changed, and what waits."""
-    view = fs.view_of(subject.sid)
-    assert view is not None
-    counts = Counter(line.change for line in changed.changes(fs, view))
+    view = fs.view_of(subject.sid) or View(subject.sid)  # settled meanwhile
+    counts = Counter(line.change for line in (yield from changed.gather(fs, view)))
+    size = yield from changed.bytes_kept(fs, view)
     waiting = len(view.versions) if subject.state is SubjectState.CONFLICTS else 0
     return {
         "user": subject.name,
@@ -47,7 +48,7 @@ def described(fs: Filesystem, subject: Subject) -> Result:
         "since": subject.since,
         "reason": subject.reason,
         "changed": {change: counts[change] for change in _CHANGES},
-        "bytes": changed.bytes_kept(fs, view),
+        "bytes": size,
         "conflicts": waiting,
         "parts": [
             {"since": part.since, "objects": part.objects, "asked": part.reason}
@@ -124,11 +125,22 @@ def item(one: Item) -> Result:
     }
 
 
-def planned(one: Planned, marks: Collection[str]) -> Result:
+def items(found: Iterable[Item]) -> Slices[list[Result]]:
+    """What was done with each object or name."""
+    told = []
+    for one in found:
+        told.append(item(one))
+        yield
+    return told
+
+
+def planned(fs: Filesystem, one: Planned, marks: Collection[str]) -> Result:
     """An item of a plan: what would be done, the vectors that say so, and the risks of the change."""
+    obj = fs.by_op.get(one.op)
     return {
         **item(one.item),
         "object": one.op,
+        "kind": None if obj is None else changed.kind_word(obj.kind),
         "main": vector(one.main),
         "suspect": vector(one.suspect),
         "risks": [name for name in risks.WORDS if name in marks],

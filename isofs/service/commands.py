@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 import trio
@@ -15,19 +16,19 @@ from isofs.engine import changes as changed
 from isofs.engine import facts
 from isofs.engine.changes import Against, ChangeLine
 from isofs.engine.state import Filesystem, View
-from isofs.errors import IsofsError, NoSubject, UsageError
+from isofs.errors import IsofsError, UsageError
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
-from isofs.merge import apply, resolving
-from isofs.merge.partial import Partial
-from isofs.merge.preview import preview
+from isofs.merge import apply, preview, resolving
 from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model import risks
-from isofs.model.records import Op, Subject, SubjectId, SubjectState
-from isofs.service import answers, evidence, isolating, partly, processes, resolutions, settling
+from isofs.model.records import Op, Subject, SubjectId
+from isofs.service import answers, evidence, isolating, partly, resolutions, settling
 from isofs.service.events import Event, Events, Kind
 from isofs.service.live import Live
+from isofs.service.serving import each, in_slices, looked
+from isofs.service.verdicts import Verdicts, silent
 
 Result = answers.Result
 
@@ -35,9 +36,6 @@ log = logging.getLogger(__name__)
 
 Args = Mapping[str, object]
 Progress = Callable[[int, int], None]
-
-#: Seconds of work at a stretch, before others are served.
-SLICE = 0.005
 
 
 class Commands:
@@ -57,7 +55,7 @@ class Commands:
         self._mount, self._unmount = mount, unmount
         self._live, self._events = live, events
         self._since = wire.moment(datetime.now(UTC).timestamp())
-        self.verdict = trio.Lock()  # whoever has it carries out a verdict, or needs that none is
+        self.verdicts = Verdicts(fs, adapter, cache, mount, live)
         self._reports: dict[SubjectId, Report] = {}
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[Result]]]:
@@ -78,13 +76,8 @@ class Commands:
         return {name: getattr(self, name) for name in names}
 
     def _subject(self, args: Args) -> Subject:
-        """The subject with work to decide about that a call names by uid: who is isolated before who waits."""
-        uid = wire.argument(args, "uid", int)
-        for sids in (self._fs.views, self._fs.waiting):
-            for subject in (self._fs.subjects[sid] for sid in sids):
-                if subject.uid == uid:
-                    return subject
-        raise NoSubject(f"user {uid} is not a suspect; isoctl status shows who is")
+        """The subject with work to decide about that a call names by uid."""
+        return self.verdicts.subject(wire.argument(args, "uid", int))
 
     def _view(self, subject: Subject) -> View:
         view = self._fs.view_of(subject.sid)
@@ -100,7 +93,9 @@ class Commands:
             "version": answers.version(),
             "since": self._since,
             "subjects": [
-                answers.described(self._fs, s) for s in self._fs.subjects.values() if s.state is not SubjectState.ENDED
+                await looked(functools.partial(answers.described, self._fs, subject))
+                for subject in list(self._fs.subjects.values())
+                if self._fs.view_of(subject.sid) is not None
             ],
             "attic": answers.attic_totals(self._fs),
             "configuration": None if self._live.error is None else str(self._live.error),
@@ -122,14 +117,11 @@ class Commands:
 
     async def _marked(self, view: View, progress: Progress) -> AsyncIterator[tuple[ChangeLine, tuple[str, ...]]]:
         """All changes with their risks; whoever calls the file system is served in between."""
-        lines = changed.changes(self._fs, view)
-        last = trio.current_time()
-        for done, found in enumerate(facts.marked(self._fs, view, lines), 1):
+        lines, done = await looked(lambda: changed.gather(self._fs, view)), 0
+        async for found in each(facts.marked(self._fs, view, lines)):
             yield found
+            done += 1
             progress(done, len(lines))
-            if trio.current_time() - last > SLICE:
-                await trio.lowlevel.checkpoint()
-                last = trio.current_time()
 
     async def diff(self, args: Args, progress: Progress) -> Result:
         subject = self._subject(args)
@@ -149,14 +141,14 @@ class Commands:
     async def plan(self, args: Args, progress: Progress) -> Result:
         """What `innocent` would do now, with the same globs. Changes nothing."""
         subject, asked = self._subject(args), partly.asked(args)
-        view, part = self._view(subject), None
+        view, part, found = self._view(subject), None, dict[Op, Resolution]()
+        ask = self.verdicts.asking(subject, found, progress)
         if asked is not None:
-            part = partly.found(self._fs, subject, asked)
+            part = await partly.found(self._fs, subject, asked, ask)
             planned = part.planned
         else:
-            found, using = dict[Op, Resolution](), self._live.rules()
-            await resolutions.ask(self._fs, self._cache, view, using, self._mount, found, progress)
-            planned = preview(self._fs, view, apply.states(self._fs, view), found)
+            await ask(await looked(lambda: resolutions.contested(self._fs, view)))
+            planned = await looked(lambda: preview.gather(self._fs, view, apply.states(self._fs, view), found))
         totals, marked = risks.Totals(), defaultdict[Op, set[str]](set)
         async for line, marks in self._marked(view, progress):
             totals.add(line.change, marks)
@@ -164,28 +156,29 @@ class Commands:
         return {
             "user": subject.name,
             "counts": dict(sorted(Counter(one.item.action for one in planned).items())),
-            "items": [answers.planned(one, marked[one.op]) for one in planned],
+            "items": [one async for one in each(answers.planned(self._fs, one, marked[one.op]) for one in planned)],
             "risks": list(risks.whole(totals)),
             **partly.told(part),
         }
 
     async def innocent(self, args: Args, progress: Progress) -> Result:
         """Merge, object by object; whoever is not the subject is served in between. With globs, what they name."""
-        asked, part, report = partly.asked(args), None, Report()
-        async with self.verdict:
+        asked, part, verdicts = partly.asked(args), None, self.verdicts
+        async with verdicts.lock:
             subject = self._subject(args)
+            report = self._reports.setdefault(subject.sid, Report())  # one that was cut off is gone on with
             try:
+                await verdicts.finish_parts(subject, report, progress)
                 if asked is None:
-                    report = self._reports.setdefault(subject.sid, report)  # one that was cut off is gone on with
-                    await self._merge_all(subject, report, progress)
-                    del self._reports[subject.sid]
+                    await verdicts.merge_all(subject, report, progress)
                 else:
-                    part = await self._merge_part(subject, asked, report, progress)
+                    part = await verdicts.merge_part(subject, asked, report, progress)
             except OSError as error:
                 raise IsofsError(
                     f"merging stopped half way: {error.strerror}; nothing is lost, {subject.name} waits: "
                     f"make it possible and run isoctl innocent {subject.name} again"
                 ) from error
+            del self._reports[subject.sid]
         log.warning("%s is innocent%s: %s", subject.name, f", {asked.words}" if asked else "", report.counts)
         self._tell_verdict(subject, args, "innocent", asked.words if asked else "", report.counts)
         if report.conflicts:
@@ -194,69 +187,48 @@ class Commands:
         return {
             "user": subject.name,
             "counts": report.counts,
-            "items": [answers.item(item) for item in report.items],
+            "items": await in_slices(answers.items(report.items)),
             "conflicts": report.conflicts,
             **partly.told(part),
         }
 
-    async def _merge_all(self, subject: Subject, report: Report, progress: Progress) -> None:
-        view, using = self._view(subject), self._live.rules()
-        found = dict[Op, Resolution]()
-        # Before the subject's calls wait: they do so for seconds only, and its pages are written back by calls.
-        await resolutions.let_go(self._fs, view, using, self._mount, progress)
-        await self._forget_pages(subject)
-        try:
-            with self._adapter.held(subject.sid):
-                await resolutions.ask(self._fs, self._cache, view, using, self._mount, found, progress, write=True)
-                mapped = await self._mapped(subject)
-                steps = apply.merge_steps(self._fs, subject.sid, report, mapped, found)
-                await self._step(steps, progress)
-            await settling.keep_both(self._fs, self._cache, subject.sid, found, report)
-        finally:
-            resolving.remove_unused(self._fs, view, found)
-        await self._cache.drained()
-        await self._forget_pages(subject)
-
-    async def _merge_part(self, subject: Subject, asked: partly.Asked, report: Report, progress: Progress) -> Partial:
-        """Merge a part of what a suspect did, who goes on being one and whose calls wait meanwhile."""
-        await self._forget_pages(subject)
-        with self._adapter.held(subject.sid):
-            part = partly.found(self._fs, subject, asked)
-            await self._step(partly.steps(self._fs, subject, asked, part, report), progress)
-        await self._cache.drained()
-        await self._forget_pages(subject)
-        return part
-
     async def malicious(self, args: Args, progress: Progress) -> Result:
         """Write the evidence unless `no_evidence`, merge what is accepted, then discard."""
-        asked, part, report = partly.accepted(args), None, Report()
-        async with self.verdict:
+        asked, part, report, verdicts = partly.accepted(args), None, Report(), self.verdicts
+        async with verdicts.lock:
             subject = self._subject(args)
+            await verdicts.finish_parts(subject, report, progress)
             kept: evidence.Evidence | None = None
-            await self._forget_pages(subject)  # before the subject's calls wait: its pages are written back by calls
-            with self._adapter.held(subject.sid):
-                part = None if asked is None else partly.whole(self._fs, subject, asked)
-                counts = self._counts(subject)
-                if not wire.optional(args, "no_evidence", bool):
-                    about = {
-                        "counts": dict(counts),
-                        "accept": [] if asked is None else asked.only,
-                        "isofs": answers.version(),
-                    }
-                    chosen = frozenset() if part is None else part.chosen
-                    kept = await evidence.keep(self._fs, subject, args, about, self._mount, progress, chosen)
-                before = 0 if kept is None else 2 * kept.weight
-                if asked is not None:
-                    part = partly.whole(self._fs, subject, asked)  # main may have changed meanwhile
-                    await self._step(partly.steps(self._fs, subject, asked, part, report), lambda done, total: None)
-                    partly.check_accepted(report)
-                    counts = self._counts(subject)
-                mapped = await self._mapped(subject)
-                steps = apply.discard_steps(self._fs, subject.sid, mapped)
-                await self._step(steps, lambda done, total: progress(before + done, before + total))
+            view, found = self._view(subject), dict[Op, Resolution]()
+            ask = verdicts.asking(subject, found, progress, write=True)
+            await verdicts.forget_pages(subject)  # before its calls wait: its pages are written back by calls
+            try:
+                with verdicts.held(subject):
+                    part = None if asked is None else await partly.whole(self._fs, subject, asked, ask)
+                    counts = await verdicts.counts(subject)
+                    if not wire.optional(args, "no_evidence", bool):
+                        about = {
+                            "counts": dict(counts),
+                            "accept": [] if asked is None else asked.only,
+                            "isofs": answers.version(),
+                        }
+                        chosen = frozenset() if part is None else part.chosen
+                        kept = await evidence.keep(self._fs, subject, args, about, self._mount, progress, chosen)
+                    before = 0 if kept is None else 2 * kept.weight
+                    if asked is not None:
+                        part = await partly.whole(self._fs, subject, asked, ask)  # main may have changed meanwhile
+                        merged = await verdicts.merge_chosen(subject, part, asked.words, report, silent)
+                        await settling.keep_both(self._fs, self._cache, merged.sid, found, report)
+                        partly.check_accepted(part, report)
+                        counts = await verdicts.counts(subject)
+                    mapped = await verdicts.mapped(subject)
+                    steps = apply.discard_steps(self._fs, subject.sid, mapped)
+                    await verdicts.carry_out(steps, lambda done, total: progress(before + done, before + total))
+            finally:
+                resolving.remove_unused(self._fs, view, found)
             # Not before the subject's calls go on: the kernel holds locks for them.
             await self._cache.drained()
-            await self._forget_pages(subject)
+            await verdicts.forget_pages(subject)
             await trio.to_thread.run_sync(self._fs.store.remove_discarded, subject.sid)
         path = None if kept is None else kept.path
         log.warning("%s is malicious: discarded %s, evidence: %s", subject.name, dict(counts), path or "none")
@@ -264,7 +236,7 @@ class Commands:
         return {
             "user": subject.name,
             "counts": dict(counts),
-            "accepted": [answers.item(item) for item in report.items],
+            "accepted": await in_slices(answers.items(report.items)),
             "along": partly.told(part)["along"],
             "evidence": path,
             "readable": self._readable(path) if kept is not None and kept.in_store else path,
@@ -275,50 +247,21 @@ class Commands:
         facts = {"user": subject.name, "uid": subject.uid, "verdict": verdict, "part": part, "reason": reason}
         self._events.tell(Event(Kind.VERDICT, {**facts, "counts": dict(counts)}))
 
-    def _counts(self, subject: Subject) -> Counter[str]:
-        return Counter(line.change for line in changed.changes(self._fs, self._view(subject)))
-
     def _readable(self, kept: str | None) -> str | None:
         """Where root finds now what the store keeps: a mount hides the store that lies under it from all but us."""
         if kept is None or not mounts.within(self._mount, kept):
             return kept
         return f"/proc/{os.getpid()}/root{kept}"
 
-    async def _mapped(self, subject: Subject) -> frozenset[int]:
-        """The subject's nodes that processes have mapped writable: what is in their pages may not reach main."""
-        nodes = [n for n in self._fs.nodes.values() if n.sid == subject.sid and n.handles]
-        if not nodes:
-            return frozenset()
-        inos = {number for n in nodes for number in (n.id, n.obj.ino)}
-        found = await trio.to_thread.run_sync(processes.mapped, self._mount, inos)
-        return frozenset(n.id for n in nodes if n.id in found or n.obj.ino in found)
-
-    async def _step(self, steps: Iterator[tuple[int, int]], progress: Progress) -> None:
-        try:
-            last = trio.current_time()
-            for done, total in steps:
-                progress(done, total)
-                if trio.current_time() - last > SLICE:
-                    await trio.lowlevel.checkpoint()
-                    last = trio.current_time()
-        finally:
-            self._adapter.verdict_ended()
-
-    async def _forget_pages(self, subject: Subject) -> None:
-        """Have the pages of the subject's open files written back and dropped."""
-        for node in list(self._fs.nodes.values()):
-            if node.sid == subject.sid and node.handles:
-                await self._cache.forget_data(node.id)
-
     async def conflicts(self, args: Args, progress: Progress) -> Result:
         return settling.conflicts(self._fs, wire.optional(args, "uid", int), self._readable)
 
     async def resolve(self, args: Args, progress: Progress) -> Result:
-        async with self.verdict:
+        async with self.verdicts.lock:
             return await settling.resolve(self._fs, self._cache, self._mount, args, progress)
 
     async def markers(self, args: Args, progress: Progress) -> Result:
-        async with self.verdict:
+        async with self.verdicts.lock:
             return await settling.markers(self._fs, self._cache, args, progress)
 
     async def check(self, args: Args, progress: Progress) -> Result:

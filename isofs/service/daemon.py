@@ -95,7 +95,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     live, events = Live(fs.store), Events()
     commands = Commands(fs, adapter, cache, session.directory, unmount, live, events)
     attic = Attic(fs, live)
-    backups = Backups(fs, adapter, session.directory, commands.verdict)
+    backups = Backups(fs, adapter, session.directory, commands.verdicts.lock)
     calls = {**commands.handlers(), **attic.handlers(), **backups.handlers()}
     handlers = server.plain({name: live.fresh(call) for name, call in calls.items()})
 

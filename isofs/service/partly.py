@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isofs.control import wire
-from isofs.engine.state import Filesystem
-from isofs.errors import ConflictsRemain, NoSubject, UsageError
-from isofs.merge import partial, split
+from isofs.engine.slices import Slices
+from isofs.engine.state import Filesystem, View
+from isofs.errors import ConflictsRemain, NoSubject
+from isofs.merge import partial
 from isofs.merge.partial import Aside, Partial
-from isofs.merge.parting import Wish, wish
+from isofs.merge.parting import wish
 from isofs.merge.report import Report
+from isofs.merge.resolving import UNRESOLVED, Resolution
 from isofs.model.records import Op, Subject, SubjectState
 from isofs.service.answers import Result
+from isofs.service.serving import looked
 
 #: So many are told of in an error.
 _SHOWN = 5
 
+#: Has resolvers asked about conflicts, and answers with what they made of them and of others before.
+Ask = Callable[[Sequence[Op]], Awaitable[Mapping[Op, Resolution]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a partial verdict is about: globs, and how an operator would type them; or single objects."""
+    """What a partial verdict is about: globs, and how an operator would type them."""
 
     only: list[str]
     excepted: list[str]
     words: str
-    objects: frozenset[Op] | None = None
 
 
 def asked(args: Mapping[str, object]) -> Asked | None:
-    """What `only` and `except` ask for, or `objects` by their numbers in a plan; None for all that the subject did."""
-    if args.get("objects") is not None:
-        chosen = frozenset(wire.numbers(args, "objects"))
-        return Asked([], [], f"{len(chosen)} chosen by hand", chosen)
+    """What `only` and `except` ask for; None for all that the subject did."""
     only, excepted = (wire.texts(args, name) if name in args else [] for name in ("only", "except"))
     words = [*(f"--only {glob}" for glob in only), *(f"--except {glob}" for glob in excepted)]
     return Asked(only, excepted, " ".join(words)) if words else None
@@ -46,23 +47,42 @@ def accepted(args: Mapping[str, object]) -> Asked | None:
     return Asked(only, [], " ".join(f"--accept {glob}" for glob in only)) if only else None
 
 
-def found(fs: Filesystem, subject: Subject, asked: Asked) -> Partial:
-    """What a partial verdict would do now. NoSubject for who is not isolated, UsageError for a glob of nothing."""
+def view_of(fs: Filesystem, subject: Subject) -> View:
+    """The view of a suspect. NoSubject for who is not isolated."""
     if subject.state is not SubjectState.SUSPECT:
-        raise NoSubject(f"{subject.name} is isolated no more: what waits is decided as a whole")
-    view = fs.views[subject.sid]
-    pieces = partial.pieces(fs, view)
-    if asked.objects is None:
-        return partial.partial(fs, view, pieces, wish(pieces, asked.only, asked.excepted))
-    there = frozenset(piece.op for piece in pieces)
-    if not asked.objects <= there:
-        raise UsageError("some of what was chosen is no change any more: look at it anew")
-    return partial.partial(fs, view, pieces, Wish(asked.objects, there - asked.objects))
+        raise NoSubject(
+            f"{subject.name} is isolated no more: what waits is decided as a whole, or see isoctl conflicts"
+        )
+    return fs.views[subject.sid]
 
 
-def whole(fs: Filesystem, subject: Subject, asked: Asked) -> Partial:
+async def found(fs: Filesystem, subject: Subject, asked: Asked, ask: Ask | None = None) -> Partial:
+    """What a partial verdict would do now. NoSubject for who is not isolated, UsageError for a glob of nothing.
+
+    Resolvers are asked about what is in conflict.
+    """
+    view = view_of(fs, subject)
+    return await with_resolvers(lambda known: _found(fs, view, asked, known), ask)
+
+
+async def with_resolvers(choose: Callable[[Mapping[Op, Resolution]], Slices[Partial]], ask: Ask | None) -> Partial:
+    """What would be merged, once resolvers were asked about what of that is in conflict."""
+    there = await looked(lambda: choose(UNRESOLVED))
+    if not there.conflicts or ask is None:
+        return there
+    known = await ask(there.conflicts)
+    return await looked(lambda: choose(known))
+
+
+def _found(fs: Filesystem, view: View, asked: Asked, known: Mapping[Op, Resolution]) -> Slices[Partial]:
+    pieces = yield from partial.pieces(fs, view)
+    wanted = yield from wish(pieces, asked.only, asked.excepted)
+    return (yield from partial.partial(fs, view, pieces, wanted, known))
+
+
+async def whole(fs: Filesystem, subject: Subject, asked: Asked, ask: Ask) -> Partial:
     """The same where everything that is asked for has to be merged: ConflictsRemain if it cannot be."""
-    there = found(fs, subject, asked)
+    there = await found(fs, subject, asked, ask)
     if there.refused:
         shown = "; ".join(f"{wire.path_text(one.path)}: {one.reason}" for one in there.refused[:_SHOWN])
         more = len(there.refused) - _SHOWN
@@ -71,24 +91,17 @@ def whole(fs: Filesystem, subject: Subject, asked: Asked) -> Partial:
     return there
 
 
-def steps(fs: Filesystem, subject: Subject, asked: Asked, there: Partial, report: Report) -> Iterator[tuple[int, int]]:
-    """Carry it out; nothing if nothing would be merged."""
-    if there.chosen:
-        now = wire.moment(time.time())
-        yield from split.partial_steps(fs, subject.sid, there.chosen, asked.words, now, report)
-
-
-def check_accepted(report: Report) -> None:
+def check_accepted(there: Partial, report: Report) -> None:
     """ConflictsRemain if main changed what was accepted in the very moment in which it was merged."""
-    if report.conflicts:
+    if report.conflicts or there.refused:
         raise ConflictsRemain("main changed what was accepted while it was merged: nothing was discarded")
 
 
 def told(there: Partial | None) -> Result:
     """What comes along and what stays; nothing does in a whole verdict."""
     along, left = ([], []) if there is None else (there.along, there.left)
-    return {"along": [_aside(one) for one in along], "left": [_aside(one) for one in left]}
+    return {"along": [aside(one) for one in along], "left": [aside(one) for one in left]}
 
 
-def _aside(one: Aside) -> Result:
+def aside(one: Aside) -> Result:
     return {"path": wire.path_text(one.path), "reason": one.reason, "asked": one.asked}

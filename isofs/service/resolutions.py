@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
+from isofs.engine.slices import Slices
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, resolving
@@ -24,9 +25,15 @@ PATIENCE, _LOOK = 10.0, 0.05
 _SUFFIX = ".merged"
 
 
-async def let_go(fs: Filesystem, view: View, using: Config, mount: str, progress: Callable[[int, int], None]) -> None:
+async def let_go(
+    fs: Filesystem,
+    view: View,
+    contested: Sequence[Op],
+    using: Config,
+    mount: str,
+    progress: Callable[[int, int], None],
+) -> None:
     """Wait for programs that have files locked for writing of which resolvers will be asked, `PATIENCE` for each."""
-    contested = _contested(fs, view)
     device = await device_of(mount) if contested else (0, 0)
     for done, op in enumerate(contested):
         progress(done, len(contested))
@@ -40,6 +47,7 @@ async def ask(
     fs: Filesystem,
     cache: KernelCache,
     view: View,
+    contested: Iterable[Op],
     using: Config,
     mount: str,
     found: dict[Op, Resolution],
@@ -47,15 +55,17 @@ async def ask(
     *,
     write: bool = False,
 ) -> None:
-    """Put into `found` what resolvers make of every conflict of a view.
+    """Put into `found` what resolvers make of conflicts of a view, those that they were not asked about before.
 
     `write`: what they merged lies beside the subject's own contents then, for a merge that begins at once;
     `resolving.remove_unused` takes away what that does not take up.
     """
-    contested = _contested(fs, view)
-    device = await device_of(mount) if contested else (0, 0)
-    for done, op in enumerate(contested):
-        progress(done, len(contested))
+    asked = [op for op in contested if op not in found]
+    device = await device_of(mount) if asked else (0, 0)
+    for done, op in enumerate(asked):
+        progress(done, len(asked))
+        if op not in view.versions:
+            continue  # taken back meanwhile
         to = fs.store.content(view.sid, f"{view.versions[op].content}{_SUFFIX}") if write else None
         resolution = await ask_one(fs, cache, view, op, using, device, to)
         if resolution is not None:
@@ -90,8 +100,13 @@ async def device_of(mount: str) -> tuple[int, int]:
     return await trio.to_thread.run_sync(processes.device_of, mount)
 
 
-def _contested(fs: Filesystem, view: View) -> list[Op]:
-    return [one.op for one in plan(view.sid, apply.states(fs, view)) if is_conflict(one)]
+def contested(fs: Filesystem, view: View) -> Slices[list[Op]]:
+    """Every object of a view that is in conflict now."""
+    found = []
+    for state in apply.states(fs, view):
+        found += [one.op for one in plan(view.sid, [state]) if is_conflict(one)]
+        yield
+    return found
 
 
 def _locked(fs: Filesystem, obj: Obj, using: Config, device: tuple[int, int]) -> bool:
