@@ -157,6 +157,12 @@ class AtticFailed(IsofsError):
     errno = errno.EIO
 
 
+class HalfWritten(IsofsError):
+    """Main's file could be neither overwritten nor put back; what was decided of it stays written down."""
+
+    errno = errno.EIO
+
+
 class Problems(IsofsError):
     """A check found an invariant that does not hold."""
 

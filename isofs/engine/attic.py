@@ -50,7 +50,7 @@ def stowing(
         yield entry
     except (OSError, IsofsError):
         if _still_there(fs, entry):
-            _forget(fs, entry)
+            forget(fs, entry)
         raise
 
 
@@ -147,7 +147,7 @@ def _still_there(fs: Filesystem, entry: Stowed) -> bool:
     return obj.ino == entry.ino
 
 
-def _forget(fs: Filesystem, entry: Stowed) -> None:
+def forget(fs: Filesystem, entry: Stowed) -> None:
     """Take back an entry of what main still has."""
     with contextlib.suppress(IsofsError):  # a row without its file is dropped by the next who looks
         batch = Batch(fs)
@@ -165,7 +165,7 @@ def settle(fs: Filesystem, *, merged: bool = False) -> None:
     batch = Batch(fs)
     for entry in attic.unsettled(fs.store.database):
         if _still_there(fs, entry):
-            _forget(fs, entry)
+            forget(fs, entry)
         elif entry.ino is not None or merged or entry.op not in fs.origins:
             batch.put(settled(entry))
     batch.commit()

@@ -8,8 +8,6 @@ the root down, then contents, then names, deletions last.
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -25,7 +23,7 @@ from isofs.merge.resolving import UNRESOLVED, Resolution
 from isofs.model.reconcile import Outcome
 from isofs.model.records import MAIN, Decided, Op, Stowed, SubjectId, SubjectState, Version
 from isofs.model.vectors import G
-from isofs.store import inodes
+from isofs.store import inodes, overwriting
 
 
 def innocent(fs: Filesystem, sid: SubjectId, resolutions: Mapping[Op, Resolution] = UNRESOLVED) -> Report:
@@ -238,11 +236,13 @@ def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decide
         stowed = attic.stow_in_place(fs, obj, batch, by=view.sid)
         trusted.keep_base(fs, obj, batch)
         batch.set_vector(obj.op, settle.merged_now(fs, decided))
-        with trusted.announced(fs, obj, merging=True):
-            batch.commit()
-            if not obj.is_dir:
-                _overwrite(content, place)
-            inodes.copy_attributes(content, place)
+        try:
+            with trusted.announced(fs, obj, merging=True):
+                batch.commit()
+                overwriting.overwrite(content, place, kept=fs.store.stowed(stowed.number))
+        except OSError:
+            attic.forget(fs, stowed)
+            raise
         return stowed
     content = settle.beside_main(fs, content)
     ino = inodes.lstat(content).st_ino
@@ -260,22 +260,6 @@ def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decide
     for directory, known in obj.links:
         settle.expire(fs, directory, known)
     return stowed
-
-
-def _overwrite(content: inodes.Place, place: inodes.Place) -> None:
-    """Give an inode with several names another content; all its names keep leading to it. Only files have one."""
-    if not stat.S_ISREG(inodes.lstat(place).st_mode):
-        return
-    flags = os.O_NOFOLLOW | os.O_CLOEXEC
-    reader = os.open(content.name, os.O_RDONLY | flags, dir_fd=content.directory)
-    try:
-        writer = os.open(place.name, os.O_WRONLY | os.O_TRUNC | flags, dir_fd=place.directory)
-        try:
-            inodes.copy_data(reader, writer)
-        finally:
-            os.close(writer)
-    finally:
-        os.close(reader)
 
 
 def _delete_all(fs: Filesystem, view: View, report: Report) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from isofs.engine import attic, changes, tree, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.errors import AtticFailed, CallError, IsofsError, UsageError
+from isofs.errors import AtticFailed, CallError, HalfWritten, IsofsError, UsageError
 from isofs.merge import apply, marks, naming, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import is_conflict, plan
@@ -108,7 +108,8 @@ def settle_one(fs: Filesystem, one: Waiting, choice: Choice | Given, report: Rep
     """Carry out what was chosen for a version that waits. `finish` is due when all that was chosen is done.
 
     UsageError for a choice that there isn't (`check`). Where the file system refuses (OSError), main's file is as it
-    was, unless it has several names, and the version waits as before.
+    was, and the version waits as before; after HalfWritten the choice is carried out at the next start, or when it is
+    repeated.
     """
     check(fs, one, choice)
     view, obj = fs.waiting[one.sid], fs.by_op[one.op]
@@ -293,6 +294,6 @@ def resume(fs: Filesystem) -> None:
         for op in list(view.versions):
             decided = view.decisions.get(op)
             if fs.origins[op].vector is None or (decided is not None and not is_conflict(decided)):
-                with contextlib.suppress(OSError, CallError, AtticFailed):
+                with contextlib.suppress(OSError, CallError, AtticFailed, HalfWritten):
                     _carry_out(fs, view, op, Report())
         finish(fs, [sid])

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 #: ioctl FICLONE of linux/fs.h: share the blocks of another file.
@@ -185,9 +185,18 @@ def copy_content(reader: int, to: Place, mode: int) -> None:
 
 def copy_data(reader: int, writer: int) -> None:
     """Make the content of `writer`, an empty file, that of `reader`."""
+    if cloned(reader, writer):
+        return
+    size = os.fstat(reader).st_size
+    for start, end in data_ranges(reader):
+        copy_range(reader, writer, start, end)
+    os.ftruncate(writer, size)
+
+
+def cloned(reader: int, writer: int) -> bool:
+    """Let `writer` begin with the blocks of `reader`, shared, if the file system can; whether it could."""
     try:
         fcntl.ioctl(writer, FICLONE, reader)
-        return
     except OSError as error:
         if error.errno not in (
             errno.EOPNOTSUPP,
@@ -197,21 +206,26 @@ def copy_data(reader: int, writer: int) -> None:
             errno.ENOSYS,
         ):
             raise
-    size = os.fstat(reader).st_size
-    end = 0
+        return False
+    return True
+
+
+def data_ranges(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Where an open file has data: start and end of each range. Between them are holes."""
+    size, end = os.fstat(descriptor).st_size, 0
     while end < size:
         try:
-            start = os.lseek(reader, end, os.SEEK_DATA)
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            break
-        end = os.lseek(reader, start, os.SEEK_HOLE)
-        _copy_range(reader, writer, start, end)
-    os.ftruncate(writer, size)
+            return
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
 
 
-def _copy_range(reader: int, writer: int, start: int, end: int) -> None:
+def copy_range(reader: int, writer: int, start: int, end: int) -> None:
+    """Copy a range of one open file to the same place of another."""
     position = start
     while position < end:
         length = min(_CHUNK, end - position)
