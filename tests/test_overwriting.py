@@ -69,6 +69,26 @@ def test_any_content_takes_the_place_of_any(tmp_path: Path, folder: int, old: st
     assert found.st_blocks <= (tmp_path / "copy").stat().st_blocks + K // 512  # one that lists the others
 
 
+def test_what_was_allocated_in_vain_is_given_back(tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside the file and beyond its end; it has been read, so that its holes are in the page cache."""
+    allocate, calls = overwriting._reserved, itertools.count()
+
+    def last_fails(writer: int, start: int, length: int) -> bool:
+        if next(calls) == 1:
+            raise OSError(errno.ENOSPC, "full")
+        return allocate(writer, start, length)
+
+    monkeypatch.setattr(overwriting, "_reserved", last_fails)
+    sparse(tmp_path / "content", 200 * K, (2 * K, b"x" * 180 * K), (199 * K, b"y"))
+    for name in ("to", "kept"):
+        sparse(tmp_path / name, CONTENTS["holes"][0], *CONTENTS["holes"][1])
+    os.utime(tmp_path / "to", ns=(10**18, 10**18 + 1))
+    before = thing(tmp_path / "to"), (tmp_path / "to").stat().st_blocks
+    with pytest.raises(OSError, match="full"):
+        overwriting.overwrite(*(Place(folder, name) for name in (b"content", b"to", b"kept")))
+    assert (thing(tmp_path / "to"), (tmp_path / "to").stat().st_blocks) == before
+
+
 @pytest.mark.parametrize("old", CONTENTS)
 def test_without_fallocate_zeros_are_written(
     tmp_path: Path, folder: int, old: str, monkeypatch: pytest.MonkeyPatch

@@ -23,7 +23,8 @@ KEEP_SIZE, PUNCH_HOLE, UNSHARE_RANGE = 0x01, 0x02, 0x40
 #: What a file system says that does not know such a mode.
 _UNKNOWN = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
-_ZEROS = bytes(1 << 16)
+#: What is looked at, or written, at a time.
+_ZEROS = bytes(1 << 18)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
@@ -42,7 +43,7 @@ def overwrite(content: Place, to: Place, kept: Place) -> None:
     After an OSError it is what it was, after HalfWritten it is not. Repeating it after a kill does no harm.
     """
     with contextlib.ExitStack() as closing:
-        reader, writer = (_opened(place, how, closing) for place, how in ((content, os.O_RDONLY), (to, os.O_WRONLY)))
+        reader, writer = (_opened(place, how, closing) for place, how in ((content, os.O_RDONLY), (to, os.O_RDWR)))
         with _undone(kept, to, writer):
             written = writer < 0 or inodes.cloned(reader, writer)
         if not written:
@@ -100,8 +101,8 @@ def _allocate(reader: int, writer: int) -> None:
     except OSError:
         with contextlib.suppress(OSError):
             os.ftruncate(writer, os.fstat(writer).st_size)  # what lies beyond its end
-            for start, end in (free for hole in holes for free in _holes(writer, *hole)):
-                fallocate(writer, KEEP_SIZE | PUNCH_HOLE, start, end - start)
+            for start, end in holes:
+                _give_back(writer, start, end)
             os.utime(writer, ns=(before.st_atime_ns, before.st_mtime_ns))
         raise
 
@@ -117,6 +118,14 @@ def _reserved(writer: int, start: int, length: int) -> bool:
         else:
             return True
     return False
+
+
+def _give_back(writer: int, start: int, end: int) -> None:
+    """Let what was a hole be one again, but for what somebody else has written there since."""
+    for at in range(start, end, len(_ZEROS)):
+        length = min(len(_ZEROS), end - at)
+        if not any(os.pread(writer, length, at)):
+            fallocate(writer, KEEP_SIZE | PUNCH_HOLE, at, length)
 
 
 def _check_room(writer: int, needed: int) -> None:
