@@ -84,6 +84,11 @@ def sweep(directory: str) -> None:
         _remove_if_empty(directory)
 
 
+def make(directory: str) -> None:
+    """Make the directory for what runs, where there is none; it stays as long as anything is in it."""
+    _private(directory)
+
+
 def _private(directory: str) -> None:
     """Make the directory, or make sure that nobody else can see or change what is in the one that is there."""
     with contextlib.suppress(FileExistsError):

@@ -39,19 +39,24 @@ def answered(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
     async def safe(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await handler(*args, **kwargs)
-        except FUSEError:
-            raise
-        except IsofsError as error:
-            if error.errno == errno.EIO:
-                log.error("%s failed: %s", handler.__name__, error)
-            raise FUSEError(error.errno) from None
-        except OSError as error:
-            raise FUSEError(error.errno or errno.EIO) from None
-        except Exception:
-            log.exception("%s failed unexpectedly", handler.__name__)
-            raise FUSEError(errno.EIO) from None
+        except Exception as error:
+            raise refusal(handler.__name__, error) from None
 
     return safe
+
+
+def refusal(call: str, error: Exception) -> FUSEError:
+    """What a call is answered with that an exception ended."""
+    if isinstance(error, FUSEError):
+        return error
+    if isinstance(error, IsofsError):
+        if error.errno == errno.EIO:
+            log.error("%s failed: %s", call, error)
+        return FUSEError(error.errno)
+    if isinstance(error, OSError):
+        return FUSEError(error.errno or errno.EIO)
+    log.error("%s failed unexpectedly", call, exc_info=error)
+    return FUSEError(errno.EIO)
 
 
 class Adapter(pyfuse3.Operations):
@@ -92,7 +97,7 @@ class Adapter(pyfuse3.Operations):
             raise FUSEError(errno.ESTALE)
         return node
 
-    async def _caller(self, ctx: RequestContext) -> Caller:
+    async def caller(self, ctx: RequestContext) -> Caller:
         """Who calls; a suspect whose verdict is being carried out waits for its end."""
         if ctx.uid in self._fs.suspects:
             await self._wait_for_verdict(self._fs.suspects[ctx.uid])
@@ -124,7 +129,7 @@ class Adapter(pyfuse3.Operations):
         parent = self._node(parent_inode)
         if parent_inode == pyfuse3.ROOT_INODE:
             return self._mounted_root(parent, name)
-        found = calls.lookup(self._fs, await self._caller(ctx), parent, name)
+        found = calls.lookup(self._fs, await self.caller(ctx), parent, name)
         if found is None:
             absent = EntryAttributes()
             absent.st_ino = pyfuse3.InodeT(0)
@@ -151,7 +156,7 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        return _attributes(*calls.getattr(self._fs, await self._caller(ctx), self._node(inode)))
+        return _attributes(*calls.getattr(self._fs, await self.caller(ctx), self._node(inode)))
 
     @answered
     async def setattr(
@@ -165,38 +170,38 @@ class Adapter(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        caller, node = await self._caller(ctx), self._node(inode)
+        caller, node = await self.caller(ctx), self._node(inode)
         if new.size != 0:
             await copying.copy_big(self._fs, self._fs.suspects.get(ctx.uid, node.sid), node)
-            caller = await self._caller(ctx)  # a verdict may have fallen while a big file was copied
+            caller = await self.caller(ctx)  # a verdict may have fallen while a big file was copied
         return _attributes(*calls.setattr(self._fs, caller, node, new, fh))
 
     @answered
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
-        return calls.readlink(self._fs, await self._caller(ctx), self._node(inode))
+        return calls.readlink(self._fs, await self.caller(ctx), self._node(inode))
 
     @answered
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
-        caller = await self._caller(ctx)
+        caller = await self.caller(ctx)
         return _entry(calls.make(self._fs, caller, self._node(parent_inode), name, mode, rdev))
 
     @answered
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
-        caller = await self._caller(ctx)
+        caller = await self.caller(ctx)
         return _entry(calls.make(self._fs, caller, self._node(parent_inode), name, mode))
 
     @answered
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
-        caller, parent = await self._caller(ctx), self._node(parent_inode)
+        caller, parent = await self.caller(ctx), self._node(parent_inode)
         return _entry(calls.make(self._fs, caller, parent, name, 0o120777, target=target))
 
     @answered
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        calls.unlink(self._fs, await self._caller(ctx), self._node(parent_inode), name)
+        calls.unlink(self._fs, await self.caller(ctx), self._node(parent_inode), name)
 
     @answered
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        calls.rmdir(self._fs, await self._caller(ctx), self._node(parent_inode), name)
+        calls.rmdir(self._fs, await self.caller(ctx), self._node(parent_inode), name)
 
     @answered
     async def rename(
@@ -208,26 +213,26 @@ class Adapter(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> None:
-        caller = await self._caller(ctx)
+        caller = await self.caller(ctx)
         old, new = self._node(parent_inode_old), self._node(parent_inode_new)
         calls.rename(self._fs, caller, old, name_old, new, name_new, flags)
 
     @answered
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
-        caller = await self._caller(ctx)
+        caller = await self.caller(ctx)
         parent = self._node(new_parent_inode)
         return _entry(calls.link(self._fs, caller, self._node(inode), parent, new_name))
 
     @answered
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        caller = await self._caller(ctx)
+        caller = await self.caller(ctx)
         return _opened(files.open(self._fs, caller, self._node(inode), flags))
 
     @answered
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        caller, parent = await self._caller(ctx), self._node(parent_inode)
+        caller, parent = await self.caller(ctx), self._node(parent_inode)
         found, handle = files.create(self._fs, caller, parent, name, mode, flags)
         return _opened(handle), _entry(found)
 
@@ -262,7 +267,7 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        caller = await self._caller(ctx)
+        caller = await self.caller(ctx)
         number, self._next_directory = self._next_directory, self._next_directory + 1
         self._directories[number] = Directory(self._node(inode), caller, self._fs)
         return number
@@ -322,19 +327,19 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        return xattrs.getxattr(self._fs, await self._caller(ctx), self._node(inode), name)
+        return xattrs.getxattr(self._fs, await self.caller(ctx), self._node(inode), name)
 
     @answered
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return xattrs.listxattr(self._fs, await self._caller(ctx), self._node(inode))
+        return xattrs.listxattr(self._fs, await self.caller(ctx), self._node(inode))
 
     @answered
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
-        xattrs.setxattr(self._fs, await self._caller(ctx), self._node(inode), name, value)
+        xattrs.setxattr(self._fs, await self.caller(ctx), self._node(inode), name, value)
 
     @answered
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        xattrs.removexattr(self._fs, await self._caller(ctx), self._node(inode), name)
+        xattrs.removexattr(self._fs, await self.caller(ctx), self._node(inode), name)
 
 
 def _entry(found: Entry) -> EntryAttributes:

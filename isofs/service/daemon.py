@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gc
 import json
 import logging
@@ -23,6 +24,7 @@ from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, contested
 from isofs.service.attic import Attic
+from isofs.service.auditing import Auditing
 from isofs.service.backup import Backups
 from isofs.service.commands import Commands
 from isofs.service.events import Events
@@ -85,6 +87,9 @@ def _raise_descriptor_limit() -> None:
 async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], None]) -> None:
     adapter, cache = Adapter(fs), KernelCache(session.device)
     fs.kernel = cache
+    live, events = Live(fs.store), Events()
+    auditing = Auditing(fs, adapter, session.directory, live.now.audit)
+    live.subscribe(auditing.changed)
     mounting.mount(session)
     unmounted = False
     failed: list[IsofsError] = []
@@ -92,7 +97,6 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     def unmount() -> None:
         mounting.unmount(session)
 
-    live, events = Live(fs.store), Events()
     commands = Commands(fs, adapter, cache, session.directory, unmount, live, events)
     attic = Attic(fs, live)
     backups = Backups(fs, adapter, session.directory, commands.verdicts.lock)
@@ -102,6 +106,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     async def published() -> None:
         await _publish(session, fs, ready, failed)
         if not failed:  # and not before: SQLite opens its files by a path that would lead into the mount
+            nursery.start_soon(auditing.run)
             await attic.forget_old()
 
     try:
@@ -109,7 +114,8 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cache.run)
                 nursery.start_soon(_unmount_on_signal, session)
-                await nursery.start(server.serve, mounts.socket_for(session.directory), handlers)
+                listen = functools.partial(server.serve, record=auditing.control)
+                await nursery.start(listen, mounts.socket_for(session.directory), handlers)
                 nursery.start_soon(published)
                 await loop.serve(session)
                 unmounted = not failed
@@ -120,6 +126,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
         if not unmounted:
             with contextlib.suppress(IsofsError):
                 mounting.unmount(session, lazily=True)
+        await auditing.close()
 
 
 async def _publish(

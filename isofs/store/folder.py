@@ -8,6 +8,7 @@ attic/NUMBER         what merges replaced in main or removed from it, an inode e
 bases/NAME           what main had when a diverged object changed for the first time
 evidence/            what malicious subjects left: an archive each (isofs.store.archive)
 rescued/             what repairs found to belong to nothing (isofs.engine.repairs); nobody removes it but the operator
+audit/               who did what (isofs.audit.chain)
 staging/             scratch: inodes on their way, archives that are being written, what was discarded and is not
                      removed yet; emptied when the store is opened
 """
@@ -29,7 +30,7 @@ from isofs.store.rows import Database, open_database
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_FOLDERS = (b"versions", b"bases", b"attic", b"evidence", b"staging")
+_FOLDERS = (b"versions", b"bases", b"attic", b"evidence", b"audit", b"staging")
 
 
 @dataclass(eq=False, slots=True)

@@ -1,0 +1,170 @@
+"""One record of the trail: a plain tuple while a call waits for it, a line of JSON when it is written down.
+
+The names of the fields are those of the Elastic Common Schema where it has one, else they begin with `isofs.`; what
+they mean is told in docs/audit.md. Every line is ASCII, whatever names there are: text that is not UTF-8 stands as
+U+FFFD, and its exact bytes in base64 beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import functools
+import json
+import marshal
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+#: The version of the schema whose names are used.
+ECS = "8.11"
+
+#: Main's view.
+_MAIN = 0
+
+#: A login uid that was never set.
+_NOBODY = 0xFFFFFFFF
+
+
+class Record(NamedTuple):
+    """One thing that happened. `path` is relative to the mount, None for what has no name; `number` is an errno.
+
+    `more` holds what only some actions have: `from` and `target` (bytes), `read` and `written` (bytes through one open
+    file), `main` (whether a suspect read what others made), and for what is no call of the file system `facts` (JSON).
+    """
+
+    sequence: int
+    at: int
+    action: str
+    sid: int
+    uid: int
+    task: tuple[int, int, int | None, bytes] | None
+    path: bytes | None
+    ino: int
+    op: int
+    number: int
+    size: int | None
+    more: Mapping[str, object] | None
+
+
+def unpacked(piece: bytes) -> Record:
+    """The record in a piece of the ring."""
+    return Record(*marshal.loads(piece))
+
+
+_FILE, _CONTROL = '["file"]', '["configuration"]'
+_TYPES = {
+    "create": "creation",
+    "mkdir": "creation",
+    "mknod": "creation",
+    "symlink": "creation",
+    "link": "creation",
+    "unlink": "deletion",
+    "rmdir": "deletion",
+    "open": "access",
+    "list": "access",
+}
+
+#: What the trail says about itself.
+START, STOP, GAP = "audit-start", "audit-stop", "audit-gap"
+
+_text = json.encoder.encode_basestring_ascii
+
+
+def line(record: Record, mount: str, user: Callable[[int], str]) -> str:
+    """The record as a JSON object that lacks its end: the hash of the line before it and the brace come last."""
+    (sequence, at, action, sid, uid, task, path, ino, op, number, size, more) = record
+    facts = None if more is None else more.get("facts")
+    kind = _kind(action, facts is not None, more)
+    parts = [
+        f'{{"@timestamp":"{moment(at)}","event.sequence":{sequence},"ecs.version":"{ECS}","event.kind":"event",'
+        f'"event.module":"isofs","event.action":{_text(action)},'
+        f'"event.category":{_FILE if facts is None else _CONTROL},"event.type":["{kind}"],'
+        f'"event.outcome":"{"failure" if number else "success"}","isofs.mount":{_readable(mount)}'
+    ]
+    add = parts.append
+    if task is not None or facts is None:
+        add(f'"user.id":"{uid}","user.name":{_readable(user(uid))}')
+    if facts is None:
+        add(f'"isofs.view":"{f"S{sid}" if sid else "main"}"')
+    if sid != _MAIN:
+        add(f'"isofs.subject":{sid}')
+    if task is not None:
+        pid, thread, login, program = task
+        add(f'"process.pid":{pid},"process.thread.id":{thread},"process.name":{_readable(_decoded(program))}')
+        if login is not None and login != _NOBODY:
+            add(f'"isofs.login_uid":{login}')
+    if path is not None:
+        add(_path("file.path", "isofs.path_bytes", mount, path))
+    if ino:
+        add(f'"file.inode":"{ino}"')
+    if op:
+        add(f'"isofs.op":{op}')
+    if number:
+        add(f'"isofs.errno":"{errno.errorcode.get(number, number)}"')
+    if size is not None:
+        add(f'"isofs.bytes":{size}')
+    if more:
+        add(_more(more, mount))
+    return ",".join(filter(None, parts))
+
+
+def _kind(action: str, told: bool, more: Mapping[str, object] | None) -> str:
+    if told:
+        return "info" if action.startswith("audit-") else "admin"
+    if action == "close" and more is not None and not more.get("written"):
+        return "access"
+    return _TYPES.get(action, "change")
+
+
+def _more(more: Mapping[str, object], mount: str) -> str:
+    parts = []
+    for key, value in more.items():
+        if key == "from" and isinstance(value, bytes):
+            parts.append(_path("isofs.from", "isofs.from_bytes", mount, value))
+        elif key == "target" and isinstance(value, bytes):
+            parts.append(f'"file.target_path":{_readable(_decoded(value))}')
+        elif key == "facts":
+            parts.append(f'"isofs.facts":{json.dumps(_plain(value), separators=(",", ":"))}' if value else "")
+        else:
+            parts.append(f'"isofs.{key}":{json.dumps(value)}')
+    return ",".join(filter(None, parts))
+
+
+def _plain(value: object) -> object:
+    """JSON in which every text is one that every reader of JSON takes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if isinstance(value, Mapping):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _path(key: str, exact: str, mount: str, path: bytes) -> str:
+    """A path as text, absolute; and what it is below the mount, byte by byte, if that is not what the text says."""
+    text = _decoded(path)
+    readable = f'"{key}":{_readable(f"{mount}/{text}" if text else mount)}'
+    if text.isascii() or not any("\udc80" <= c <= "\udcff" for c in text):
+        return readable
+    return f'{readable},"{exact}":"{base64.b64encode(path).decode()}"'
+
+
+def _decoded(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _readable(text: str) -> str:
+    if not text.isascii():
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _text(text)
+
+
+def moment(at: int) -> str:
+    """Nanoseconds since the epoch in ISO 8601, UTC, to the microsecond."""
+    seconds, rest = divmod(at, 10**9)
+    return f"{_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

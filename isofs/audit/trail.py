@@ -1,0 +1,97 @@
+"""The daemon's end of the trail: records are numbered, put into the ring, and counted where there is no room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from marshal import dumps
+from typing import Any
+
+from isofs.audit import chain, record
+from isofs.audit.ring import Ring
+
+#: The share of the ring from which on suspects wait for room. The rest is for everybody else.
+CROWDED = 0.5
+
+#: Bytes of a path that are kept, from its end on: nobody needs a longer one, but a suspect may make it.
+_LONGEST_PATH = 16384
+
+
+class Trail:
+    """Puts records into the ring, in the order of calls of `put`. It never waits.
+
+    What finds no room is counted, and told by a record of its own as soon as there is some.
+    """
+
+    def __init__(self, ring: Ring, last: int) -> None:
+        self.ring = ring
+        self.last = last
+        self._lost = 0
+        self._lost_since = 0
+
+    def put(
+        self,
+        action: str,
+        sid: int,
+        uid: int,
+        task: tuple[int, int, int | None, bytes] | None,
+        path: bytes | None,
+        ino: int,
+        op: int,
+        number: int,
+        size: int | None = None,
+        more: Any = None,
+    ) -> None:
+        """Add a record; its fields are those of `record.Record`."""
+        if self._lost:
+            self._tell_lost()
+        if path is not None and len(path) > _LONGEST_PATH:
+            path = path[-_LONGEST_PATH:]
+        now, sequence = time.time_ns(), self.last + 1
+        if self.ring.put(dumps((sequence, now, action, sid, uid, task, path, ino, op, number, size, more))):
+            self.last = sequence
+        else:
+            self._lost_since = self._lost_since or now
+            self._lost += 1
+
+    def tell(
+        self,
+        action: str,
+        facts: Mapping[str, object],
+        *,
+        sid: int = 0,
+        uid: int = 0,
+        task: tuple[int, int, int | None, bytes] | None = None,
+        number: int = 0,
+    ) -> None:
+        """Add what is no call of the file system: a decision of the operator's, or the trail about itself."""
+        self.put(action, sid, uid, task, None, 0, 0, number, None, {"facts": facts})
+
+    def _tell_lost(self) -> None:
+        facts = {"lost": self._lost, "since": record.moment(self._lost_since)}
+        number = self.last + 1
+        gap = (number, time.time_ns(), record.GAP, 0, 0, None, None, 0, 0, 0, None, {"facts": facts})
+        if self.ring.put(dumps(gap)):
+            self.last, self._lost, self._lost_since = number, 0, 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether suspects should wait before they give the writer more to do."""
+        return self.ring.used() > CROWDED
+
+
+def last_number(ring: Ring, folder: int) -> tuple[int, int]:
+    """The number of the last record of all, in the ring or in the files; and how many bytes are torn at their end.
+
+    What `newest` knows counts as well: the numbers of lines that were cut off are not given again.
+    """
+    in_ring = 0
+    for piece, _ in ring.waiting():
+        if piece is not None:
+            in_ring = record.unpacked(piece).sequence
+    try:
+        known = chain.newest(folder)
+    except ValueError:
+        known = None
+    end = chain.end(folder)
+    return max(in_ring, end.sequence, known.sequence if known else 0), end.torn
