@@ -37,7 +37,6 @@ def list_(directory: str | None, path: str | None, as_json: bool) -> None:
 
     A number, when it came there, whose merge it was, what that did, the type, the size, and the path.
     """
-    daemon.need_root()
     where = daemon.mount_point(directory)
     pages = _pages(where, "" if path is None else "".join(relative(where, mounts.here(), (path,))))
     if as_json:
@@ -89,7 +88,6 @@ def restore(directory: str | None, what: str, to: str | None, replace: bool, as_
     says so. With --replace, what is there goes into the attic, and a directory that is there gets
     the attributes of the old one.
     """
-    daemon.need_root()
     where = daemon.mount_point(directory)
     args: dict[str, object] = {"replace": replace, "by": users.operator()}
     if what.isascii() and what.isdecimal():
@@ -130,7 +128,6 @@ def _inside(where: str, path: str) -> str:
 @click.pass_obj
 def purge(directory: str | None, older_than: str | None, yes: bool, as_json: bool) -> None:
     """Remove what is in the attic for good."""
-    daemon.need_root()
     age = None if older_than is None else _seconds(older_than)
     where = daemon.mount_point(directory)
     if not yes:

@@ -24,7 +24,6 @@ def check(directory: str | None, repair: bool, yes: bool, store: str | None, as_
     content is ever removed: what belongs to nothing goes to the folder rescued in the store, and a
     damaged database is kept. Back the store up first: isoctl backup.
     """
-    daemon.need_root()
     if yes and not repair:
         raise UsageError("--yes goes with --repair")
     if repair:
@@ -52,6 +51,7 @@ def _show(facts: results.Checked | results.Repaired, words: list[str], as_json: 
 
 
 def _repaired(directory: str | None, store: str | None, yes: bool, as_json: bool) -> results.Repaired:
+    daemon.need_root()
     if directory is None:
         raise UsageError("name the directory: isoctl --mount DIR check --repair")
     where = mounts.real(directory)
@@ -91,6 +91,7 @@ def _checked(directory: str | None, store: str | None) -> results.Checked:
             raise UsageError(f"{where} is mounted, and its daemon knows its store: omit --store")
         facts: results.Checked = daemon.ask_at(where, "check", {})
         return facts
+    daemon.need_root()
     # The whole of isofs: only a check without a daemon needs it.
     from isofs.service import resting
 

@@ -42,6 +42,7 @@ def config() -> None:
 @click.pass_obj
 def show(directory: str | None, store: str | None, as_json: bool) -> None:
     """Show every setting, and the rules in their order: those of the configuration, then the defaults."""
+    daemon.need_root()
     from isofs.service import live
     from isofs.settings.settings import lines
 
@@ -79,6 +80,8 @@ def show(directory: str | None, store: str | None, as_json: bool) -> None:
 @click.pass_obj
 def check(directory: str | None, file: str | None, store: str | None) -> None:
     """Check the configuration, or FILE (- for standard input) before it becomes one."""
+    if file is None:
+        daemon.need_root()
     from isofs.service import live
 
     if file is not None:
@@ -99,6 +102,7 @@ def edit(directory: str | None, file: str | None, store: str | None) -> None:
 
     What has an error is not saved: on a terminal you can go on editing.
     """
+    daemon.need_root()
     from isofs.service import live
     from isofs.store import configuration
 
@@ -169,7 +173,6 @@ def _shown(path: str) -> str:
 @contextlib.contextmanager
 def _opened(directory: str | None, store: str | None) -> Iterator[tuple[str, int]]:
     """The folder of the store, and its descriptor."""
-    daemon.need_root()
     path = stores.folder(directory, store)
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -21,7 +21,6 @@ def conflicts(directory: str | None, user: str | None, as_json: bool) -> None:
     Of USER, or of all. Prints facts: the exit code is 0 whether there are any or not. `isoctl diff USER` shows what the
     versions that wait changed.
     """
-    daemon.need_root()
     uid = None if user is None else users.subject(user).uid
     where = daemon.mount_point(directory)
     facts: results.Conflicts = daemon.ask_at(where, "conflicts", {"uid": uid})
@@ -41,7 +40,7 @@ def conflicts(directory: str | None, user: str | None, as_json: bool) -> None:
         output.line(f"    suspect  {_vector(conflict['suspect'])}")
         if conflict["version"] is not None:
             output.line(f"    kept in  {conflict['version']}")
-        if conflict["readable"] != conflict["version"]:
+        if conflict["readable"] != conflict["version"] and os.geteuid() == 0:
             output.line(f"    read it  {conflict['readable']}")
         for words in _commands(where, conflict, several):
             output.command(*words, indent="    ")

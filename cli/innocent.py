@@ -35,7 +35,6 @@ def innocent(
     if interactive:
         if only or excepted or as_json:
             raise UsageError("--interactive goes without --only, --except and --json")
-        daemon.need_root()
         _report_conflicts(interact(daemon.mount_point(directory), user, users.subject(user).uid), user)
         return
     args = {"uid": users.subject(user).uid, **partly.arguments(only, excepted)}

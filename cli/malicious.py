@@ -41,7 +41,6 @@ def malicious(
     What --accept names (globs as in a .gitignore) is merged first. If any of it cannot be merged
     as USER has it, nothing is discarded. The evidence has that as well.
     """
-    daemon.need_root()
     if no_evidence and evidence is not None:
         raise UsageError("--evidence and --no-evidence exclude each other")
     who = users.subject(user)
@@ -67,7 +66,7 @@ def malicious(
     output.line(f"discarded {facts['user']}: {output.counts(facts['counts'])}")
     if facts["evidence"] is not None:
         output.line(f"evidence kept in {facts['evidence']}")
-    if facts["readable"] != facts["evidence"]:
+    if facts["readable"] != facts["evidence"] and os.geteuid() == 0:
         output.line(f"while mounted, read it in {facts['readable']}")
 
 

@@ -53,7 +53,6 @@ def resolve(
     To merge by hand: `--markers FILE`, edit FILE, `--with FILE`. If several versions of one object
     wait, the oldest is settled.
     """
-    daemon.need_root()
     _check(take, file, using, options, markers)
     who, where = users.subject(user), daemon.mount_point(directory)
     args: dict[str, object] = {"uid": who.uid, "user": who.name, "path": _within(where, path)}

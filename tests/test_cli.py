@@ -30,6 +30,7 @@ from isofs.control import client, mounts, wire
 from isofs.control.mounts import Mount
 from isofs.control.server import Plain, Progress
 from isofs.errors import BY_CODE, Exit, NoSubject, NotAllowed, UsageError
+from support.mount import as_user
 
 #: A name that would clear the screen, and isn't UTF-8; and how it must be shown.
 HOSTILE = wire.path_text(b"d/\x1b[2J\n\xff")
@@ -306,12 +307,15 @@ def test_errors_are_one_line_and_their_own_code(stage: Stage, call: str, words: 
 
 
 @every_command
-def test_only_root(stage: Stage, call: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_who_may(stage: Stage, call: str, words: list[str]) -> None:
+    """A real process of somebody else, whom the kernel keeps from the socket."""
     with stage.daemon():
-        monkeypatch.setattr(os, "geteuid", lambda: 1000)
-        result = isoctl(*words)
-    assert result.exit_code == Exit.NOT_ALLOWED
-    assert "run it as root" in result.stderr
+        code, said = as_user(4001, lambda: [(result := isoctl(*words)).exit_code, result.stderr])
+    assert code == Exit.NOT_ALLOWED
+    assert said in (
+        "isoctl: only root, and the groups that root gave a role, may control isofs\n",
+        "isoctl: only root may do this: run it as root\n",
+    )
     assert stage.calls == []
 
 

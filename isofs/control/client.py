@@ -56,7 +56,7 @@ def _replies(socket_path: str, request: bytes, timeout: float) -> Iterator[wire.
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise Unreachable(f"no daemon answers at {socket_path}") from error
         except PermissionError as error:
-            raise NotAllowed(f"only root may enter {socket_path}") from error
+            raise NotAllowed("only root, and the groups that root gave a role, may control isofs") from error
         except BlockingIOError as error:
             raise NoAnswer(f"the daemon at {socket_path} doesn't accept more callers") from error
         # A daemon that turns a caller away hangs up before it reads; what it said is still there.

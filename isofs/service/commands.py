@@ -24,7 +24,7 @@ from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model import risks
 from isofs.model.records import Op, Subject, SubjectId
-from isofs.service import answers, evidence, isolating, partly, resolutions, settling
+from isofs.service import answers, evidence, isolating, never, partly, resolutions, settling
 from isofs.service.events import Event, Events, Kind
 from isofs.service.live import Live
 from isofs.service.serving import each, in_slices, looked
@@ -102,7 +102,8 @@ class Commands:
         }
 
     async def suspect(self, args: Args, progress: Progress) -> Result:
-        """Isolate a user from now on."""
+        """Isolate a user from now on, unless that is one who never is."""
+        never.check(wire.argument(args, "uid", int), self._live.now.access)
         done = await isolating.suspect(self._fs, self._cache, self._mount, args)
         self._events.tell(Event(Kind.SUSPECT, {**done, "reason": wire.optional(args, "reason", str) or ""}))
         return dict(done)

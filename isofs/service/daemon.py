@@ -23,6 +23,7 @@ from isofs.fuse import loop, mounting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, contested
+from isofs.service.access import Access, identified
 from isofs.service.attic import Attic
 from isofs.service.auditing import Auditing
 from isofs.service.backup import Backups
@@ -101,7 +102,10 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     attic = Attic(fs, live)
     backups = Backups(fs, adapter, session.directory, commands.verdicts.lock)
     calls = {**commands.handlers(), **attic.handlers(), **backups.handlers()}
-    handlers = server.plain({name: live.fresh(call) for name, call in calls.items()})
+    handlers = identified({name: live.fresh(call) for name, call in calls.items()})
+    socket_path = mounts.socket_for(session.directory)
+    access = Access(fs, live, socket_path)
+    listen = functools.partial(server.serve, admit=access.admit, groups=access.groups.all, record=auditing.control)
 
     async def published() -> None:
         await _publish(session, fs, ready, failed)
@@ -114,8 +118,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cache.run)
                 nursery.start_soon(_unmount_on_signal, session)
-                listen = functools.partial(server.serve, record=auditing.control)
-                await nursery.start(listen, mounts.socket_for(session.directory), handlers)
+                await nursery.start(listen, socket_path, handlers)
                 nursery.start_soon(published)
                 await loop.serve(session)
                 unmounted = not failed

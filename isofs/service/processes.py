@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+#: Of <asm/unistd.h>, the same on all machines; Python has no name for it.
+_PIDFD_GETFD = 438
 
 _MAP_LINE = re.compile(rb"[0-9a-f]+-[0-9a-f]+ (\S+) [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) (\d+)")
 
@@ -24,6 +28,23 @@ class Holder:
     path: str
     uids: frozenset[int]
     inode: int
+
+
+@contextlib.contextmanager
+def descriptor_of(pid: int, number: int) -> Iterator[int]:
+    """A descriptor of another process, the very one and not its file opened anew: OSError if that cannot be had."""
+    process = os.pidfd_open(pid)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        taken = libc.syscall(_PIDFD_GETFD, process, ctypes.c_int(number), 0)
+        if taken < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(process)
+    try:
+        yield taken
+    finally:
+        os.close(taken)
 
 
 def holders_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:

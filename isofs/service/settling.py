@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import stat
@@ -24,7 +25,7 @@ from isofs.merge.report import Report
 from isofs.merge.resolvers.base import Both, Merged, Proposal, Unresolved
 from isofs.merge.resolving import Resolution, Sides
 from isofs.model.records import Op, SubjectId
-from isofs.service import answers, resolutions
+from isofs.service import answers, processes, resolutions
 from isofs.service.answers import Result
 from isofs.store import inodes
 from isofs.store.inodes import Place
@@ -178,14 +179,21 @@ class _Caller:
         return cls(wire.argument(args, "pid", int), wire.argument(args, "descriptor", int))
 
     def open(self, flags: int) -> int:
-        """Open the same file. UsageError for anything but a regular file: that could keep us waiting."""
-        path = f"/proc/{self.pid}/fd/{self.descriptor}"
+        """Open the same file anew, for what the caller has it open for: more than that, root alone might.
+
+        UsageError for anything but a regular file: that could keep us waiting.
+        """
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                raise UsageError("what the content is read from, or written to, must be a regular file")
-            return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise UsageError(f"the caller's file cannot be opened: {error.strerror}") from None
+            with processes.descriptor_of(self.pid, self.descriptor) as theirs:
+                if not stat.S_ISREG(os.fstat(theirs).st_mode):
+                    raise UsageError("what the content is read from, or written to, must be a regular file")
+                have, want = (bits & (os.O_ACCMODE | os.O_PATH) for bits in (fcntl.fcntl(theirs, fcntl.F_GETFL), flags))
+                if have not in (want, os.O_RDWR):
+                    raise UsageError("the caller's file is not open for what it is to be used for")
+                return os.open(f"/proc/self/fd/{theirs}", flags | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (OSError, OverflowError) as error:
+            why = error.strerror if isinstance(error, OSError) else "there is no such process"
+            raise UsageError(f"the caller's file cannot be opened: {why}") from None
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
+from isofs.settings.access import Access
 from isofs.settings.audit import Audit
 from isofs.settings.document import Document
 from isofs.settings.kinds import Kind, Refused, number, read_table, setting
@@ -24,7 +25,8 @@ class Settings:
     attic_days: int = setting(
         number(30, low=1, high=_LONGEST), "days that the attic keeps what merges replaced or deleted"
     )
-    audit: Audit = Audit()  # noqa: RUF009
+    access: Access = Access()
+    audit: Audit = Audit()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import json
@@ -42,12 +43,12 @@ class Result:
         return json.loads(self.out)
 
 
-def isoctl(*words: str, timeout: float = PATIENCE) -> Result:
+def isoctl(*words: str, timeout: float = PATIENCE, uid: int = 0, groups: tuple[int, ...] = ()) -> Result:
     """Run `isoctl` as a user would, in a process of its own; but it needs not start an interpreter and load modules."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if pid == 0:
-            _be_isoctl(words, out.fileno(), err.fileno())
+            _be_isoctl(words, out.fileno(), err.fileno(), uid, groups)
         process = os.pidfd_open(pid)
         try:
             poll = select.poll()
@@ -66,9 +67,14 @@ def isoctl(*words: str, timeout: float = PATIENCE) -> Result:
         return Result(os.waitstatus_to_exitcode(status), *texts)
 
 
-def _be_isoctl(words: tuple[str, ...], out: int, err: int) -> NoReturn:
+def _be_isoctl(words: tuple[str, ...], out: int, err: int, uid: int, groups: tuple[int, ...]) -> NoReturn:
     code = 70
     try:
+        if uid:
+            codecs.lookup("ascii")  # Python itself need not be readable for other users
+            os.setgroups(groups)
+            os.setgid(uid)
+            os.setuid(uid)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for number, descriptor in enumerate((nothing, out, err)):
             os.dup2(descriptor, number)
@@ -93,8 +99,8 @@ class Mounted:
 
     path: Path
 
-    def isoctl(self, *words: str) -> Result:
-        return isoctl("--mount", str(self.path), *words)
+    def isoctl(self, *words: str, uid: int = 0, groups: tuple[int, ...] = ()) -> Result:
+        return isoctl("--mount", str(self.path), *words, uid=uid, groups=groups)
 
     def facts(self, *words: str) -> Any:
         """The JSON that a command prints; the command must succeed."""
