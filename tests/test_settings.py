@@ -168,5 +168,7 @@ def test_a_subscriber_that_fails_keeps_no_event_from_others() -> None:
 def test_the_documentation_has_every_setting() -> None:
     page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
     for one in lines(Settings()):
+        if isinstance(one.value, dict):
+            continue  # it is a table, and has a page
         value = json.dumps(one.value, ensure_ascii=False)
         assert f"| `{one.key}` | `{value}` | {one.about} |" in page

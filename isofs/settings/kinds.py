@@ -36,6 +36,11 @@ def setting(kind: Kind[T], about: str) -> T:
     return field(default_factory=lambda: kind.default, metadata={"kind": kind, "about": about})
 
 
+def rest(kind: Kind[Mapping[str, T]], about: str) -> Mapping[str, T]:
+    """A field for all tables below its table that are no other field's: `[alerts.wazuh]` below `[alerts]`."""
+    return field(default_factory=lambda: kind.default, metadata={"kind": kind, "about": about, "rest": True})
+
+
 def flag(default: bool) -> Kind[bool]:
     return Kind(default, lambda value: _exactly(value, bool, "true or false"))
 
@@ -121,18 +126,29 @@ def tables(of: type[T], default: Mapping[str, T] | None = None) -> Kind[Mapping[
 
 def read_table(of: type[T], given: object) -> T:
     """A frozen dataclass of settings from a table; what is left out has its default. Refused says what is off."""
-    known = {f.name: f.metadata["kind"] for f in fields(cast(Any, of))}
-    values = {}
+    every = fields(cast(Any, of))
+    known = {f.name: f.metadata["kind"] for f in every if "rest" not in f.metadata}
+    others = next((f for f in every if "rest" in f.metadata), None)
+    values, below = dict[str, Any](), dict[str, object]()
     for key, value in _table(given).items():
-        if key not in known:
+        if key in known:
+            values[key] = _under(key, known[key].read, value)
+        elif others is not None and isinstance(value, dict):
+            below[key] = value
+        else:
             raise Refused(f"there is no setting {key!r}; there are: {', '.join(known)}", [key])
-        values[key] = _under(key, known[key].read, value)
+    if others is not None and below:
+        values[others.name] = others.metadata["kind"].read(below)
     return of(**values)
 
 
 def shown_table(table: object) -> dict[str, object]:
     """The values of a table of settings as an operator would write them."""
-    return {f.name: f.metadata["kind"].shown(getattr(table, f.name)) for f in fields(cast(Any, table))}
+    found: dict[str, object] = {}
+    for f in fields(cast(Any, table)):
+        value = f.metadata["kind"].shown(getattr(table, f.name))
+        found |= value if "rest" in f.metadata else {f.name: value}
+    return found
 
 
 def _under(key: str, read: Callable[[object], T], value: object) -> T:

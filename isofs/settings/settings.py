@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 from isofs.settings.access import Access
+from isofs.settings.alerts import Alerts
 from isofs.settings.audit import Audit
 from isofs.settings.document import Document
+from isofs.settings.hooks import Hooks
 from isofs.settings.kinds import Kind, Refused, number, read_table, setting
 
 #: What is read elsewhere, by whoever merges (`isofs.merge.config`).
@@ -26,7 +28,9 @@ class Settings:
         number(30, low=1, high=_LONGEST), "days that the attic keeps what merges replaced or deleted"
     )
     access: Access = Access()
+    alerts: Alerts = Alerts()
     audit: Audit = Audit()
+    hooks: Hooks = Hooks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,18 @@ def lines(of: Settings) -> Iterator[Line]:
             yield _line(outer.name, outer.metadata, value)
         else:
             for inner in fields(value):
-                yield _line(f"{outer.name}.{inner.name}", inner.metadata, getattr(value, inner.name))
+                found = getattr(value, inner.name)
+                if "rest" in inner.metadata:
+                    yield from _lines_below(outer.name, inner.metadata, found)
+                else:
+                    yield _line(f"{outer.name}.{inner.name}", inner.metadata, found)
+
+
+def _lines_below(table: str, metadata: Any, values: Mapping[str, Any]) -> Iterator[Line]:
+    kind: Kind[Any] = metadata["kind"]
+    shown = cast(Mapping[str, object], kind.shown(values))
+    for name, value in shown.items():
+        yield Line(f"{table}.{name}", value, values[name] == kind.default.get(name), metadata["about"])
 
 
 def _line(key: str, metadata: Any, value: Any) -> Line:
