@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from isoctl import daemon, output
-from isofs.control import results
+from isofs.control import results, wire
 
 
 @click.command()
@@ -34,17 +36,20 @@ def status(directory: str | None, as_json: bool) -> None:
         output.line(f"attic   {entries} that merges replaced or deleted, {output.size(facts['attic']['bytes'])}")
     if not facts["subjects"]:
         output.line("nobody is isolated")
+    now = wire.moment(time.time())
     for subject in facts["subjects"]:
-        _show(subject)
+        _show(subject, now)
 
 
-def _show(subject: results.Subject) -> None:
+def _show(subject: results.Subject, now: str) -> None:
     reason = f": {subject['reason']}" if subject["reason"] else ""
     output.line(f"{subject['user']} (uid {subject['uid']})  {subject['state']} since {subject['since']}{reason}")
     output.line(f"    {output.counts(subject['changed'])}; {output.size(subject['bytes'])}")
     for part in subject["parts"]:
         asked = f": {part['asked']}" if part["asked"] else ""
         output.line(f"    {output.plural(part['objects'], 'object')} merged {part['since']}{asked}")
+    if subject["review"] is not None and subject["review"] <= now:
+        output.line(f"    to review since {subject['review']}")
     if subject["conflicts"]:
         waiting = output.plural(subject["conflicts"], "conflict")
         output.line(f"    {waiting} to decide: `isoctl conflicts {subject['user']}`")

@@ -60,6 +60,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                     {"since": SINCE, "objects": 1, "asked": "--only \x1b[2J"},
                     {"since": SINCE, "objects": 12, "asked": ""},
                 ],
+                "review": None,
             }
         ],
         "attic": {"entries": 2, "bytes": 3072},

@@ -276,7 +276,11 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     assert keys(mount.facts("status")) == {
         **flat("mount", "store", "pid", "version", "since", "configuration"),
         "subjects": [
-            {**flat("user", "uid", "state", "since", "reason", "bytes", "conflicts"), "changed": changed, "parts": []}
+            {
+                **flat("user", "uid", "state", "since", "reason", "bytes", "conflicts", "review"),
+                "changed": changed,
+                "parts": [],
+            }
         ],
         "attic": flat("entries", "bytes"),
     }

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from isofs.errors import BadConfiguration
-from isofs.model.alerts import Condition
+from isofs.model.alerts import SHIPPED, Condition
+from isofs.service.events import Kind
 from isofs.settings import document
 from isofs.settings.settings import Settings, lines, settings
 
@@ -22,6 +27,23 @@ def test_what_is_shipped_works_without_configuration() -> None:
         Condition("key", "~", "^isofs"),
     )
     assert (found.review, found.most, found.within) == (86400, 5, 600)
+
+
+def test_the_documentation_shows_what_is_shipped() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text()
+    (block,) = (text for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "[alerts." in text)
+    shown = tomllib.loads(block)["alerts"]
+    assert [(name, sorted(table)) for name, table in shown.items()] == [
+        (name, ["format", "reason", "user", "when"]) for name in SHIPPED
+    ]
+    assert read(block) == read("")
+
+
+def test_the_documentation_has_every_hook() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text()
+    for kind in Kind:
+        assert f"| `on_{kind}` |" in page
+        assert hasattr(Settings().hooks, f"on_{kind}")
 
 
 def test_a_table_changes_what_it_names_of_what_is_shipped() -> None:

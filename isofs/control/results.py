@@ -28,7 +28,10 @@ class Part(TypedDict):
 
 
 class Subject(TypedDict):
-    """A suspect; `state` is suspect, merging, discarding or conflicts. `parts` were merged before."""
+    """A suspect; `state` is suspect, merging, discarding or conflicts. `parts` were merged before.
+
+    `review` is from when on the suspect is to be looked at again, null if never.
+    """
 
     user: str
     uid: int
@@ -39,6 +42,7 @@ class Subject(TypedDict):
     bytes: int
     conflicts: int
     parts: list[Part]
+    review: str | None
 
 
 class AtticTotals(TypedDict):
@@ -80,6 +84,47 @@ class Suspected(TypedDict):
     since: str
     killed: list[OpenFile]
     left: list[OpenFile]
+
+
+class Detector(TypedDict):
+    """`detector`: how the alerts of a detector are read. See `isofs.model.alerts`."""
+
+    name: str
+    format: str
+    user: list[str]
+    reason: list[str]
+    when: list[str]
+
+
+class Alerted(TypedDict):
+    """`alert`: what became of an alert, and why where nobody was isolated.
+
+    `outcome` is isolated, already, spared (who may not be isolated), limited, or with a dry run: would isolate.
+    """
+
+    outcome: str
+    why: str
+
+
+class AlertLine(TypedDict):
+    """`suspect --from`: a line about each alert; `line` is its number.
+
+    `outcome` may also be unknown (no such user) or failed (the daemon did not answer).
+    """
+
+    line: int
+    outcome: str
+    user: str
+    uid: int | None
+    reason: str
+    why: str
+
+
+class AlertTotals(TypedDict):
+    """`suspect --from`: the last line, how many lines of its input ended as what; `ignored` are no alerts."""
+
+    lines: int
+    outcomes: dict[str, int]
 
 
 #: One change; `change` is added, modified, deleted, renamed or attributes, `kind` is file,

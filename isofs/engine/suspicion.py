@@ -16,13 +16,9 @@ def suspect(fs: Filesystem, uid: int, name: str, reason: str, since: str) -> Sub
     Handles that the user has open for writing only are re-routed; those for reading and writing
     (`shared_writers`) cannot be and go on writing main: whoever calls this has dealt with them or will.
     What an earlier merge left undecided goes on waiting beside it, as another subject's would.
-    Raises NotAllowed for root and Already for a suspect.
+    Raises what `check` does.
     """
-    if uid == 0:
-        raise NotAllowed("root cannot be isolated: root can reach main and the store without the mount")
-    for subject in fs.subjects.values():
-        if subject.uid == uid and subject.state not in (SubjectState.CONFLICTS, SubjectState.ENDED):
-            raise Already(f"{name} is a suspect already, since {subject.since}")
+    check(fs, uid, name)
     sid = max(fs.subjects, default=MAIN) + 1
     subject = Subject(sid, uid, name, since, reason, SubjectState.SUSPECT)
     batch = Batch(fs)
@@ -31,6 +27,15 @@ def suspect(fs: Filesystem, uid: int, name: str, reason: str, since: str) -> Sub
     for handle in handles_of(fs, uid):
         _reroute(fs, handle, sid)
     return subject
+
+
+def check(fs: Filesystem, uid: int, name: str) -> None:
+    """Whether a user can be isolated: NotAllowed for root, and Already for a suspect."""
+    if uid == 0:
+        raise NotAllowed("root cannot be isolated: root can reach main and the store without the mount")
+    for subject in fs.subjects.values():
+        if subject.uid == uid and subject.state not in (SubjectState.CONFLICTS, SubjectState.ENDED):
+            raise Already(f"{name} is a suspect already, since {subject.since}")
 
 
 def handles_of(fs: Filesystem, uid: int) -> list[Handle]:

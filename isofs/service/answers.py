@@ -17,6 +17,7 @@ from isofs.merge.report import Item
 from isofs.model import risks
 from isofs.model.records import Stowed, Subject, SubjectState
 from isofs.model.vectors import Vector, named
+from isofs.service import reviews
 from isofs.service.unified import unified
 from isofs.store import attic
 
@@ -35,8 +36,8 @@ def version() -> str:
         return "unknown"
 
 
-def described(fs: Filesystem, subject: Subject) -> Slices[Result]:
-    """A subject, how much was changed, and what waits."""
+def described(fs: Filesystem, subject: Subject, review: int) -> Slices[Result]:
+    """A subject, how much was changed, and what waits; `review` is the time of a period in seconds."""
     view = fs.view_of(subject.sid) or View(subject.sid)  # settled meanwhile
     counts = Counter(line.change for line in (yield from changed.gather(fs, view)))
     size = yield from changed.bytes_kept(fs, view)
@@ -55,6 +56,7 @@ def described(fs: Filesystem, subject: Subject) -> Slices[Result]:
             for part in fs.subjects.values()
             if part.part_of == subject.sid
         ],
+        "review": reviews.since(subject, review),
     }
 
 

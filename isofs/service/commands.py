@@ -93,7 +93,7 @@ class Commands:
             "version": answers.version(),
             "since": self._since,
             "subjects": [
-                await looked(functools.partial(answers.described, self._fs, subject))
+                await looked(functools.partial(answers.described, self._fs, subject, self._live.now.alerts.review))
                 for subject in list(self._fs.subjects.values())
                 if self._fs.view_of(subject.sid) is not None
             ],

@@ -23,12 +23,15 @@ from isofs.fuse import loop, mounting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, contested
+from isofs.service import reviews
 from isofs.service.access import Access, identified
+from isofs.service.alerts import Alerts
 from isofs.service.attic import Attic
 from isofs.service.auditing import Auditing
 from isofs.service.backup import Backups
 from isofs.service.commands import Commands
 from isofs.service.events import Events
+from isofs.service.hooks import Hooks
 from isofs.service.live import Live
 from isofs.store.folder import open_store
 
@@ -101,7 +104,11 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     commands = Commands(fs, adapter, cache, session.directory, unmount, live, events)
     attic = Attic(fs, live)
     backups = Backups(fs, adapter, session.directory, commands.verdicts.lock)
-    calls = {**commands.handlers(), **attic.handlers(), **backups.handlers()}
+    alerts, hooks = (
+        Alerts(fs, commands.suspect, live, events),
+        Hooks(session.directory, session.namespace, live, events),
+    )
+    calls = {**commands.handlers(), **attic.handlers(), **backups.handlers(), **alerts.handlers()}
     handlers = identified({name: live.fresh(call) for name, call in calls.items()})
     socket_path = mounts.socket_for(session.directory)
     access = Access(fs, live, socket_path)
@@ -111,12 +118,14 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
         await _publish(session, fs, ready, failed)
         if not failed:  # and not before: SQLite opens its files by a path that would lead into the mount
             nursery.start_soon(auditing.run)
+            nursery.start_soon(reviews.remind, fs, live, events)
             await attic.forget_old()
 
     try:
         with loop.connected(adapter, session):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cache.run)
+                nursery.start_soon(hooks.run)
                 nursery.start_soon(_unmount_on_signal, session)
                 await nursery.start(listen, socket_path, handlers)
                 nursery.start_soon(published)

@@ -30,6 +30,8 @@ NEEDS: Mapping[str, Role] = {
     "check": Role.OBSERVE,
     "log": Role.OBSERVE,
     "suspect": Role.DECIDE,
+    "alert": Role.DECIDE,
+    "detector": Role.DECIDE,
     "innocent": Role.DECIDE,
     "malicious": Role.DECIDE,
     "resolve": Role.DECIDE,
