@@ -16,6 +16,7 @@ from isoctl.check import check
 from isoctl.config import config
 from isoctl.conflicts import conflicts
 from isoctl.diff import diff
+from isoctl.doctor import doctor
 from isoctl.evidence import evidence
 from isoctl.innocent import innocent
 from isoctl.malicious import malicious
@@ -106,6 +107,7 @@ for _command in (
     config,
     attic,
     check,
+    doctor,
     backup,
     restore,
 ):

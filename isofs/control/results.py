@@ -385,6 +385,23 @@ class Checked(TypedDict):
     problems: list[Problem]
 
 
+class Finding(TypedDict):
+    """What a check of `doctor` says; `level` is ok, warning or problem, `fix` a command that helps, if there is one."""
+
+    check: str
+    level: str
+    text: str
+    fix: str | None
+
+
+class Diagnosis(TypedDict):
+    """`doctor`: whether isofs can work, and everything that was looked at; `directory` is null if none is meant."""
+
+    ok: bool
+    directory: str | None
+    findings: list[Finding]
+
+
 class Unmounted(TypedDict):
     """`umount`: the daemon that unmounted, and that ends now."""
 
