@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from isoctl import daemon, marks, output
+from isoctl import daemon, marks, output, partly, users
 from isoctl.diff import diff
 from isofs.control import results
 from isofs.errors import ConflictsRemain, UsageError
@@ -30,8 +30,11 @@ KEYS = {
     "q": "quit",
 }
 
-#: What settles a conflict, by key: in the words of `isoctl resolve --take`, or by hand.
-_SETTLES = {"t": "suspect", "k": "main", "b": "both", "e": "edit"}
+#: What can be said of all of a directory.
+_WHOLE = "tks"
+
+#: The lists of the call `decide` in which an object is, by key; of a conflict that is taken it is another.
+_LISTS = {"t": "take", "k": "main", "b": "both", "e": "edited", "s": "skip"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,10 @@ class Thing:
 
     @property
     def keys(self) -> str:
-        return "tkbesdapq" if self.conflict else "tsdapq"
+        """The keys on offer: of a conflict also what keeps both sides, or makes one of them."""
+        kind = self.items[0]["kind"]
+        more = {"file": "be", "directory": ""}.get(kind or "", "b") if self.conflict else ""
+        return f"tk{more}sdapq"
 
 
 #: Gives the key that somebody chose for a thing, of those that are offered.
@@ -64,10 +70,13 @@ def things(items: Sequence[results.PlannedItem]) -> list[Thing]:
     return sorted(made, key=lambda thing: (thing.directory, thing.items[0]["path"]))
 
 
-def decide(found: Sequence[Thing], ask: Ask, look: Callable[[Thing], None]) -> dict[int, str]:
-    """The key for each thing, by its number: take, skip, or what settles a conflict. click.Abort for who quits.
+def decide(
+    found: Sequence[Thing], ask: Ask, look: Callable[[Thing], None], edit: Callable[[Thing], bool]
+) -> dict[int, str]:
+    """The key for each thing, by its number: take, keep main's, skip, or what settles a conflict.
 
-    What is said of all of a directory is said of its conflicts too, but only to skip them: each is decided alone.
+    What is said of all of a directory is said of its conflicts too, but not to take them: that is decided of each. Who
+    does not take what was edited is asked again; who quits raises click.Abort.
     """
     answers: dict[int, str] = {}
     whole: dict[str, str] = {}
@@ -75,7 +84,7 @@ def decide(found: Sequence[Thing], ask: Ask, look: Callable[[Thing], None]) -> d
     while at < len(found):
         thing = found[at]
         given = whole.get(thing.directory)
-        key = given if given is not None and (given == "s" or not thing.conflict) else ask(thing, thing.keys)
+        key = given if given is not None and (given != "t" or not thing.conflict) else ask(thing, thing.keys)
         if key == "q":
             raise click.Abort
         if key == "d":
@@ -84,11 +93,19 @@ def decide(found: Sequence[Thing], ask: Ask, look: Callable[[Thing], None]) -> d
             at = max(0, at - 1)
             whole.pop(found[at].directory, None)
         elif key == "a":
-            whole[thing.directory] = ask(thing, "ts")
-        else:
+            whole[thing.directory] = ask(thing, _WHOLE)
+        elif key != "e" or edit(thing):
             answers[thing.number] = key
             at += 1
     return answers
+
+
+@dataclass
+class Edited:
+    """A file that was made of both sides, and what they were then."""
+
+    path: str
+    seen: str
 
 
 def interact(where: str, user: str, uid: int) -> int:
@@ -96,80 +113,96 @@ def interact(where: str, user: str, uid: int) -> int:
     if not output.can_ask():
         raise UsageError("--interactive needs a terminal")
     planned: results.Planned = daemon.ask_at(where, "plan", {"uid": uid})
-    found = things(planned["items"])
+    found, edited = things(planned["items"]), dict[int, Edited]()
+    daemon.ask_at(where, "decide", {"uid": uid, "skip": [thing.number for thing in found], "dry": True})  # is it one?
 
     def ask(thing: Thing, keys: str) -> str:
         for item in thing.items:
             output.line(output.merge_item(item) + marks.after(item["risks"]))
         offered = ", ".join(f"[{key}] {KEYS[key]}" for key in keys)
-        name = thing.directory or "."
-        text = offered if keys != "ts" else f"all of {output.quoted(name)}: {offered}"
+        text = offered if keys != _WHOLE else f"all of {output.quoted(thing.directory or '.')}: {offered}"
         return str(click.prompt(text, type=click.Choice(list(keys)), show_choices=False, err=True))
 
     def look(thing: Thing) -> None:
         paths = tuple(os.path.join(where, item["path"]) for item in thing.items)
         click.get_current_context().invoke(diff, user=user, paths=paths)
 
-    answers = decide(found, ask, look)
-    counts = Counter(KEYS[key] for key in answers.values())
-    output.line(f"{user}: {output.counts(counts)}")
-    if not click.confirm("Carry this out?", err=True):
-        raise click.Abort
-    return _carry_out(where, user, uid, found, answers)
+    with tempfile.TemporaryDirectory(prefix="isoctl-") as folder:
+
+        def edit(thing: Thing) -> bool:
+            ending = os.path.splitext(thing.items[0]["path"])[1][:16]
+            path = os.path.join(folder, f"{thing.number}{ending}")
+            seen = _edit(where, user, uid, thing, path)
+            edited[thing.number] = Edited(path, seen or "")
+            return seen is not None
+
+        answers = decide(found, ask, look, edit)
+        counts = Counter(KEYS[key] for key in answers.values())
+        output.line(f"{user}: {output.counts(counts)}")
+        lists = _lists(found, answers)
+        with _opened([edited[number] for number in lists["edited"]]) as contents:
+            args = {"uid": uid, **lists, **contents}
+            would: results.Decided = daemon.ask_at(where, "decide", {**args, "dry": True})
+            _show_others(would)
+            if not click.confirm("Carry this out?", err=True):
+                raise click.Abort
+            return _carry_out(where, user, {**args, "by": users.operator()})
 
 
-def _carry_out(where: str, user: str, uid: int, found: Sequence[Thing], answers: Mapping[int, str]) -> int:
-    """Merge what was taken, then settle conflicts. The number of conflicts that are left."""
-    decided = [thing for thing in found if thing.conflict and answers[thing.number] != "s"]
-    if "s" in answers.values():
-        chosen = [thing.number for thing in found if answers[thing.number] == "t" and not thing.conflict]
-        if chosen:
-            _merged(where, user, {"uid": uid, "objects": chosen})
-        if decided:
-            output.warn("as long as something is skipped, conflicts stay isolated as well: decide them at the end")
-        return len(decided)
-    left = _merged(where, user, {"uid": uid})["conflicts"]
-    for thing in decided if left else ():
-        left -= _settle(where, user, uid, thing.items[0]["path"], _SETTLES[answers[thing.number]])
-    return left
-
-
-def _merged(where: str, user: str, args: Mapping[str, object]) -> results.Merged:
-    with output.progress(f"merging {user}") as move:
-        facts: results.Merged = daemon.ask_at(where, "innocent", args, move)
-    output.line(f"merged {facts['user']}: {output.counts(facts['counts'])}")
-    for one in facts["left"]:
-        output.line(f"left      {one['path']}: {one['reason']}")
-    return facts
-
-
-def _settle(where: str, user: str, uid: int, path: str, how: str) -> bool:
-    """Settle a conflict as was chosen. Whether that was done; else it waits."""
-    args: dict[str, Any] = {"uid": uid, "user": user, "path": path}
-    with contextlib.ExitStack() as closing:
-        if how == "edit":
-            folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="isoctl-"))
-            edited = os.path.join(folder, "edit" + os.path.splitext(path)[1][:16])
-            if not _edited(where, args, edited):
-                return False
-            file = closing.enter_context(open(edited, "rb"))
-            args |= {"pid": os.getpid(), "descriptor": file.fileno()}
-        else:
-            args["take"] = how
-        facts: results.Resolved = daemon.ask_at(where, "resolve", args)
-    for item in facts["items"]:
-        output.line(output.merge_item(item))
-    return True
-
-
-def _edited(where: str, args: Mapping[str, object], path: str) -> bool:
-    """Let an editor make one of both contents, in a file at `path`. Whether that is to be taken."""
+def _edit(where: str, user: str, uid: int, thing: Thing, path: str) -> str | None:
+    """Let an editor make one of both contents, in a file at `path`. What they were, if that is to be taken."""
     with open(path, "wb") as file:
-        marked = {**args, "using": "text", "options": [], "pid": os.getpid(), "descriptor": file.fileno()}
+        asked = {"uid": uid, "user": user, "object": thing.number, "using": "text", "options": []}
         try:
-            daemon.ask_at(where, "markers", marked)
-        except ConflictsRemain as error:
+            marked: results.Marked = daemon.ask_at(
+                where, "markers", {**asked, "pid": os.getpid(), "descriptor": file.fileno()}
+            )
+        except (ConflictsRemain, UsageError) as error:
             output.warn(str(error))
-            return False
+            return None
     click.edit(filename=path)
-    return click.confirm(f"Take what you made of {output.quoted(str(args['path']))}?", err=True)
+    take = click.confirm(f"Take what you made of {output.quoted(thing.items[0]['path'])}?", err=True)
+    return marked["seen"] if take else None
+
+
+def _lists(found: Sequence[Thing], answers: Mapping[int, str]) -> dict[str, list[int]]:
+    """What was answered, as the call has it."""
+    lists: dict[str, list[int]] = defaultdict(list)
+    for thing in found:
+        key = answers[thing.number]
+        lists["suspect" if key == "t" and thing.conflict else _LISTS[key]].append(thing.number)
+    return lists
+
+
+@contextlib.contextmanager
+def _opened(made: Sequence[Edited]) -> Iterator[dict[str, Any]]:
+    """The files that were edited, open, as the call has them."""
+    files = [os.open(one.path, os.O_RDONLY) for one in made]
+    try:
+        yield {"pid": os.getpid(), "descriptors": files, "seen": [one.seen for one in made]}
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def _carry_out(where: str, user: str, args: Mapping[str, object]) -> int:
+    """Do what was decided. The number of conflicts that are left, and of what could not be done."""
+    with output.progress(f"deciding {user}") as move:
+        facts: results.Decided = daemon.ask_at(where, "decide", args, move)
+    output.line(f"merged {facts['user']}: {output.counts(facts['counts'])}")
+    for item in facts["items"]:
+        if item["as"] is not None or item["review"] or item["action"] == "conflict":
+            output.line(output.merge_item(item))
+    if facts["discarded"]:
+        output.line(f"discarded {facts['user']}: {output.counts(facts['discarded'])}")
+        output.line(f"evidence kept in {facts['evidence']}")
+    _show_others(facts)
+    partly.fail_if_refused(facts["left"])
+    return facts["conflicts"]
+
+
+def _show_others(facts: results.Decided) -> None:
+    for one in facts["along"]:
+        output.line(partly.along(one))
+    for one in facts["left"]:
+        output.line(partly.left(one))

@@ -16,7 +16,7 @@ from isofs.control import results, wire
 def status(directory: str | None, as_json: bool) -> None:
     """Show the mount and who is isolated on it.
 
-    Of each suspect: since when and why, how much was changed, which parts of it were merged, and what waits
+    Of each suspect: since when and why, how much is isolated, which parts were decided before, and what waits
     for a decision.
     """
     facts: results.Status = daemon.ask(directory, "status", {})
@@ -47,7 +47,7 @@ def _show(subject: results.Subject, now: str) -> None:
     output.line(f"    {output.counts(subject['changed'])}; {output.size(subject['bytes'])}")
     for part in subject["parts"]:
         asked = f": {part['asked']}" if part["asked"] else ""
-        output.line(f"    {output.plural(part['objects'], 'object')} merged {part['since']}{asked}")
+        output.line(f"    {output.plural(part['objects'], 'object')} decided {part['since']}{asked}")
     if subject["review"] is not None and subject["review"] <= now:
         output.line(f"    to review since {subject['review']}")
     if subject["conflicts"]:

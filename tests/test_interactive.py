@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from isoctl.interactive import Thing, decide, things
-from isofs.control import results
-from isofs.errors import Exit
+from isofs.control import client, mounts, results
+from isofs.errors import Exit, UsageError
+from support.archives import contents
 from support.mount import ALICE, BOB, Mounted, Person
 
 Begin = Callable[[int], Person]
 
 
-def item(number: int, path: str, action: str = "took") -> results.PlannedItem:
+def item(number: int, path: str, action: str = "took", kind: str = "file") -> results.PlannedItem:
     return {
         "path": path,
         "action": action,
@@ -27,6 +29,7 @@ def item(number: int, path: str, action: str = "took") -> results.PlannedItem:
         "review": False,
         "as": None,
         "object": number,
+        "kind": kind,
         "main": None,
         "suspect": None,
         "risks": [],
@@ -57,7 +60,7 @@ def answered(keys: str) -> tuple[dict[int, str], list[int]]:
         assert key in offered
         return key
 
-    answers = decide(things(ITEMS), ask, lambda thing: looked.append(thing.number))
+    answers = decide(things(ITEMS), ask, lambda thing: looked.append(thing.number), lambda thing: True)
     assert not left
     return answers, looked
 
@@ -70,6 +73,7 @@ def answered(keys: str) -> tuple[dict[int, str], list[int]]:
         # All of a directory but its conflicts; to skip all of it needs no further question.
         ("tatkt", {5: "t", 1: "t", 3: "t", 2: "k", 4: "t"}),
         ("tast", {5: "t", 1: "s", 3: "s", 2: "s", 4: "t"}),
+        ("kakt", {5: "k", 1: "k", 3: "k", 2: "k", 4: "t"}),
         # Back, also out of a directory that was answered as a whole.
         ("tspttet", {5: "t", 1: "t", 3: "t", 2: "e", 4: "t"}),
         ("taspkt", {5: "t", 1: "s", 3: "s", 2: "k", 4: "t"}),
@@ -89,7 +93,32 @@ def test_who_quits_decides_nothing() -> None:
 
 
 def test_nothing_to_decide() -> None:
-    assert decide([], lambda thing, keys: "t", lambda thing: None) == {}
+    assert decide([], lambda thing, keys: "t", lambda thing: None, lambda thing: True) == {}
+
+
+def test_who_does_not_take_what_was_edited_is_asked_again() -> None:
+    keys, edited = iter("ttteebt"), list[int]()
+
+    def edit(thing: Thing) -> bool:
+        edited.append(thing.number)
+        return len(edited) == 3
+
+    answers = decide(things(ITEMS), lambda thing, offered: next(keys), lambda thing: None, edit)
+    assert (answers[2], edited) == ("b", [2, 2])
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "keys"),
+    [
+        ("took", "file", "tksdapq"),
+        ("conflict", "file", "tkbesdapq"),
+        ("conflict", "symlink", "tkbsdapq"),
+        ("conflict", "directory", "tksdapq"),
+    ],
+)
+def test_what_is_on_offer(action: str, kind: str, keys: str) -> None:
+    (thing,) = things([item(1, "a", action, kind)])
+    assert thing.keys == keys
 
 
 @pytest.fixture
@@ -139,15 +168,118 @@ def test_everything_is_decided(mount: Mounted, bob: Person, key: str, expected: 
     assert mount.facts("status")["subjects"] == []
 
 
+def archives(mount: Mounted) -> set[str]:
+    return {archive["path"] for archive in mount.facts("evidence", "list")["evidence"]}
+
+
 @pytest.mark.mount
 @pytest.mark.usefixtures("work")
-def test_what_is_skipped_stays_isolated(mount: Mounted, alice: Person, bob: Person) -> None:
-    done = terminal(mount, ["t", "s", "k", "t", "y"])
-    assert done.returncode == Exit.CONFLICTS, done.stdout
-    assert bob.tree() == {"a": "alice's\n", "b": "main's\n", "c": "bob's\n", "new": "alice's\n"}
-    assert alice.tree() == {"a": "alice's\n", "b": "alice's\n", "c": "alice's\n", "new": "alice's\n"}
+@pytest.mark.parametrize("key", "tkbs")
+def test_what_is_skipped_stays_isolated(mount: Mounted, alice: Person, bob: Person, key: str) -> None:
+    """And all else is done, conflicts included."""
+    before = archives(mount)
+    done = terminal(mount, ["t", "s", "d", key, "k", "y"])
+    assert done.returncode == 0, done.stdout
+    hers, his = "alice's\n", "bob's\n"
+    main = {"a": hers, "b": "main's\n", "c": hers if key == "t" else his}
+    beside = {f"c.isofs-{ALICE}": hers} if key == "b" else {}
+    assert bob.tree() == main | beside
+    assert alice.tree() == main | beside | {"b": hers} | ({"c": hers} if key == "s" else {})
     (subject,) = mount.facts("status")["subjects"]
-    assert subject["state"] == "suspect"
+    assert (subject["state"], subject["conflicts"]) == ("suspect", 0)
+    assert subject["changed"]["modified"] == (2 if key == "s" else 1)
+    (archive,) = archives(mount) - before
+    kept = contents(mount.backing / os.path.relpath(archive, mount.path))
+    assert kept == {"new": hers.encode()} | ({"c": hers.encode()} if key == "k" else {})
+    mount.check()
+    alice.write("new", "again\n")
+    assert mount.isoctl("innocent", str(ALICE)).code == (Exit.CONFLICTS if key == "s" else 0)
+    assert (bob.read("b"), bob.read("new")) == (hers, "again\n")
+    if key == "s":
+        mount.facts("malicious", str(ALICE), "--yes", "--no-evidence")
+    assert mount.facts("status")["subjects"] == []
+
+
+@pytest.mark.mount
+def test_what_needs_each_other_is_decided_alike(mount: Mounted, alice: Person, bob: Person) -> None:
+    """A directory cannot be discarded under what is in it, nor that be merged without it: it is said before the end."""
+    mount.facts("suspect", str(ALICE))
+    alice.mkdir("d")
+    alice.write("d/a", "a\n")
+    alice.write("d/b", "b\n")
+    seen = alice.tree()
+    done = terminal(mount, ["k", "t", "k", "n"])
+    assert "d/a: it needs d, which stays" in done.stdout
+    assert "d: d/a needs it, which stays" in done.stdout
+    assert (alice.tree(), bob.tree()) == (seen, {})
+    assert terminal(mount, ["k", "t", "k", "y"]).returncode == Exit.CONFLICTS
+    assert (alice.tree(), bob.tree()) == ({"d": {"a": "a\n"}}, {})
+    assert terminal(mount, ["s", "t", "y"]).returncode == 0
+    assert (alice.tree(), bob.tree()) == ({"d": {"a": "a\n"}}, {})
+    assert terminal(mount, ["k", "k", "y"]).returncode == 0
+    assert alice.tree() == bob.tree() == {}
+    assert mount.facts("status")["subjects"] == []
+
+
+@pytest.mark.mount
+@pytest.mark.usefixtures("work")
+def test_what_is_discarded_while_it_is_open(mount: Mounted, alice: Person, bob: Person) -> None:
+    """What alice has open goes on: main's with what she writes next, or what is left of what only she had."""
+    alice.mkdir("d")
+    alice(os.chdir, alice.path("d"))
+    opened = {name: alice(os.open, alice.path(name), os.O_RDWR) for name in ("a", "new")}
+    done = terminal(mount, ["k", "s", "t", "k", "k", "y"])
+    assert done.returncode == 0, done.stdout
+    main = {"a": "main's\n", "b": "main's\n", "c": "alice's\n"}
+    assert alice.tree() == main | {"b": "alice's\n"}
+    assert alice(os.pread, opened["a"], 100, 0) == b"main's\n"
+    for descriptor in opened.values():
+        alice(os.pwrite, descriptor, b"after", 0)
+        alice(os.close, descriptor)
+    with pytest.raises(OSError, match=r"No such file|Stale"):
+        alice(Path("inside").write_text, "inside\n")
+    assert alice.tree() == main | {"a": "afters\n", "b": "alice's\n"}
+    assert bob.tree() == main
+    mount.check()
+
+
+@pytest.mark.mount
+@pytest.mark.usefixtures("work")
+def test_what_changes_while_somebody_decides(mount: Mounted, alice: Person, bob: Person, tmp_path: Path) -> None:
+    """What was not seen is not merged, and what was edited is not taken if a side has changed since."""
+    number = {one["path"]: one["object"] for one in mount.facts("plan", str(ALICE))["items"]}
+
+    def call(name: str, **args: object) -> Mapping[str, Any]:
+        return client.call(mounts.socket_for(str(mount.path)), name, {"uid": ALICE, "user": "alice", **args})
+
+    edited = tmp_path / "edited"
+    with edited.open("w+b") as file:
+        asked = {"object": number["c"], "using": "text", "options": [], "descriptor": file.fileno(), "pid": os.getpid()}
+        marked = call("markers", **asked)
+        file.write(b"by hand\n")
+        file.flush()
+        decided = {
+            "take": [number[name] for name in ("a", "b", "new")],
+            "edited": [number["c"]],
+            "pid": os.getpid(),
+            "descriptors": [file.fileno()],
+            "seen": [marked["seen"]],
+        }
+        alice.write("later", "alice's\n")
+        assert call("decide", dry=True, **decided)["left"] == []
+        alice.append("c", "more\n")
+        with pytest.raises(UsageError, match="has changed"):
+            call("decide", **decided)
+        assert bob.read("a") == "main's\n"
+        again = call("markers", **asked)
+        file.seek(0)
+        file.truncate()
+        file.write(b"by hand\n")
+        file.flush()
+        told = call("decide", **{**decided, "seen": [again["seen"]]})
+    assert told["counts"] == {"merged": 1, "took": 3}
+    main = {"a": "alice's\n", "b": "alice's\n", "c": "by hand\n", "new": "alice's\n"}
+    assert (bob.tree(), alice.tree()) == (main, main | {"later": "alice's\n"})
 
 
 @pytest.mark.mount
@@ -165,7 +297,7 @@ def test_merging_by_hand(mount: Mounted, bob: Person, tmp_path: Path) -> None:
     editor = tmp_path / "editor"
     editor.write_text('#!/bin/sh\ngrep -q "<<<<<<<" "$1" && echo "by hand" > "$1"\n')
     editor.chmod(0o755)
-    done = terminal(mount, ["t", "t", "e", "t", "y", "y"], VISUAL=str(editor))
+    done = terminal(mount, ["t", "t", "e", "y", "t", "y"], VISUAL=str(editor))
     assert done.returncode == 0, done.stdout
     assert bob.read("c") == "by hand\n"
 

@@ -173,6 +173,74 @@ def test_conflicts_stay_with_the_suspect(mount: Mounted, people: tuple[Person, P
     assert mount.facts("conflicts")["conflicts"] == []
 
 
+BASE = "one\ntwo\nthree\nfour\nfive\n"
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_WRONLY])
+def test_what_resolvers_merge_is_merged(mount: Mounted, people: tuple[Person, Person], flags: int) -> None:
+    """As in a whole verdict; the suspect has what was merged then, also in files that are open."""
+    alice, bob = people
+    bob.write("docs/plan", BASE)
+    alice.write("docs/plan", BASE.replace("five", "alice's"))
+    alice.write("docs/notes", "alice's notes\n")
+    alice.write("src/main", "alice's main\n")
+    for name in ("docs/plan", "docs/notes"):
+        bob.write(name, BASE.replace("one", "bob's"))
+    opened = alice(os.open, alice.path("docs/plan"), flags)
+    seen = alice.tree()
+    planned = mount.isoctl("plan", str(ALICE), "--only", "docs", "--json").json
+    assert alice.tree() == seen
+    done = mount.isoctl("innocent", str(ALICE), "--only", "docs", "--json")
+    assert done.code == Exit.CONFLICTS
+    assert merged(done.json) == merged(planned) == {("merged", "docs/plan")}
+    assert [one["path"] for one in done.json["left"]] == [one["path"] for one in planned["left"]] == ["docs/notes"]
+    both = BASE.replace("one", "bob's").replace("five", "alice's")
+    assert bob.read("docs/plan") == alice.read("docs/plan") == both
+    assert alice.read("docs/notes") == "alice's notes\n"
+    if flags != os.O_WRONLY:
+        assert alice(os.pread, opened, 100, 0).decode() == both
+    if flags != os.O_RDONLY:
+        alice(os.pwrite, opened, b"ALICE", 0)
+        assert alice.read("docs/plan") == "ALICE" + both[5:]
+        assert bob.read("docs/plan") == both
+    alice(os.close, opened)
+    assert {path.name for path in (mount.backing / ".isofs/versions").glob("*/*.merged")} == set()
+    mount.check()
+
+
+def test_both_are_kept_of_what_is_configured_so(mount: Mounted, people: tuple[Person, Person], tmp_path: Path) -> None:
+    alice, bob = people
+    alice.write("docs/plan", "alice's plan\n")
+    bob.write("docs/plan", "bob's new plan\n")
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[resolve]]\npattern = "plan"\nusing = "keep-both"\n')
+    mount.isoctl("config", "edit", "--from", str(rules))
+    try:
+        planned = mount.facts("plan", str(ALICE), "--only", "plan")
+        facts = mount.facts("innocent", str(ALICE), "--only", "plan")
+    finally:
+        (mount.backing / ".isofs/config.toml").unlink(missing_ok=True)
+    assert merged(facts) == merged(planned) == {("renamed", "docs/plan")}
+    beside = f"docs/plan.isofs-{ALICE}"
+    assert (bob.read("docs/plan"), bob.read(beside)) == ("bob's new plan\n", "alice's plan\n")
+    assert (alice.read("docs/plan"), alice.read(beside)) == ("bob's new plan\n", "alice's plan\n")
+    assert mount.facts("conflicts")["conflicts"] == []
+    mount.check()
+
+
+def test_what_a_resolver_merges_can_be_accepted(mount: Mounted, people: tuple[Person, Person]) -> None:
+    alice, bob = people
+    bob.write("docs/plan", BASE)
+    alice.write("docs/plan", BASE.replace("five", "alice's"))
+    alice.write("src/main", "evil\n")
+    bob.write("docs/plan", BASE.replace("one", "bob's"))
+    facts = mount.facts("malicious", str(ALICE), "--yes", "--accept", "plan")
+    assert merged({"items": facts["accepted"]}) == {("merged", "docs/plan")}
+    assert bob.read("docs/plan") == BASE.replace("one", "bob's").replace("five", "alice's")
+    assert bob.read("src/main") == "bob's src/main\n"
+    assert alice.tree() == bob.tree()
+
+
 def test_globs_that_name_nothing_change_nothing(mount: Mounted, people: tuple[Person, Person]) -> None:
     alice, bob = people
     alice.write("docs/plan", "alice's plan\n")

@@ -20,7 +20,10 @@ class Counts(TypedDict):
 
 
 class Part(TypedDict):
-    """What a partial verdict merged of a suspect's work: when, how many objects, and the globs that asked for it."""
+    """What was decided of a suspect's work before the rest: when, of how many objects, and the globs that named them.
+
+    `asked` says in words what was decided one by one, and whether it was merged or main's was kept.
+    """
 
     since: str
     objects: int
@@ -28,7 +31,7 @@ class Part(TypedDict):
 
 
 class Subject(TypedDict):
-    """A suspect; `state` is suspect, merging, discarding or conflicts. `parts` were merged before.
+    """A suspect; `state` is suspect, merging, discarding or conflicts. `parts` were decided before.
 
     `review` is from when on the suspect is to be looked at again, null if never.
     """
@@ -234,6 +237,23 @@ class Merged(TypedDict):
     left: list[Aside]
 
 
+class Decided(TypedDict):
+    """`decide`: what was merged and how much discarded, and how many conflicts of it wait for a decision.
+
+    `along` and `left` as in `Merged`; `evidence` and `readable` as in `Discarded`.
+    """
+
+    user: str
+    counts: dict[str, int]
+    items: list[Item]
+    discarded: dict[str, int]
+    conflicts: int
+    along: list[Aside]
+    left: list[Aside]
+    evidence: str | None
+    readable: str | None
+
+
 class Discarded(TypedDict):
     """`malicious`: what was thrown away, and the archive that keeps it, if one was wanted.
 
@@ -283,12 +303,16 @@ class Resolved(TypedDict):
 
 
 class Marked(TypedDict):
-    """`resolve --markers`: whether what was written has markers in it, and why. The command adds `file`."""
+    """`resolve --markers`: whether what was written has markers in it, and why. The command adds `file`.
+
+    `seen` tells both sides as they were from what they are later.
+    """
 
     user: str
     path: str
     marked: bool
     reasons: list[str]
+    seen: str
 
 
 class Stowed(TypedDict):

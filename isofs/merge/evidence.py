@@ -21,14 +21,20 @@ class Collected:
     bindings: list[dict[str, object]] = field(default_factory=list)
 
 
-def collect(fs: Filesystem, sid: SubjectId, into: Collected, accepted: Collection[Op] = frozenset()) -> Iterator[None]:
+def collect(
+    fs: Filesystem,
+    sid: SubjectId,
+    into: Collected,
+    accepted: Collection[Op] = frozenset(),
+    only: Collection[Op] | None = None,
+) -> Iterator[None]:
     """Collect object by object; between two of them others may be served, but the subject must wait.
 
-    `accepted` are the objects that will be merged and not discarded.
+    `accepted` are the objects that will be merged and not discarded. With `only`, nothing but these is collected.
     """
     view = fs.view_of(sid)
     assert view is not None
-    for op in sorted(view.versions):
+    for op in sorted(view.versions if only is None else view.versions.keys() & set(only)):
         version = view.versions.get(op)
         if version is None:
             continue
@@ -38,6 +44,8 @@ def collect(fs: Filesystem, sid: SubjectId, into: Collected, accepted: Collectio
     for listed in list(view.all_bindings()):
         binding = view.binding(listed.directory, listed.name)
         if binding is None:  # main changed meanwhile, and it is needed no more
+            continue
+        if only is not None and binding.op not in only and binding.replaced not in only:
             continue
         taken = binding.op in accepted or binding.replaced in accepted
         into.bindings.append({**_binding(fs, sid, binding), "accepted": taken})

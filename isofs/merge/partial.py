@@ -150,7 +150,7 @@ def partial(
         if not otherwise:
             break
         barred |= otherwise
-    along = [Aside(_path(fs, view, op), f"{_shown(fs, view, by)} needs it") for op, by in parting.along.items()]
+    along = [Aside(path_of(fs, view, op), f"{_shown(fs, view, by)} needs it") for op, by in parting.along.items()]
     left = [_left(fs, view, op, by, barred[by]) for op, by in parting.left.items()]
     planned = yield from slices.in_order(planned, lambda one: one.item.path)
     along, left = sorted(along, key=_by_path), sorted(left, key=_by_path)
@@ -163,7 +163,7 @@ def unwanted(fs: Filesystem, view: View, found: list[Piece], ops: Collection[Op]
     """What of these objects can be discarded alone, so that what is left can be merged, or discarded, after it."""
     parting = yield from apart(found, ops)
     left = [
-        Aside(_path(fs, view, op), f"{_shown(fs, view, by)} needs it, which stays") for op, by in parting.left.items()
+        Aside(path_of(fs, view, op), f"{_shown(fs, view, by)} needs it, which stays") for op, by in parting.left.items()
     ]
     groups = yield from in_groups(
         {piece.op: piece.needs & parting.chosen for piece in found if piece.op in parting.chosen}
@@ -247,23 +247,24 @@ def _names(view: View, op: Op) -> Iterator[Binding]:
 
 def aside(fs: Filesystem, view: View, op: Op, reason: str) -> Aside:
     """An object that stays, and why."""
-    return Aside(_path(fs, view, op), reason)
+    return Aside(path_of(fs, view, op), reason)
 
 
 def _left(fs: Filesystem, view: View, op: Op, by: Op, reason: str) -> Aside:
     if op == by:
-        return Aside(_path(fs, view, op), reason, not reason)
+        return Aside(path_of(fs, view, op), reason, not reason)
     why = f"it needs {_shown(fs, view, by)}, which stays" + (f": {reason}" if reason else "")
-    return Aside(_path(fs, view, op), why, not reason)
+    return Aside(path_of(fs, view, op), why, not reason)
 
 
-def _path(fs: Filesystem, view: View, op: Op) -> bytes:
+def path_of(fs: Filesystem, view: View, op: Op) -> bytes:
+    """Where the suspect has an object; else where main has it, or had it."""
     obj = fs.by_op[op]
     return views.path(fs, view.sid, obj) or views.path(fs, MAIN, obj) or fs.origins[op].name
 
 
 def _shown(fs: Filesystem, view: View, op: Op) -> str:
-    return _path(fs, view, op).decode("utf-8", "surrogateescape")
+    return path_of(fs, view, op).decode("utf-8", "surrogateescape")
 
 
 def _by_path(one: Aside) -> bytes:

@@ -240,7 +240,7 @@ class Commands:
             "accepted": await in_slices(answers.items(report.items)),
             "along": partly.told(part)["along"],
             "evidence": path,
-            "readable": self._readable(path) if kept is not None and kept.in_store else path,
+            "readable": self.readable(path) if kept is not None and kept.in_store else path,
         }
 
     def _tell_verdict(self, subject: Subject, args: Args, verdict: str, part: str, counts: Mapping[str, int]) -> None:
@@ -248,14 +248,14 @@ class Commands:
         facts = {"user": subject.name, "uid": subject.uid, "verdict": verdict, "part": part, "reason": reason}
         self._events.tell(Event(Kind.VERDICT, {**facts, "counts": dict(counts)}))
 
-    def _readable(self, kept: str | None) -> str | None:
+    def readable(self, kept: str | None) -> str | None:
         """Where root finds now what the store keeps: a mount hides the store that lies under it from all but us."""
         if kept is None or not mounts.within(self._mount, kept):
             return kept
         return f"/proc/{os.getpid()}/root{kept}"
 
     async def conflicts(self, args: Args, progress: Progress) -> Result:
-        return settling.conflicts(self._fs, wire.optional(args, "uid", int), self._readable)
+        return settling.conflicts(self._fs, wire.optional(args, "uid", int), self.readable)
 
     async def resolve(self, args: Args, progress: Progress) -> Result:
         async with self.verdicts.lock:

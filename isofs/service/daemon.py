@@ -30,6 +30,7 @@ from isofs.service.attic import Attic
 from isofs.service.auditing import Auditing
 from isofs.service.backup import Backups
 from isofs.service.commands import Commands
+from isofs.service.deciding import Deciding
 from isofs.service.events import Events
 from isofs.service.hooks import Hooks
 from isofs.service.live import Live
@@ -108,7 +109,9 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
         Alerts(fs, commands.suspect, live, events),
         Hooks(session.directory, session.namespace, live, events),
     )
-    calls = {**commands.handlers(), **attic.handlers(), **backups.handlers(), **alerts.handlers()}
+    deciding = Deciding(commands.verdicts, commands.readable, events)
+    offered = (commands, attic, backups, alerts, deciding)
+    calls = {name: call for one in offered for name, call in one.handlers().items()}
     handlers = identified({name: live.fresh(call) for name, call in calls.items()})
     socket_path = mounts.socket_for(session.directory)
     access = Access(fs, live, socket_path)

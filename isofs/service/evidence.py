@@ -83,15 +83,17 @@ async def keep(
     mount: str,
     progress: Callable[[int, int], None],
     accepted: Collection[Op] = frozenset(),
+    only: Collection[Op] | None = None,
 ) -> Evidence:
     """Write the evidence of a subject, whose calls wait. What of it may not be where `args` say: UsageError.
 
-    `accepted` are objects that will not be discarded: the archive has them and says so.
+    `accepted` are objects that will not be discarded: the archive has them and says so. With `only`, it is the evidence
+    of these objects.
     """
     file = wire.optional(args, "evidence", str)
     found = Collected()
     last = trio.current_time()
-    for _ in collect(fs, subject.sid, found, accepted):
+    for _ in collect(fs, subject.sid, found, accepted, only):
         if trio.current_time() - last > _SLICE:
             await trio.lowlevel.checkpoint()
             last = trio.current_time()

@@ -15,7 +15,8 @@ import trio
 
 from isofs.control import wire
 from isofs.engine import changes as changed
-from isofs.engine.state import Filesystem
+from isofs.engine import tree, views
+from isofs.engine.state import Filesystem, View
 from isofs.errors import Busy, CallError, ConflictsRemain, IsofsError, NoSubject, UsageError
 from isofs.fuse.cache import KernelCache
 from isofs.merge import config, contested, resolving
@@ -24,7 +25,7 @@ from isofs.merge.contested import Choice, Given, Waiting
 from isofs.merge.report import Report
 from isofs.merge.resolvers.base import Both, Merged, Proposal, Unresolved
 from isofs.merge.resolving import Resolution, Sides
-from isofs.model.records import Op, SubjectId
+from isofs.model.records import MAIN, Op, SubjectId
 from isofs.service import answers, processes, resolutions
 from isofs.service.answers import Result
 from isofs.store import inodes
@@ -98,17 +99,17 @@ async def resolve(fs: Filesystem, cache: KernelCache, mount: str, args: Args, pr
         found, choice = _chosen(fs, args), _choice(wire.argument(args, "take", str))
         for one in found:
             contested.check(fs, one, choice)
-        await _settle(fs, cache, found, choice, report, progress)
+        await settle(fs, cache, found, choice, report, progress)
     elif ways == ["descriptor"]:
-        one, source = _single(fs, args), _Caller.of(args)
-        with _staged(fs) as content:
-            await trio.to_thread.run_sync(_receive, source, content)
-            await _settle(fs, cache, [one], Given(content), report, progress)
+        one, source = _single(fs, args), Caller.of(args)
+        with staged(fs) as content:
+            await trio.to_thread.run_sync(receive, source, content)
+            await settle(fs, cache, [one], Given(content), report, progress)
     else:
         one, rules = _single(fs, args), _rules(args)
-        with _staged(fs) as content:
+        with staged(fs) as content:
             resolution = await _proposed(fs, cache, mount, one, rules, content)
-            await _settle(fs, cache, [one], _taken(one, rules, resolution, content), report, progress)
+            await settle(fs, cache, [one], _taken(one, rules, resolution, content), report, progress)
     subject = fs.subjects[found[0].sid if ways == ["take"] else one.sid]
     log.warning("conflicts of %s were settled: %s", subject.name, report.counts)
     return {
@@ -128,7 +129,7 @@ async def keep_both(
     if waiting:
         paths = {one.path for one in waiting}
         report.items[:] = [item for item in report.items if item.action != "conflict" or item.path not in paths]
-        await _settle(fs, cache, waiting, Choice.BOTH, report, lambda done, total: None)
+        await settle(fs, cache, waiting, Choice.BOTH, report, lambda done, total: None)
 
 
 def _choice(word: str) -> Choice:
@@ -138,7 +139,7 @@ def _choice(word: str) -> Choice:
         raise UsageError(f"what can be taken is {', '.join(Choice)}, not {word!r}") from None
 
 
-async def _settle(
+async def settle(
     fs: Filesystem,
     cache: KernelCache,
     found: list[Waiting],
@@ -168,14 +169,14 @@ async def _settle(
 
 
 @dataclass(frozen=True, slots=True)
-class _Caller:
+class Caller:
     """A file that a process has open: its descriptor there."""
 
     pid: int
     descriptor: int
 
     @classmethod
-    def of(cls, args: Args) -> _Caller:
+    def of(cls, args: Args) -> Caller:
         return cls(wire.argument(args, "pid", int), wire.argument(args, "descriptor", int))
 
     def open(self, flags: int) -> int:
@@ -197,7 +198,7 @@ class _Caller:
 
 
 @contextlib.contextmanager
-def _staged(fs: Filesystem) -> Iterator[Place]:
+def staged(fs: Filesystem) -> Iterator[Place]:
     """A place for a content on its way; what was not taken from there is removed."""
     place = fs.store.staged()
     try:
@@ -206,7 +207,7 @@ def _staged(fs: Filesystem) -> Iterator[Place]:
         inodes.remove(place)
 
 
-def _receive(source: _Caller, to: Place) -> None:
+def receive(source: Caller, to: Place) -> None:
     """Copy the caller's file, in a thread; it is on the disk then."""
     reader = source.open(os.O_RDONLY)
     try:
@@ -268,11 +269,14 @@ def _unresolved(one: Waiting, rules: Config, proposal: Unresolved) -> ConflictsR
 async def markers(fs: Filesystem, cache: KernelCache, args: Args, progress: Progress) -> Result:
     """Write what a resolver makes of both contents into a file of the caller's, with markers where it left them open.
 
-    Changes nothing else.
+    Of what waits at a path, or of a suspect's `object` by its number in a plan. Changes nothing else.
     """
-    one, rules, to = _single(fs, args), _rules(args), _Caller.of(args)
-    view, name = fs.waiting[one.sid], fs.subjects[one.sid].name
+    one = _single(fs, args) if args.get("object") is None else _isolated(fs, args)
+    rules, to = _rules(args), Caller.of(args)
+    view, name = fs.view_of(one.sid), fs.subjects[one.sid].name
+    assert view is not None
     await resolutions.write_back(fs, cache, one.op)
+    was = seen(fs, view, one.op)
     with resolving.gathered(fs, view, one.op, rules) as sides:
         if sides is None:
             raise _one_sided(one)
@@ -287,7 +291,33 @@ async def markers(fs: Filesystem, cache: KernelCache, args: Args, progress: Prog
         "path": wire.path_text(one.path),
         "marked": isinstance(proposal, Unresolved),
         "reasons": list(proposal.reasons),
+        "seen": was,
     }
+
+
+def _isolated(fs: Filesystem, args: Args) -> Waiting:
+    """A file of a suspect's, by the number of the object."""
+    uid, op = wire.argument(args, "uid", int), wire.argument(args, "object", int)
+    view = fs.views.get(fs.suspects.get(uid, MAIN))
+    version = None if view is None else view.version(op)
+    if view is None or version is None:
+        raise UsageError("the user has changed that no more: look at it anew")
+    obj = fs.by_op[op]
+    one = Waiting(view.sid, views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?", version)
+    contested.check(fs, one, None)
+    return one
+
+
+def seen(fs: Filesystem, view: View, op: Op) -> str:
+    """What tells whether either side of a file has changed since."""
+    version, marks = view.version(op), list[str]()
+    with contextlib.suppress(OSError, CallError):
+        places = [tree.place(fs, fs.by_op[op])]
+        if version is not None and version.content is not None:
+            places.append(fs.store.content(view.sid, version.content))
+        for at in map(inodes.lstat, places):
+            marks.append(f"{at.st_ino}:{at.st_ctime_ns}:{at.st_size}")
+    return " ".join(marks)
 
 
 def _read_and_propose(sides: Sides, rules: Config, name: str) -> tuple[str, Proposal]:
@@ -308,7 +338,7 @@ def _marked(proposal: Proposal) -> bytes | None:
     return None
 
 
-def _send(to: _Caller, content: bytes) -> None:
+def _send(to: Caller, content: bytes) -> None:
     try:
         with open(to.open(os.O_WRONLY | os.O_TRUNC), "wb") as file:
             file.write(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import trio
@@ -148,11 +148,12 @@ class Verdicts:
                     await self.carry_out(apply.discard_steps(self.fs, part.sid), progress)
                     await trio.to_thread.run_sync(self.fs.store.remove_discarded, part.sid)
 
-    async def counts(self, subject: Subject) -> Counter[str]:
-        """How much a subject changed, by kind of change."""
+    async def counts(self, subject: Subject, ops: Collection[Op] | None = None) -> Counter[str]:
+        """How much a subject changed, or of these objects, by kind of change."""
         view = self.fs.view_of(subject.sid)
         assert view is not None
-        return Counter(line.change for line in await looked(lambda: changed.gather(self.fs, view)))
+        lines = await looked(lambda: changed.gather(self.fs, view))
+        return Counter(line.change for line in lines if ops is None or line.op in ops)
 
     async def mapped(self, subject: Subject) -> frozenset[int]:
         """The subject's nodes that processes have mapped writable: what is in their pages may not reach main."""
