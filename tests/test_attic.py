@@ -17,6 +17,8 @@ from isofs.engine import attic, checks, recovery, suspicion
 from isofs.engine.state import Filesystem
 from isofs.errors import AtticFailed
 from isofs.merge import apply, restore
+from isofs.merge.preview import preview
+from isofs.merge.report import Report
 from isofs.model.records import MAIN
 from isofs.store import inodes
 from isofs.store.folder import Store, open_store
@@ -174,6 +176,44 @@ def test_a_restoring_cut_off_anywhere_loses_nothing(
         )
         saved = {thing(path).content for path in (main / ".isofs" / "attic").iterdir()}
         assert expected <= {was.thing.content for was in main_of(main).values()} | saved
+        recovery.close_filesystem(fs)
+
+
+def test_what_is_renamed_and_changed_is_kept_under_the_name_that_main_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the merge has renamed by then; and the report tells of each what the plan did."""
+    for stop in itertools.count(0, 3):
+        main = tmp_path / str(stop)
+        fs, (alice, _) = opened(main)
+        before = main_of(main)
+        for path in (b"full/sub/g", b"file"):
+            alice.write(path, b"hers", os.O_WRONLY | os.O_TRUNC)
+        alice.chmod(b"full/sub", 0o711)
+        alice.unlink(b"full/f")
+        alice.rename(b"file", b"full/sub/new")
+        alice.rename(b"full", b"moved")
+        alice.rename(b"other", b"full")
+        alice.unlink(b"full/o")
+        planned = {(one.item.path, one.item.action) for one in preview(fs, fs.views[1], apply.states(fs, fs.views[1]))}
+        report = Report()
+        if not cut_off(stop, monkeypatch, partial(list, apply.merge_steps(fs, 1, report))):
+            assert {(item.path, item.action) for item in report.items} == planned
+            recovery.close_filesystem(fs)
+            return
+        killed(fs)
+        fs = recovery.open_filesystem(open_store(str(main / ".isofs")), str(main))
+        for sid in list(fs.views):
+            apply.resume(fs, sid)
+        check_complete(fs, before, main_of(main))
+        assert sorted((entry.action, entry.path) for entry in entries(fs)) == [
+            ("deleted", b"full/f"),
+            ("deleted", b"other/o"),
+            ("replaced", b"file"),
+            ("replaced", b"full/sub"),
+            ("replaced", b"full/sub/g"),
+        ], f"after {stop}"
+        assert not checks.check(fs)
         recovery.close_filesystem(fs)
 
 

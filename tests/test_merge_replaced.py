@@ -143,6 +143,8 @@ def test_main_becomes_what_the_suspect_saw(tmp_path: Path, case: str) -> None:
     assert not differences(on_disk(tmp_path / "main"), seen)
     assert not report.conflicts
     assert not [item for item in report.items if item.review]
+    told = [os.fsdecode(item.path + (item.aside or b"")) + item.reason for item in report.items]
+    assert not [line for line in told if ".isofs-moving" in line]
     assert not checks.check(fs)
     recovery.close_filesystem(fs)
 

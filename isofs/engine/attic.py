@@ -18,9 +18,9 @@ from typing import Literal
 
 from isofs.engine import tree
 from isofs.engine.batch import Batch
-from isofs.engine.state import Filesystem, Obj
+from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import AtticFailed, CallError, IsofsError
-from isofs.model.records import MAIN, MOVING, Stowed, SubjectId
+from isofs.model.records import MAIN, Stowed, SubjectId
 from isofs.store import attic, inodes
 from isofs.store.inodes import Place
 
@@ -59,15 +59,27 @@ def stow_in_place(fs: Filesystem, obj: Obj, batch: Batch, *, by: SubjectId, oper
 
     Whoever changed it commits the entry `settled`. What a merge kept before it was cut off is not kept again.
     """
-    for entry in attic.unsettled(fs.store.database) if obj.op else ():
-        if (entry.op, entry.ino, entry.sid) == (obj.op, None, by):
-            return entry
+    kept = _kept_before(fs, obj, by)
+    if kept is not None:
+        return kept
     place, found = tree.located(fs, obj)
     entry = _entry(fs, obj, found, "replaced", by, operator)
     _keep(fs, entry, place, writable=True, copy=True)
     entry = replace(entry, op=obj.op or None)
     batch.put(entry)
     return entry
+
+
+def forget_kept(fs: Filesystem, obj: Obj, *, by: SubjectId) -> None:
+    """An object that was kept by `stow_in_place` is not changed after all."""
+    kept = _kept_before(fs, obj, by)
+    if kept is not None:
+        forget(fs, kept)
+
+
+def _kept_before(fs: Filesystem, obj: Obj, by: SubjectId) -> Stowed | None:
+    entries = attic.unsettled(fs.store.database, obj.op) if obj.op else ()
+    return next((entry for entry in entries if (entry.ino, entry.sid) == (None, by)), None)
 
 
 def settled(entry: Stowed) -> Stowed:
@@ -79,20 +91,31 @@ def _entry(fs: Filesystem, obj: Obj, found: os.stat_result, action: Action, by: 
     user = fs.subjects[by].name if by != MAIN else operator
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     size = found.st_size if obj.kind in (stat.S_IFREG, stat.S_IFLNK) else 0
-    return Stowed(fs.store.new_number(), now, by, user, _path(fs, obj, by), obj.kind, action, size)
+    return Stowed(fs.store.new_number(), now, by, user, where(fs, obj, by), obj.kind, action, size)
 
 
-def _path(fs: Filesystem, obj: Obj, by: SubjectId) -> bytes:
-    """Where main has an object; what a merge moved out of the way for a moment is where it was before."""
+def where(fs: Filesystem, obj: Obj, by: SubjectId) -> bytes:
+    """Where main has an object; in a merge where main had it before, whatever the merge has renamed by now."""
     parts: list[bytes] = []
-    while obj is not fs.root:
-        directory, name = next(iter(obj.links))
-        if name.startswith(MOVING) and by in fs.views:
-            hidden = sorted(fs.views[by].hiding.get(obj.op, ()))
-            name = next((n for at, n in hidden if at == directory.op), name)
+    way, view = [obj], fs.views.get(by)
+    while way[-1] is not fs.root:
+        directory, name = next(iter(way[-1].links)) if view is None else _before(fs, view, way[-1])
+        if directory in way:  # no name that somebody took meanwhile may lead in a circle
+            directory, name = next(iter(way[-1].links))
         parts.append(name)
-        obj = directory
+        way.append(directory)
     return b"/".join(reversed(parts))
+
+
+def _before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
+    """The name that main had for an object before a merge: one that the suspect took from it, unless main did."""
+    bindings = (view.binding(*key) for key in sorted(view.hiding.get(obj.op, ())))
+    taken = [(fs.by_op[b.directory], b.name) for b in bindings if b is not None and not b.kept and b.op != obj.op]
+    link = next((link for link in obj.links if link in taken), None) or next(iter(obj.links))
+    mains = view.binding(link[0].op, link[1])
+    if not taken or link in taken or (mains is not None and mains.kept and mains.replaced == obj.op):
+        return link
+    return next((name for name in taken if name[0] is link[0]), taken[0])
 
 
 def _written_to(obj: Obj) -> bool:

@@ -1,8 +1,8 @@
 """Carrying out a verdict. Killed anywhere, it goes on at the next start (`resume`).
 
 What was decided of each object is written first, in one transaction; then object after object reaches its final
-state, each by one rename where that can be, and its rows go when it has. Objects that main lacks come first, from
-the root down, then contents, then names, deletions last.
+state, each by one rename where that can be, and its rows go when it has. Contents of what main has come first, under
+the names that main knows; then names and what main lacks, from the root down; deletions, and last what directories are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from isofs.engine import attic, main, recovery, tree, trusted, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError, IsofsError
-from isofs.merge import marks, naming, resolving, settle
+from isofs.merge import marks, naming, preview, resolving, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
@@ -86,9 +86,13 @@ def _merge(
     total = len(view.versions) + sum(len(names) for names in view.bindings.values())
     done, undisturbed = 0, marks.undisturbed(fs, view)
     _report_conflicts(fs, view, report)
-    for decided in [d for d in view.decisions.values() if d.seen is not None]:  # while main is what resolvers read
-        _apply_content(fs, view, decided, report)
-        done += 1
+    for decided in list(view.decisions.values()):  # while main is what resolvers read, and has its names still
+        if decided.outcome == Outcome.TAKE.value and fs.by_op[decided.op].ino:
+            if fs.by_op[decided.op].is_dir:
+                _stow_directory(fs, view, decided)
+            else:
+                _apply_content(fs, view, decided, report)
+                done += 1
         yield done, total
     names = Names(fs, view, report)
     for _ in names.place_all():
@@ -171,9 +175,24 @@ def _report_conflicts(fs: Filesystem, view: View, report: Report) -> None:
 
 
 def _report_conflict(fs: Filesystem, view: View, decided: Decided, report: Report) -> None:
-    obj = fs.by_op[decided.op]
-    where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
-    report.items.append(Item(where, "conflict", decided.reason))
+    report.items.append(Item(_told(fs, view, fs.by_op[decided.op]), "conflict", decided.reason))
+
+
+def _told(fs: Filesystem, view: View, obj: Obj) -> bytes:
+    return naming.told(fs, view, obj) or views.path(fs, view.sid, obj) or b"?"
+
+
+def _stow_directory(fs: Filesystem, view: View, decided: Decided) -> None:
+    """Keep the attributes of a directory that will be elsewhere when it gets others, which is last."""
+    obj, batch = fs.by_op[decided.op], Batch(fs)
+    way = obj
+    while way.links and way.op not in view.placed:
+        way = next(iter(way.links))[0]
+    if way.op not in view.placed:
+        return
+    with contextlib.suppress(CallError):  # gone behind the mount
+        attic.stow_in_place(fs, obj, batch, by=view.sid)
+        batch.commit()
 
 
 def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report) -> None:
@@ -188,10 +207,15 @@ def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report)
         batch.put(late)
         batch.commit()
         settle.remove_unused(fs, decided)
+        attic.forget_kept(fs, obj, by=view.sid)
         _report_conflict(fs, view, late, report)
         return
-    where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
+    where = _told(fs, view, obj)
     if outcome is Outcome.TAKE and obj.ino:
+        if obj.is_dir and not naming.hidden_names(view, obj):
+            where = attic.where(fs, obj, view.sid)
+        elif decided.seen is None:
+            where = preview.path_then(fs, view, obj) or where
         stowed = take(fs, view, obj, version, decided)
         if stowed is not None:
             batch.put(attic.settled(stowed))
@@ -268,7 +292,8 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
     paths = {d.op: views.path(fs, MAIN, fs.by_op[d.op]) or b"" for d in doomed}
     for decided in sorted(doomed, key=lambda d: (-paths[d.op].count(b"/"), fs.by_op[d.op].is_dir)):
         obj = fs.by_op[decided.op]
-        path, left, version = paths[decided.op], False, view.version(decided.op)
+        path = paths[decided.op] and attic.where(fs, obj, view.sid)
+        left, version = False, view.version(decided.op)
         late = version is not None and settle.overtaken(fs, version)
         for directory, name in _taken_names(fs, view, obj):
             found = tree.child(fs, directory, name)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import main, tree, trusted, views
+from isofs.engine import attic, main, tree, trusted, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, naming, settle
@@ -113,7 +113,7 @@ class Names:
         name = self._name_for(binding, directory, there and there[0])
         if name is None:
             return False
-        before = views.path(self.fs, MAIN, obj) or b"?"
+        before = attic.where(self.fs, obj, self.view.sid)
         if source is not None and views.is_below(self.fs, MAIN, directory, obj):
             return False
         given = self._given(binding, name)
@@ -142,9 +142,12 @@ class Names:
         return True
 
     def _vacated(self, directory: Obj, name: bytes, obj: Obj) -> None:
-        """An object was renamed from a name that the suspect took from it: it can get its other new names by links."""
+        """An object was renamed from a name that the suspect took from it: it can get its other new names by links.
+
+        Of a directory, which has one name, that name is remembered until the end: main had there what is below it.
+        """
         binding = self.view.binding(directory.op, name)
-        if binding is None or binding.replaced != obj.op:
+        if binding is None or binding.replaced != obj.op or obj.is_dir:
             return
         batch = Batch(self.fs)
         if binding.op is None:
@@ -158,14 +161,14 @@ class Names:
         fs, (source, *_) = self.fs, obj.links
         merged = folders.flagged(fs, self.view, binding, obj)
         if merged is None or (merged != source and tree.child(fs, *merged) is not None):
-            where = views.path(fs, MAIN, obj) or b"?"
+            where = naming.told(fs, self.view, obj) or b"?"
             self.report.items.append(Item(where, "kept", naming.RENAMED_TWICE, True))
             return
         if merged != source:
             main.rename(fs, *source, *merged, by=self.view.sid, lives_on=False)
             settle.expire(fs, *source)
             settle.expire(fs, *merged)
-        self.report.items.append(Item(views.path(fs, MAIN, obj) or b"?", "merged", folders.FLAGS))
+        self.report.items.append(Item(naming.told(fs, self.view, obj) or b"?", "merged", folders.FLAGS))
 
     def _bring(self, binding: Binding, directory: Obj, obj: Obj) -> bool:
         """An object that main lacks is brought in under the name."""
@@ -247,7 +250,7 @@ class Names:
             if there.node(view.sid) is None:
                 there.add_node(node)
             fs.kernel.forget_attributes(node.id)
-        where = views.path(fs, MAIN, there) or b""
+        where = naming.told(fs, view, there) or b""
         self.report.items.append(Item(where, "united", naming.UNITED))
 
     def _name_for(self, binding: Binding, directory: Obj, there: Obj | None) -> bytes | None:
@@ -278,7 +281,7 @@ class Names:
 
     def _remove(self, directory: Obj, name: bytes, obj: Obj) -> None:
         """Delete what main has under a name, as the suspect did, and say so if that was its last one."""
-        path, decided = views.path(self.fs, MAIN, obj) or b"", self.view.decisions.get(obj.op)
+        path, decided = attic.where(self.fs, obj, self.view.sid), self.view.decisions.get(obj.op)
         (main.rmdir if obj.is_dir else main.unlink)(self.fs, directory, name, by=self.view.sid)
         if decided is not None and not obj.ino:
             self.report.items.append(Item(path, "deleted", decided.reason, decided.review))
@@ -286,7 +289,7 @@ class Names:
     def _report_name(
         self, binding: Binding, directory: Obj, name: bytes, action: str, reason: str, review: bool = False
     ) -> None:
-        above = views.path(self.fs, MAIN, directory)
+        above = naming.told(self.fs, self.view, directory)
         wanted, given = (above + b"/" + one if above else one for one in (binding.name, name))
         if given == wanted:
             self.report.items.append(Item(wanted, action, reason, review))
@@ -338,7 +341,7 @@ class Names:
             return False  # what will be deleted leaves no name behind that it never had
         if views.is_below(fs, MAIN, directory, obj) or views.is_below(fs, MAIN, source[0], there):
             return False
-        before, displaced = (views.path(fs, MAIN, one) or b"?" for one in (obj, there))
+        before, displaced = (attic.where(fs, one, self.view.sid) for one in (obj, there))
         main.rename(fs, *source, directory, binding.name, main.RENAME_EXCHANGE, by=self.view.sid)
         for at, name in (source, (directory, binding.name)):
             settle.expire(fs, at, name)
@@ -375,7 +378,7 @@ class Names:
                     aside = naming.beside(self.fs, self.view, directory, min(name for _, name in names))
                     main.rename(self.fs, directory, name, directory, aside, by=self.view.sid, lives_on=False)
                     settle.expire(self.fs, directory, name)
-                    path = views.path(self.fs, MAIN, obj) or b""
+                    path = naming.told(self.fs, self.view, obj) or b""
                     reason = "main has put something in it: it stays, the suspect has its name"
                     self.report.items.append(Item(path, "kept", reason, True))
 
@@ -386,18 +389,20 @@ class Names:
                 continue
             if binding.replaced in self.view.decisions and naming.stays_as_it_is(self.view, binding.replaced):
                 continue
+            obj = self.fs.by_op.get(binding.replaced)
+            if obj is not None and obj.is_dir:
+                continue
             batch = Batch(self.fs)
             batch.drop(binding)
             directory = self.fs.by_op[binding.directory]
-            obj = self.fs.by_op.get(binding.replaced)
             found = tree.child(self.fs, directory, binding.name)
-            if obj is None or found is None or found[0] is not obj or obj.is_dir:
+            if obj is None or found is None or found[0] is not obj:
                 batch.commit()
                 continue
             if found[1].st_nlink > 1:
                 main.unlink(self.fs, directory, binding.name, by=self.view.sid)
                 settle.expire(self.fs, directory, binding.name)
-                where = views.path(self.fs, MAIN, directory)
+                where = naming.told(self.fs, self.view, directory)
                 path = where + b"/" + binding.name if where else binding.name
                 self.report.items.append(Item(path, "deleted", naming.ONE_NAME))
             batch.commit()

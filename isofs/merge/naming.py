@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from isofs.engine import tree
+from isofs.engine import tree, views
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, settle
 from isofs.merge.plan import is_conflict
@@ -27,6 +27,22 @@ RENAMED_TWICE = "renamed on both sides: main's name stays"
 
 def renamed_from(before: bytes) -> str:
     return f"the suspect renamed it, it was {os.fsdecode(before)}"
+
+
+def told(fs: Filesystem, view: View, obj: Obj) -> bytes | None:
+    """Main's path of an object, for a report: what is out of the way for a moment has the name that it will get."""
+    parts: list[bytes] = []
+    while obj is not fs.root:
+        if not obj.links:
+            above = views.path(fs, view.sid, obj)
+            return None if above is None else b"/".join([above, *reversed(parts)])
+        directory, name = next(iter(obj.links))
+        if name.startswith(MOVING):
+            names = sorted(view.placed.get(obj.op, ()) or view.hiding.get(obj.op, ()))
+            directory, name = next(((fs.by_op[at], given) for at, given in names), (directory, name))
+        parts.append(name)
+        obj = directory
+    return b"/".join(reversed(parts))
 
 
 def contested(view: View, op: Op) -> bool:

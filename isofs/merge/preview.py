@@ -108,7 +108,7 @@ def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | N
     if outcome is Outcome.TAKE:
         if decided.seen is not None:
             return Item(where, "merged", decided.reason, decided.review)
-        return Item(_path_then(fs, view, obj) or where, "took", decided.reason, decided.review)
+        return Item(path_then(fs, view, obj) or where, "took", decided.reason, decided.review)
     if outcome is Outcome.DELETE and obj.is_dir and not all(naming.left_in(fs, view, obj)):
         return Item(where, "kept", naming.FILLED, True)
     return Item(where, "deleted", decided.reason, decided.review) if outcome is Outcome.DELETE else None
@@ -120,7 +120,7 @@ def _beside(fs: Filesystem, view: View, obj: Obj, conflict: Item) -> Item:
     return Item(conflict.path, "renamed", naming.BOTH, False, above + b"/" + aside if above else aside)
 
 
-def _path_then(fs: Filesystem, view: View, obj: Obj) -> bytes | None:
+def path_then(fs: Filesystem, view: View, obj: Obj) -> bytes | None:
     """The name that an object of main's will have, if it keeps none of those that it has."""
     taken = _taken_names(fs, view, obj)
     if any(view.binding(directory.op, name) not in taken for directory, name in obj.links):

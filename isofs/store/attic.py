@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, column, func, select, text, true
 
-from isofs.model.records import MAIN, Stowed, SubjectId
+from isofs.model.records import MAIN, Op, Stowed, SubjectId
 from isofs.store import schema
 from isofs.store.rows import Database
 
@@ -58,9 +58,10 @@ def older(database: Database, at: str, limit: int) -> list[Stowed]:
     )
 
 
-def unsettled(database: Database) -> list[Stowed]:
-    """Entries of which main may still have what they are of."""
-    return _entries(database, select(_ATTIC).where(_UNSETTLED))
+def unsettled(database: Database, op: Op | None = None) -> list[Stowed]:
+    """Entries of which main may still have what they are of; those of one object, if it is given."""
+    query = select(_ATTIC).where(_UNSETTLED)
+    return _entries(database, query if op is None else query.where(_ATTIC.c.op == op))
 
 
 def numbers(database: Database) -> set[int]:
