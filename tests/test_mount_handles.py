@@ -15,6 +15,7 @@ import pytest
 
 from isofs.errors import Exit
 from support.archives import contents
+from support.locks import Lock, flock, ofd, posix
 from support.mount import ALICE, BOB, Mounted, Person
 
 pytestmark = pytest.mark.mount
@@ -576,16 +577,16 @@ def test_a_private_map_of_what_was_opened_both_ways_is_ended_too(mount: Mounted,
     assert bob.alive
 
 
-def open_and_lock(path: str, flags: int, lock: Callable[[int, int], None]) -> None:
-    lock(os.open(path, flags), fcntl.LOCK_EX | fcntl.LOCK_NB)
+def open_and_lock(path: str, flags: int, lock: Lock) -> None:
+    lock(os.open(path, flags), fcntl.LOCK_EX)
 
 
-LOCKS = [(fcntl.flock, os.O_RDONLY), (fcntl.flock, os.O_WRONLY), (fcntl.lockf, os.O_WRONLY)]
+LOCKS = [(flock, os.O_RDONLY), (flock, os.O_WRONLY), (posix, os.O_WRONLY), (ofd, os.O_WRONLY)]
 
 
 @pytest.mark.parametrize("how", LOCKS)
 def test_a_lock_from_before_holds_nobody_up(
-    mount: Mounted, alice: Person, bob: Person, person: Begin, how: tuple[Callable[[int, int], None], int]
+    mount: Mounted, alice: Person, bob: Person, person: Begin, how: tuple[Lock, int]
 ) -> None:
     """Its holder ends, as one who has a file open for reading and writing; others of the suspect's go on."""
     lock, flags = how
@@ -606,7 +607,7 @@ def test_a_lock_from_before_holds_nobody_up(
 
 def test_a_lock_may_be_left(mount: Mounted, alice: Person, bob: Person) -> None:
     bob.write("f", MAIN)
-    alice(open_and_lock, alice.path("f"), os.O_RDONLY, fcntl.flock)
+    alice(open_and_lock, alice.path("f"), os.O_RDONLY, flock)
     facts = suspect(mount, "--handles", "leave")
     assert [(h["pid"], h["path"]) for h in facts["left"]] == [(alice.pid, "f")]
     assert alice.alive
@@ -614,7 +615,7 @@ def test_a_lock_may_be_left(mount: Mounted, alice: Person, bob: Person) -> None:
 
 def test_a_trusted_users_lock_is_no_reason(mount: Mounted, alice: Person, bob: Person) -> None:
     bob.write("f", MAIN)
-    bob(open_and_lock, bob.path("f"), os.O_RDONLY, fcntl.flock)
+    bob(open_and_lock, bob.path("f"), os.O_RDONLY, flock)
     alice(os.open, alice.path("f"), os.O_RDONLY)
     facts = suspect(mount)
     assert facts["killed"] == facts["left"] == []

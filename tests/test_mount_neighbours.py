@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from support.calls import EXCHANGE, rename2
+from support.locks import Lock, flock, ofd, posix
 from support.mount import ALICE, BOB, Mounted, Person
 
 pytestmark = pytest.mark.mount
@@ -88,13 +89,10 @@ def hold(path: str, flags: int) -> None:
     _open["file"] = os.open(path, flags)
 
 
-def lock(how: str, kind: int) -> bool:
+def lock(how: Lock, kind: int) -> bool:
     """Try to take a lock on what is held open; whether it was given."""
     try:
-        if how == "flock":
-            fcntl.flock(_open["file"], kind | fcntl.LOCK_NB)
-        else:
-            fcntl.lockf(_open["file"], kind | (0 if kind == fcntl.LOCK_UN else fcntl.LOCK_NB))
+        how(_open["file"], kind)
     except BlockingIOError:
         return False
     return True
@@ -104,8 +102,10 @@ def leave() -> None:
     os.close(_open.pop("file"))
 
 
-@pytest.mark.parametrize(("how", "flags"), [("flock", os.O_RDONLY), ("flock", os.O_WRONLY), ("posix", os.O_WRONLY)])
-def test_locks_on_what_was_open_before(mount: Mounted, person: Begin, how: str, flags: int) -> None:
+@pytest.mark.parametrize(
+    ("how", "flags"), [(flock, os.O_RDONLY), (flock, os.O_WRONLY), (posix, os.O_WRONLY), (ofd, os.O_WRONLY)]
+)
+def test_locks_on_what_was_open_before(mount: Mounted, person: Begin, how: Lock, flags: int) -> None:
     """A channel: the kernel asks nobody for a lock, and what was open before the suspicion stays on main's node.
 
     What the suspect opens again is on a node of its own, and its end frees the lock.

@@ -16,6 +16,7 @@ import pytest
 from isofs.control import client, mounts
 from isofs.errors import Exit
 from isofs.service import locks
+from support.locks import Lock, flock, ofd, posix
 from support.merging import database, letter, query, subjects, written
 from support.mount import ALICE, BOB, Mounted, Person, isoctl
 
@@ -218,7 +219,7 @@ def test_an_editor(mount: Mounted, tmp_path: Path) -> None:
     assert mount.facts("config", "show")["text"] == SAME
 
 
-LOCKS: dict[str, Callable[[int, int], None]] = {"fcntl": fcntl.lockf, "flock": fcntl.flock, "dot": lambda fd, how: None}
+LOCKS: dict[str, Lock] = {"fcntl": posix, "flock": flock, "ofd": ofd, "dot": lambda descriptor, kind: None}
 
 
 @pytest.mark.parametrize("way", LOCKS)
@@ -282,6 +283,9 @@ def test_locks_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:
         inodes = [os.fstat(file.fileno()).st_ino for file in (writer, reader, none)]
         fcntl.lockf(writer, fcntl.LOCK_EX)
         fcntl.flock(reader, fcntl.LOCK_SH)
+        ofd(reader.fileno(), fcntl.LOCK_SH)
         assert locks.locked(device, inodes) == {inodes[0]}
         assert locks.locked((device[0], device[1] + 1), inodes) == set()
+        ofd(none.fileno(), fcntl.LOCK_EX)
+        assert locks.locked(device, inodes) == {inodes[0], inodes[2]}
     assert locks.locked(device, inodes) == set()

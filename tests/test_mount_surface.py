@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from support.calls import get, put
+from support.locks import LOCKS, Lock, flock
 from support.mount import ALICE, BOB, Mounted, Person
 
 pytestmark = pytest.mark.mount
@@ -29,26 +30,13 @@ Begin = Callable[[int], Person]
 #: What a worker process keeps open.
 _open: dict[str, Any] = {}
 
-_F_OFD_SETLK = 37
-
 
 def hold(key: str, path: str, flags: int = os.O_RDWR) -> None:
     _open[key] = os.open(path, flags)
 
 
-def flock(key: str) -> None:
-    fcntl.flock(_open[key], fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def posix(key: str) -> None:
-    fcntl.lockf(_open[key], fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def ofd(key: str) -> None:
-    fcntl.fcntl(_open[key], _F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-
-
-LOCKS = (flock, posix, ofd)
+def take(lock: Lock, key: str) -> None:
+    lock(_open[key], fcntl.LOCK_EX)
 
 
 def refused(call: Callable[..., Any], *args: Any) -> bool:
@@ -74,9 +62,9 @@ def test_locks_hold_among_a_kind_and_not_across(mount: Mounted, person: Begin, l
         for number, one in enumerate((first, second, *others)):
             one(hold, "it", one.path(path), flags)
             if number == 0:
-                one(lock, "it")
-        assert second(refused, lock, "it")
-        assert others[0](refused, lock, "it") == (path == "d")
+                one(take, lock, "it")
+        assert second(refused, take, lock, "it")
+        assert others[0](refused, take, lock, "it") == (path == "d")
         for one in (first, second, *others):
             one(os.close, one(_kept, "it"))
 
