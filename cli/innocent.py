@@ -7,7 +7,7 @@ import click
 from isoctl import daemon, output, partly, users
 from isoctl.interactive import interact
 from isofs.control import results
-from isofs.errors import Exit, UsageError
+from isofs.errors import Exit, NotAllowed, UsageError
 
 
 @click.command()
@@ -35,7 +35,10 @@ def innocent(
     if interactive:
         if only or excepted or as_json:
             raise UsageError("--interactive goes without --only, --except and --json")
-        _report_conflicts(interact(daemon.mount_point(directory), user, users.subject(user).uid), user)
+        where = daemon.mount_point(directory)
+        if daemon.ask_at(where, "status", {})["two_person"]:
+            raise NotAllowed("--interactive carries things out one by one, and here a second person confirms them all")
+        _report_conflicts(interact(where, user, users.subject(user).uid), user)
         return
     args = {"uid": users.subject(user).uid, **partly.arguments(only, excepted)}
     with output.progress(f"merging {user}") as move:

@@ -22,6 +22,7 @@ from isoctl.innocent import innocent
 from isoctl.malicious import malicious
 from isoctl.mount import mount
 from isoctl.plan import plan
+from isoctl.proposals import confirm, proposals, withdraw
 from isoctl.resolve import resolve
 from isoctl.status import status
 from isoctl.suspect import suspect
@@ -104,6 +105,9 @@ for _command in (
     evidence,
     conflicts,
     resolve,
+    proposals,
+    confirm,
+    withdraw,
     config,
     attic,
     check,

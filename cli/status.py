@@ -6,7 +6,7 @@ import time
 
 import click
 
-from isoctl import daemon, output
+from isoctl import daemon, output, proposals
 from isofs.control import results, wire
 
 
@@ -39,6 +39,10 @@ def status(directory: str | None, as_json: bool) -> None:
     now = wire.moment(time.time())
     for subject in facts["subjects"]:
         _show(subject, now)
+    if facts["proposals"]:
+        output.line("to be confirmed by a second person (`isoctl confirm USER`):")
+    for proposal in facts["proposals"]:
+        proposals.show(proposal, indent="    ")
 
 
 def _show(subject: results.Subject, now: str) -> None:

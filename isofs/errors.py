@@ -31,6 +31,7 @@ class Exit(enum.IntEnum):
     ARCHIVE = 15
     ATTIC = 16
     BACKUP = 17
+    UNCONFIRMED = 18
 
 
 class IsofsError(Exception):
@@ -163,6 +164,13 @@ class HalfWritten(IsofsError):
     errno = errno.EIO
 
 
+class Unconfirmed(IsofsError):
+    """A verdict waits for a second person, or is not any more what was proposed."""
+
+    exit = Exit.UNCONFIRMED
+    errno = errno.EPERM
+
+
 class Problems(IsofsError):
     """A check found an invariant that does not hold."""
 
@@ -197,6 +205,7 @@ BY_CODE: dict[str, type[IsofsError]] = {
         ArchiveUnusable,
         AtticFailed,
         BackupUnusable,
+        Unconfirmed,
         Problems,
     )
 }

@@ -38,6 +38,26 @@ SHOWN = r"d/\x1b[2J\x0a\xff"
 
 SINCE = "2026-05-01T10:00:00Z"
 
+PROPOSAL = {
+    "user": "alice",
+    "uid": 4001,
+    "at": SINCE,
+    "by": "carol",
+    "call": "resolve",
+    "words": ["resolve", "alice", HOSTILE, "--with", "FILE"],
+    "reason": "looks\x07 fine",
+    "content": {"size": 3, "sha256": "ab" * 32},
+    "changed": True,
+}
+
+#: How it is shown.
+PROPOSED = [
+    rf"alice (uid 4001)  proposed by carol {SINCE}: looks\x07 fine",
+    r"    isoctl resolve alice $'d/\033[2J\012\377' --with FILE",
+    f"    FILE: 3 B sha256:{'ab' * 32}",
+    "    alice has changed something since",
+]
+
 #: What the daemon answers to each call.
 ANSWERS: dict[str, dict[str, Any]] = {
     "status": {
@@ -65,6 +85,25 @@ ANSWERS: dict[str, dict[str, Any]] = {
         ],
         "attic": {"entries": 2, "bytes": 3072},
         "configuration": None,
+        "two_person": True,
+        "proposals": [PROPOSAL],
+    },
+    "proposals": {"proposals": [PROPOSAL]},
+    "withdraw": PROPOSAL,
+    "confirm": {
+        "user": "alice",
+        "call": "innocent",
+        "by": "carol",
+        "confirmed_by": "root",
+        "result": {
+            "user": "alice",
+            "counts": {"took": 1, "merged": 1},
+            "items": [
+                {"path": "a", "action": "took", "reason": "only the suspect", "review": False, "as": None},
+                {"path": HOSTILE, "action": "merged", "reason": "text", "review": True, "as": None},
+            ],
+            "conflicts": 0,
+        },
     },
     "suspect": {
         "user": "alice",
@@ -217,6 +256,9 @@ COMMANDS = {
     "malicious": ["malicious", "4001", "--yes"],
     "conflicts": ["conflicts"],
     "resolve": ["resolve", "4001", "f", "--take", "both"],
+    "proposals": ["proposals"],
+    "confirm": ["confirm", "4001"],
+    "withdraw": ["withdraw", "4001"],
     "check": ["check"],
     "attic": ["attic", "list"],
     "attic_restore": ["attic", "restore", "12"],
@@ -439,8 +481,42 @@ def test_status(stage: Stage) -> None:
         rf"    1 object merged {SINCE}: --only \x1b[2J",
         f"    12 objects merged {SINCE}",
         "    1 conflict to decide: `isoctl conflicts alice`",
+        "to be confirmed by a second person (`isoctl confirm USER`):",
+        *(f"    {line}" for line in PROPOSED),
     ]
     assert "nobody is isolated" in printed(stage, "status", status=changed("status", subjects=[]))
+
+
+def test_proposals(stage: Stage) -> None:
+    assert printed(stage, "proposals") == PROPOSED
+    assert printed(stage, "proposals", proposals={"proposals": []}) == ["nothing is proposed"]
+    assert printed(stage, "withdraw", "4001") == ["withdrawn: resolve alice, which carol proposed"]
+    assert stage.calls[-1] == ("withdraw", {"uid": 4001})
+
+
+def test_confirm_says_what_was_carried_out_and_what_is_left(stage: Stage) -> None:
+    assert printed(stage, "confirm", "4001", "--anyway") == [
+        "innocent alice, as carol proposed: 1 took, 1 merged",
+        f"merged    {SHOWN}: text  (please review)",
+    ]
+    assert stage.calls == [("confirm", {"uid": 4001, "anyway": True})]
+    left = {**ANSWERS["confirm"], "result": {**ANSWERS["confirm"]["result"], "conflicts": 1}}
+    with stage.daemon(confirm=left):
+        result = isoctl("confirm", "4001")
+    assert result.exit_code == Exit.CONFLICTS
+    assert result.stderr == "isoctl: 1 conflict to decide: `isoctl conflicts alice`\n"
+    kept = {"counts": {"added": 2}, "evidence": HOSTILE}
+    facts = {**ANSWERS["confirm"], "call": "malicious", "result": kept}
+    assert printed(stage, "confirm", "4001", confirm=facts) == [
+        f"malicious alice, as carol proposed: 2 added; evidence kept in {SHOWN}"
+    ]
+
+
+def test_interactive_verdicts_are_refused_where_two_persons_decide(stage: Stage) -> None:
+    with stage.daemon():
+        result = isoctl("innocent", "4001", "--interactive")
+    assert result.exit_code == Exit.NOT_ALLOWED
+    assert [call for call, _ in stage.calls] == ["status"]
 
 
 def test_suspect(stage: Stage) -> None:

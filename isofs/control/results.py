@@ -6,7 +6,7 @@ relative to the root of the mount, times are written by `wire.moment`, sizes are
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 
 class Counts(TypedDict):
@@ -58,7 +58,8 @@ class AtticTotals(TypedDict):
 class Status(TypedDict):
     """`status`: the mount, who is isolated on it, and how much its attic keeps.
 
-    `configuration` says what is wrong with the configuration, null if nothing is.
+    `configuration` says what is wrong with the configuration, null if nothing is. With `two_person`, verdicts wait
+    among the `proposals` until a second person confirms them.
     """
 
     mount: str
@@ -69,6 +70,8 @@ class Status(TypedDict):
     subjects: list[Subject]
     attic: AtticTotals
     configuration: str | None
+    two_person: bool
+    proposals: list[Proposal]
 
 
 class OpenFile(TypedDict):
@@ -424,6 +427,39 @@ class Diagnosis(TypedDict):
     ok: bool
     directory: str | None
     findings: list[Finding]
+
+
+class Proposal(TypedDict):
+    """What one person proposed, and another has to confirm; `words` are the command, `content` what --with gave.
+
+    `changed` is whether the user has changed something since.
+    """
+
+    user: str
+    uid: int
+    at: str
+    by: str
+    call: str
+    words: list[str]
+    reason: str
+    content: Content | None
+    changed: bool
+
+
+class Proposals(TypedDict):
+    """`proposals`: what waits for a second person."""
+
+    proposals: list[Proposal]
+
+
+class Confirmed(TypedDict):
+    """`confirm`: what was carried out; `result` is that of the `call`."""
+
+    user: str
+    call: str
+    by: str
+    confirmed_by: str
+    result: dict[str, Any]
 
 
 class Unmounted(TypedDict):

@@ -14,6 +14,7 @@ from isofs.model.records import (
     Drop,
     Op,
     Origin,
+    Proposal,
     Put,
     Record,
     Stowed,
@@ -116,7 +117,7 @@ def apply(fs: Filesystem, change: Change) -> None:
             fs.bases[record.op, record.count, record.merged] = record
         else:
             fs.bases.pop((record.op, record.count, record.merged), None)
-    elif isinstance(record, Stowed):
+    elif isinstance(record, Stowed | Proposal):
         pass  # read from the store when it is asked for
     else:
         view = fs.view_of(record.sid)

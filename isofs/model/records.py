@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -177,8 +178,27 @@ class Stowed:
     ino: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What one person proposed to do with the work of user `uid`, and another has to confirm.
+
+    `persons` are the uids that the proposer may be known by. `call` and `args` say what is to be carried out, `content`
+    what goes with it. `digest` is of what the user had changed, `seen` has a mark of each changed object.
+    """
+
+    uid: int
+    at: str  # ISO 8601, UTC
+    by: str
+    persons: frozenset[int]
+    call: str
+    args: Mapping[str, object]
+    content: bytes | None
+    digest: str
+    seen: Mapping[Op, str]
+
+
 #: Whatever the store keeps rows of.
-Record = Subject | Origin | Version | Binding | Touch | Base | Decided | Stowed
+Record = Subject | Origin | Version | Binding | Touch | Base | Decided | Stowed | Proposal
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,11 @@ class Access:
         roles.check(self.role(peer), request.call, request.args)
 
     def role(self, peer: Peer) -> Role:
-        # Who waits for a decision counts too, and would decide it otherwise.
-        suspects = {s.uid for s in self._fs.subjects.values() if s.state is not SubjectState.ENDED}
-        return roles.held(peer, self.groups, suspects)
+        return roles.held(peer, self.groups, self.suspects())
+
+    def suspects(self) -> set[int]:
+        """The users who decide nothing: those of whom something is isolated, or waits for a decision."""
+        return {s.uid for s in self._fs.subjects.values() if s.state is not SubjectState.ENDED}
 
     def _changed(self, settings: Settings) -> None:
         self.groups = groups_of(settings)
@@ -66,7 +68,7 @@ def identified(handlers: Mapping[str, Plain]) -> dict[str, Handler]:
 
     def handler(carry_out: Plain) -> Handler:
         async def called(call: Call) -> Mapping[str, object]:
-            result: Mapping[str, object] = await carry_out(_true(call), call.progress)
+            result: Mapping[str, object] = await carry_out(true_args(call), call.progress)
             return result
 
         return called
@@ -74,7 +76,8 @@ def identified(handlers: Mapping[str, Plain]) -> dict[str, Handler]:
     return {name: handler(carry_out) for name, carry_out in handlers.items()}
 
 
-def _true(call: Call) -> Mapping[str, object]:
+def true_args(call: Call) -> Mapping[str, object]:
+    """The arguments of a call, with what the kernel says of the caller in the place of what it says itself."""
     if call.peer.uid == 0:
         return call.args
     true: dict[str, object] = {**call.args, "by": name_of(call.peer.person), "pid": call.peer.pid}

@@ -34,6 +34,7 @@ from isofs.service.deciding import Deciding
 from isofs.service.events import Events
 from isofs.service.hooks import Hooks
 from isofs.service.live import Live
+from isofs.service.proposals import Proposals
 from isofs.store.folder import open_store
 
 log = logging.getLogger(__name__)
@@ -111,10 +112,12 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     )
     deciding = Deciding(commands.verdicts, commands.readable, events)
     offered = (commands, attic, backups, alerts, deciding)
-    calls = {name: call for one in offered for name, call in one.handlers().items()}
-    handlers = identified({name: live.fresh(call) for name, call in calls.items()})
+    fresh = {name: live.fresh(call) for one in offered for name, call in one.handlers().items()}
     socket_path = mounts.socket_for(session.directory)
     access = Access(fs, live, socket_path)
+    proposals = Proposals(fs, live, access, fresh)
+    commands.verdicts.agreed = proposals.agreed
+    handlers = identified(fresh) | proposals.handlers()
     listen = functools.partial(server.serve, admit=access.admit, groups=access.groups.all, record=auditing.control)
 
     async def published() -> None:

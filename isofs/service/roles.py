@@ -29,6 +29,7 @@ NEEDS: Mapping[str, Role] = {
     "attic": Role.OBSERVE,
     "check": Role.OBSERVE,
     "log": Role.OBSERVE,
+    "proposals": Role.OBSERVE,
     "suspect": Role.DECIDE,
     "alert": Role.DECIDE,
     "detector": Role.DECIDE,
@@ -36,6 +37,8 @@ NEEDS: Mapping[str, Role] = {
     "malicious": Role.DECIDE,
     "resolve": Role.DECIDE,
     "markers": Role.DECIDE,
+    "confirm": Role.DECIDE,
+    "withdraw": Role.DECIDE,
     "attic_restore": Role.DECIDE,
 }
 

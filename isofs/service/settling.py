@@ -39,6 +39,9 @@ Progress = Callable[[int, int], None]
 #: Seconds of work at a stretch, before others are served.
 _SLICE = 0.005
 
+#: Bytes of a caller's file that can be kept for somebody else to confirm.
+_MOST_KEPT = 4 << 20
+
 #: How many of a resolver's reasons an error gives.
 _REASONS = 3
 
@@ -88,19 +91,49 @@ def _single(fs: Filesystem, args: Args) -> Waiting:
     return one
 
 
-async def resolve(fs: Filesystem, cache: KernelCache, mount: str, args: Args, progress: Progress) -> Result:
-    """Settle conflicts by one side's version (`take`), by a file of the caller's (`pid`, `descriptor`), or by a
-    resolver (`using`, `options`)."""
+def check(fs: Filesystem, args: Args) -> None:
+    """Raise what `resolve` would, as far as it can be told without asking anybody."""
+    way = _way(args)
+    if way == "take":
+        choice = _choice(wire.argument(args, "take", str))
+        for one in _chosen(fs, args):
+            contested.check(fs, one, choice)
+    else:
+        _single(fs, args)
+        if way == "using":
+            _rules(args)
+
+
+async def content(args: Args) -> bytes:
+    """What the caller's file has in it. UsageError if that is more than can be kept for a second person."""
+
+    def read() -> bytes:
+        with open(Caller.of(args).open(os.O_RDONLY), "rb") as file:
+            return file.read(_MOST_KEPT + 1)
+
+    found = await trio.to_thread.run_sync(read)
+    if len(found) > _MOST_KEPT:
+        raise UsageError(f"a file that waits for a second person has {_MOST_KEPT >> 20} MiB at most: use --take")
+    return found
+
+
+def _way(args: Args) -> str:
     ways = [name for name in ("take", "descriptor", "using") if args.get(name) is not None]
     if len(ways) != 1:
         raise UsageError("a conflict is settled by take, descriptor or using, and one of them")
-    report = Report()
-    if ways == ["take"]:
+    return ways[0]
+
+
+async def resolve(fs: Filesystem, cache: KernelCache, mount: str, args: Args, progress: Progress) -> Result:
+    """Settle conflicts by one side's version (`take`), by a file of the caller's (`pid`, `descriptor`), or by a
+    resolver (`using`, `options`)."""
+    way, report = _way(args), Report()
+    if way == "take":
         found, choice = _chosen(fs, args), _choice(wire.argument(args, "take", str))
         for one in found:
             contested.check(fs, one, choice)
         await settle(fs, cache, found, choice, report, progress)
-    elif ways == ["descriptor"]:
+    elif way == "descriptor":
         one, source = _single(fs, args), Caller.of(args)
         with staged(fs) as content:
             await trio.to_thread.run_sync(receive, source, content)
@@ -110,7 +143,7 @@ async def resolve(fs: Filesystem, cache: KernelCache, mount: str, args: Args, pr
         with staged(fs) as content:
             resolution = await _proposed(fs, cache, mount, one, rules, content)
             await settle(fs, cache, [one], _taken(one, rules, resolution, content), report, progress)
-    subject = fs.subjects[found[0].sid if ways == ["take"] else one.sid]
+    subject = fs.subjects[found[0].sid if way == "take" else one.sid]
     log.warning("conflicts of %s were settled: %s", subject.name, report.counts)
     return {
         "user": subject.name,

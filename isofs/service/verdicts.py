@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 
 import trio
 
@@ -39,6 +39,8 @@ class Verdicts:
         self.fs, self.cache, self.mount = fs, cache, mount
         self._adapter, self._live = adapter, live
         self.lock = trio.Lock()
+        #: Raises if what a verdict is about to be carried out on is not what was agreed on.
+        self.agreed: Callable[[Subject], None] = lambda subject: None
 
     def subject(self, uid: int) -> Subject:
         """The subject with work to decide about of a user: who is isolated before who waits."""
@@ -49,9 +51,12 @@ class Verdicts:
                     return subject
         raise NoSubject(f"user {uid} is not a suspect; isoctl status shows who is")
 
-    def held(self, subject: Subject) -> AbstractContextManager[None]:
-        """Let a subject's calls wait."""
-        return self._adapter.held(subject.sid)
+    @contextlib.contextmanager
+    def held(self, subject: Subject) -> Iterator[None]:
+        """Let a subject's calls wait, if a verdict on what it has changed until then is `agreed`."""
+        with self._adapter.held(subject.sid):
+            self.agreed(subject)
+            yield
 
     async def merge_all(self, subject: Subject, report: Report, progress: Progress) -> None:
         """Merge all that a subject did, and end the suspicion, but for what is in conflict."""

@@ -7,6 +7,7 @@ loses nothing of it. `Database.sync` makes everything written survive a power lo
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from isofs.model.records import (
     Fingerprint,
     Op,
     Origin,
+    Proposal,
     Put,
     Record,
     Stowed,
@@ -101,6 +103,11 @@ def _stowed_row(r: Stowed) -> Row:
     return r.number, r.at, r.sid, r.user, r.path, r.kind, r.action, r.size, r.live, r.op, r.ino
 
 
+def _proposal_row(r: Proposal) -> Row:
+    told = (json.dumps(sorted(r.persons)), r.call, json.dumps(dict(r.args)), r.content, r.digest)
+    return r.uid, r.at, r.by, *told, json.dumps(dict(r.seen))
+
+
 def _read_subject(r: _Found) -> Subject:
     return Subject(**{**r, "state": SubjectState(r["state"])})
 
@@ -118,6 +125,12 @@ def _read_version(r: _Found) -> Version:
 
 def _read_decided(r: _Found) -> Decided:
     return Decided(**{**r, "merged": from_json(r["merged"])})
+
+
+def read_proposal(r: _Found) -> Proposal:
+    found = {name: json.loads(r[name]) for name in ("persons", "args", "seen")}
+    seen = {int(op): str(mark) for op, mark in found["seen"].items()}
+    return Proposal(**{**r, "persons": frozenset(found["persons"]), "args": dict(found["args"]), "seen": seen})
 
 
 class _Mapping:
@@ -154,7 +167,11 @@ _MAPPINGS: dict[type, _Mapping] = {
     Base: _Mapping(schema.bases, _base_row, lambda r: Base(**r)),
     Decided: _Mapping(schema.decisions, _decided_row, _read_decided),
     Stowed: _Mapping(schema.attic, _stowed_row, lambda r: Stowed(**r)),
+    Proposal: _Mapping(schema.proposals, _proposal_row, read_proposal),
 }
+
+#: What is read when it is asked for.
+_NOT_IN_MEMORY = (schema.attic, schema.proposals)
 
 
 def readable(table: str, row: Mapping[str, Any]) -> str | None:
@@ -177,11 +194,11 @@ class Database:
         self._next_op = self._reserved = 0
 
     def read(self) -> Iterator[Record]:
-        """Every record but those of the attic, each type by its key; subjects and origins come before what refers to
-        them."""
+        """Every record but those of the attic and proposals, each type by its key; subjects and origins come before
+        what refers to them."""
         with _translated(self._path):
             for mapping in _MAPPINGS.values():
-                if mapping.table is schema.attic:
+                if mapping.table in _NOT_IN_MEMORY:
                     continue
                 for row in self._connection.execute(select(mapping.table)).mappings():
                     yield mapping.read(dict(row))

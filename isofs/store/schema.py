@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 #: `PRAGMA user_version` of a store that this program reads and writes. Older ones are brought to it (`MIGRATIONS`).
-VERSION = 2
+VERSION = 3
 
 #: `PRAGMA application_id`: "isof" in ASCII, so that `file` and a wrong path are told apart.
 APPLICATION_ID = 0x69736F66
@@ -199,6 +199,28 @@ attic = Table(
     sqlite_autoincrement=True,
 )
 
+# What one person proposed to do with a user's work, and waits until another confirms it; one at most for a user. They
+# are few, and read when they are asked for.
+#   uid      the user, whose work may be several subjects'
+#   at, by   when, and the name of who proposed it
+#   persons  the uids that the proposer may be known by: JSON
+#   call     what is to be carried out, a call on the control socket, with its arguments `args`: JSON
+#   content  the content that goes with the call; null if none does
+#   digest   of what the user had changed; `seen` has a mark of each changed object, by its number: JSON
+proposals = Table(
+    "proposals",
+    metadata,
+    Column("uid", Integer, primary_key=True),
+    Column("at", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("persons", Text, nullable=False),
+    Column("call", Text, nullable=False),
+    Column("args", Text, nullable=False),
+    Column("content", LargeBinary),
+    Column("digest", Text, nullable=False),
+    Column("seen", Text, nullable=False),
+)
+
 Index("attic_unsettled", attic.c.number, sqlite_where=attic.c.op.is_not(None) | attic.c.ino.is_not(None))
 
 for _column in (origins.c.parent, bindings.c.op, bindings.c.replaced):
@@ -218,4 +240,5 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE subjects ADD COLUMN part_of INTEGER REFERENCES subjects (sid) DEFERRABLE INITIALLY DEFERRED",
         "ALTER TABLE subjects ADD COLUMN objects INTEGER",
     ),
+    2: (),  # the table of proposals is new
 }
