@@ -10,6 +10,7 @@ import pytest
 from isofs.control.peers import Peer
 from isofs.errors import BadConfiguration, NotAllowed, UsageError
 from isofs.service import never
+from isofs.service.proposals import ALONE, VERDICTS
 from isofs.service.roles import NEEDS, Groups, Role, check, held
 from isofs.settings import document
 from isofs.settings.access import Access
@@ -52,6 +53,12 @@ def test_each_call_needs_its_role(call: str, role: Role) -> None:
     else:
         with pytest.raises(NotAllowed):
             check(role, call, {})
+
+
+def test_every_decision_waits_for_two_persons_or_gives_nothing_free() -> None:
+    """Whoever adds a call has to say which; `decide` is refused then, as what nobody can propose is."""
+    decisions = {call for call, role in NEEDS.items() if role is Role.DECIDE}
+    assert decisions - {"decide"} == {*VERDICTS, *ALONE}
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ _AGAIN = 1.0
 _LOOK, _PATIENCE, _LAST = 0.02, 3.0, 15.0
 
 #: Control calls that decide nothing.
-_ASKS = frozenset(("status", "changes", "diff", "plan", "conflicts", "attic", "check"))
+_ASKS = frozenset(("status", "changes", "diff", "plan", "conflicts", "attic", "check", "proposals"))
 
 #: Characters of a text, and items of a list, that are recorded of an argument of a control call.
 _LONGEST, _MOST = 1000, 100
@@ -107,6 +107,8 @@ class Auditing:
         number, uid = 0, request.args.get("uid")
         if isinstance(outcome, wire.Failure):
             facts["error"], number = outcome.code, BY_CODE.get(outcome.code, IsofsError).errno
+        elif request.call == "confirm":
+            facts |= {"verdict": outcome.result["call"], "proposed_by": outcome.result["by"]}
         sid = max((s.sid for s in self._fs.subjects.values() if s.uid == uid), default=MAIN)
         task = (peer.pid, peer.pid, peer.login, os.fsencode(peer.program))
         self._trail.tell(request.call, facts, sid=sid, uid=peer.uid, task=task, number=number)

@@ -24,12 +24,16 @@ from isofs.model.records import Drop, Proposal, Put, Subject, SubjectState
 from isofs.service import partly, settling
 from isofs.service.access import Access, name_of, true_args
 from isofs.service.live import Live
+from isofs.service.roles import NEEDS, Role
 from isofs.store import proposals
 
 log = logging.getLogger(__name__)
 
 #: The calls that wait for a second person.
 VERDICTS = ("innocent", "malicious", "resolve")
+
+#: Of the other calls for those who decide, those that one person may always make: they give nothing of anybody free.
+ALONE = ("suspect", "alert", "detector", "markers", "confirm", "withdraw", "attic_restore")
 
 #: So many changed paths are named in an error.
 _SHOWN = 5
@@ -47,6 +51,9 @@ class Proposals:
 
     def handlers(self) -> dict[str, Handler]:
         verdicts: dict[str, Handler] = {name: partial(self._verdict, name) for name in VERDICTS}
+        for name in self._carry_out:
+            if NEEDS.get(name) is Role.DECIDE and name not in (*VERDICTS, *ALONE):
+                verdicts[name] = partial(self._alone, name)
         own: dict[str, Handler] = {"proposals": self.waiting, "confirm": self.confirm, "withdraw": self.withdraw}
         return {**verdicts, **own, "status": self.status}
 
@@ -70,6 +77,16 @@ class Proposals:
         self._check_not_busy(uid)
         result: Mapping[str, object] = await self._carry_out[name](args, call.progress)
         self._remove(uid)
+        return result
+
+    async def _alone(self, name: str, call: Call) -> Mapping[str, object]:
+        """A verdict that cannot be proposed; with `dry` it is none."""
+        dry = wire.optional(call.args, "dry", bool)
+        if self._live.now.access.two_person and not dry:
+            raise NotAllowed(f"{name} cannot wait for a second person, whom `access.two_person` asks for")
+        result: Mapping[str, object] = await self._carry_out[name](true_args(call), call.progress)
+        if not dry:
+            self._remove(wire.argument(call.args, "uid", int))
         return result
 
     async def _propose(self, name: str, args: Mapping[str, object], peer: Peer) -> None:
