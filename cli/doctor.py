@@ -16,7 +16,7 @@ from isofs.errors import Exit, IsofsError, NoMount, UsageError
 @output.json_option
 @click.pass_obj
 def doctor(directory: str | None, where: str | None, store: str | None, no_write: bool, as_json: bool) -> None:
-    """Find out whether isofs can work here, and what to do about what is in its way.
+    """Find out whether isofs can work here, and what would help.
 
     Without DIR: the machine, and the mount that other commands would mean. With DIR, which need not
     be mounted: also whether isofs can work there. Changes nothing; what file systems can do is tried on files

@@ -43,7 +43,7 @@ def resolve(
     markers: str | None,
     as_json: bool,
 ) -> None:
-    """Settle the conflict of USER at PATH, or with --take all below it.
+    """Settle the conflict of USER at PATH, or all below it (--take).
 
     `main` leaves what everyone sees as it is and drops the version of USER, `suspect` replaces the
     one by the other, `both` puts the version of USER beside it as PATH.isofs-USER. A file that
