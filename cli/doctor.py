@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from isoctl import daemon, output
@@ -16,7 +18,7 @@ from isofs.errors import Exit, IsofsError, NoMount, UsageError
 @output.json_option
 @click.pass_obj
 def doctor(directory: str | None, where: str | None, store: str | None, no_write: bool, as_json: bool) -> None:
-    """Find out whether isofs can work here, and what would help.
+    """Find out whether isofs can work here, and how it could.
 
     Without DIR: the machine, and the mount that other commands would mean. With DIR, which need not
     be mounted: also whether isofs can work there. Changes nothing; what file systems can do is tried on files
@@ -28,7 +30,9 @@ def doctor(directory: str | None, where: str | None, store: str | None, no_write
     if running is not None and store is not None:
         raise UsageError(f"{found} is mounted, and its daemon knows its store: omit --store")
     path = None if store is None else mounts.real(store)
-    seen = machine.look(found, path, write=not no_write, daemon=running and machine.Daemon(*running))
+    seen = machine.look(
+        found, path, write=not no_write and os.geteuid() == 0, daemon=running and machine.Daemon(*running)
+    )
     findings = doctor.diagnose(seen)
     problems = sum(one.level is doctor.Level.PROBLEM for one in findings)
     facts: results.Diagnosis = {

@@ -53,7 +53,6 @@ def suspect(
     if file is not None:
         if user is not None or reason is not None or detector is None:
             raise _usage("--from needs --detector NAME, and has the user and the reason from the alerts.")
-        daemon.need_root()
         args = {"handles": handles, "dry_run": dry_run}
         where = daemon.mount_point(directory)
         alerts.take(where, file, detector, args, verbose=verbose, as_json=as_json)

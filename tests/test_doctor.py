@@ -146,6 +146,11 @@ def test_each_rule_says_what_is_wrong(
     assert (fix or "") in (bad[0].fix or "")
 
 
+def test_what_only_root_could_is_not_held_against_others() -> None:
+    found = replace(GOOD, uid=1000, lacking=("CAP_MKNOD",), device="denied", unmounted="denied", unreachable="denied")
+    assert [one.check for one in diagnose(found) if one.level is not Level.OK] == ["root"]
+
+
 def test_every_rule_but_what_is_only_told_can_fail() -> None:
     assert {check for _, check, _, _, _ in WRONG} == set(RULES) - {"systemd"}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.mount import ALICE, BOB, CAROL, Mounted, Person
+from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person
 
 pytestmark = pytest.mark.mount
 
@@ -105,7 +105,8 @@ def test_alerts_isolate_as_they_come(
     mount: Mounted, person: Begin, told: Callable[..., Told], configure: Callable[[str], None]
 ) -> None:
     hook = told()
-    configure(f'[hooks]\non_suspect = "{hook.path}"\non_failure = "{hook.path}"\n[alerts]\nmost = 2\n')
+    hooks = f'[hooks]\non_suspect = "{hook.path}"\non_failure = "{hook.path}"\n'
+    configure(f'{hooks}[alerts]\nmost = 2\n[access]\nnever = "{DAVE}"\n')
     alice = person(ALICE)
     words = [sys.executable, "-m", "isoctl.main", "--mount", str(mount.path), "suspect", "--json"]
     with subprocess.Popen(
@@ -135,6 +136,7 @@ def test_alerts_isolate_as_they_come(
         assert facts["reason"] == "auditd: isofs-x; comm tar; serial 7"
         assert alert(ALICE)["outcome"] == "already"
         assert alert(0)["outcome"] == "spared"
+        assert "`access.never`" in alert(DAVE)["why"]
         assert alert(BOB)["outcome"] == "isolated"
         hook.next()
         limited = alert(CAROL)
@@ -147,8 +149,8 @@ def test_alerts_isolate_as_they_come(
         totals = json.loads(process.stdout.readline())
     assert process.returncode == 0
     assert totals == {
-        "lines": 12,
-        "outcomes": {"isolated": 2, "ignored": 6, "already": 1, "spared": 1, "limited": 2},
+        "lines": 14,
+        "outcomes": {"isolated": 2, "ignored": 7, "already": 1, "spared": 2, "limited": 2},
     }
     assert {one["uid"] for one in mount.facts("status")["subjects"]} == {ALICE, BOB}
     mount.facts("suspect", str(CAROL))  # an operator has no limit

@@ -11,6 +11,7 @@ from isofs.control import results, wire
 from isofs.engine import suspicion
 from isofs.engine.state import Filesystem
 from isofs.errors import Already, NotAllowed, UsageError
+from isofs.service import never
 from isofs.service.answers import Result
 from isofs.service.events import Event, Events, Kind
 from isofs.service.live import Live
@@ -54,6 +55,7 @@ class Alerts:
         uid, name = wire.argument(args, "uid", int), wire.argument(args, "user", str)
         dry = bool(wire.optional(args, "dry_run", bool))
         try:
+            never.check(uid, self._live.now.access)
             suspicion.check(self._fs, uid, name)
             why = self._limit()
             if why is not None:

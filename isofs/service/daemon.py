@@ -106,10 +106,8 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     commands = Commands(fs, adapter, cache, session.directory, unmount, live, events)
     attic = Attic(fs, live)
     backups = Backups(fs, adapter, session.directory, commands.verdicts.lock)
-    alerts, hooks = (
-        Alerts(fs, commands.suspect, live, events),
-        Hooks(session.directory, session.namespace, live, events),
-    )
+    alerts = Alerts(fs, commands.suspect, live, events)
+    hooks = Hooks(session.directory, session.namespace, live, events)
     deciding = Deciding(commands.verdicts, commands.readable, events)
     offered = (commands, attic, backups, alerts, deciding)
     fresh = {name: live.fresh(call) for one in offered for name, call in one.handlers().items()}

@@ -126,16 +126,15 @@ def _with_directory(machine: Machine, directory: str, store: str | None, write: 
     process = "self" if daemon is None else str(daemon.pid)
     root = "" if daemon is None else f"/proc/{daemon.pid}/root"
     path = store_path(directory, store) if daemon is None else daemon.store
-    with open(f"/proc/{process}/mountinfo", "rb") as file:
-        mounted = volumes.table(file.read())
     machine = replace(
         machine,
         directory=directory,
-        below=tuple(one.point for one in mounted if one.point != directory and mounts.within(directory, one.point)),
         other=next((one for one in mounts.points() if one != directory and _nested(one, directory)), None),
         running=None if daemon is None else daemon.problems,
     )
     try:
+        with open(f"/proc/{process}/mountinfo", "rb") as file:
+            mounted = volumes.table(file.read())
         volume = volumes.look(directory, root + directory, mounted, write=write)
         stored, there = _stored(path, root + path, directory), os.path.isdir(root + path)
         lies = path if there else _nearest(path)
@@ -144,7 +143,8 @@ def _with_directory(machine: Machine, directory: str, store: str | None, write: 
             at = volumes.look(lies, root + lies, mounted, write=write)
     except OSError as error:
         return replace(machine, unreachable=error.strerror or str(error))
-    return replace(machine, volume=volume, store=stored, store_volume=at)
+    below = tuple(one.point for one in mounted if one.point != directory and mounts.within(directory, one.point))
+    return replace(machine, volume=volume, store=stored, store_volume=at, below=below)
 
 
 def _nested(one: str, other: str) -> bool:

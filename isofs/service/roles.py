@@ -35,6 +35,7 @@ NEEDS: Mapping[str, Role] = {
     "detector": Role.DECIDE,
     "innocent": Role.DECIDE,
     "malicious": Role.DECIDE,
+    "decide": Role.DECIDE,
     "resolve": Role.DECIDE,
     "markers": Role.DECIDE,
     "confirm": Role.DECIDE,
