@@ -6,14 +6,19 @@ import os
 
 import click
 
-from isoctl import daemon, output
+from isoctl import completing, daemon, output
 from isofs.control import mounts, results, wire
 from isofs.errors import UsageError
 
 
 @click.command()
-@click.argument("file")
-@click.option("--store", metavar="PATH", help="Where the store is, if --mount DIR isn't mounted.")
+@click.argument("file", shell_complete=completing.files)
+@click.option(
+    "--store",
+    metavar="PATH",
+    shell_complete=completing.directories,
+    help="Where the store is, if --mount DIR isn't mounted.",
+)
 @output.json_option
 @click.pass_obj
 def backup(directory: str | None, file: str, store: str | None, as_json: bool) -> None:
@@ -45,7 +50,7 @@ def backup(directory: str | None, file: str, store: str | None, as_json: bool) -
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", shell_complete=completing.files)
 @click.argument("store", metavar="PATH")
 @output.json_option
 def restore(file: str, store: str, as_json: bool) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from isoctl import daemon, marks, output, users
+from isoctl import completing, daemon, marks, output, users
 from isofs.control import results
 
 
 @click.command()
-@click.argument("user")
+@click.argument("user", shell_complete=completing.suspects)
 @output.json_option
 @click.pass_obj
 def changes(directory: str | None, user: str, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoctl import daemon, output
+from isoctl import completing, daemon, output
 from isofs.control import mounts, results
 from isofs.errors import Busy, Exit, UsageError
 
@@ -12,7 +12,12 @@ from isofs.errors import Busy, Exit, UsageError
 @click.command()
 @click.option("--repair", is_flag=True, help="Repair what can be, one by one; DIR must not be mounted.")
 @click.option("--yes", is_flag=True, help="With --repair: don't ask.")
-@click.option("--store", metavar="PATH", help="Where the store is, if --mount DIR isn't mounted.")
+@click.option(
+    "--store",
+    metavar="PATH",
+    shell_complete=completing.directories,
+    help="Where the store is, if --mount DIR isn't mounted.",
+)
 @output.json_option
 @click.pass_obj
 def check(directory: str | None, repair: bool, yes: bool, store: str | None, as_json: bool) -> None:

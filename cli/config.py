@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import click
 
-from isoctl import daemon, output, stores
+from isoctl import completing, daemon, output, stores
 from isofs.control import results
 from isofs.errors import BadConfiguration, NoAnswer, NoMount, UsageError
 
@@ -75,7 +75,7 @@ def show(directory: str | None, store: str | None, as_json: bool) -> None:
 
 
 @config.command()
-@click.argument("file", required=False)
+@click.argument("file", required=False, shell_complete=completing.files)
 @stores.store_option
 @click.pass_obj
 def check(directory: str | None, file: str | None, store: str | None) -> None:
@@ -94,7 +94,13 @@ def check(directory: str | None, file: str | None, store: str | None) -> None:
 
 
 @config.command()
-@click.option("--from", "file", metavar="FILE", help="Take what is in FILE (- for standard input); ask no editor.")
+@click.option(
+    "--from",
+    "file",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Take what is in FILE (- for standard input); ask no editor.",
+)
 @stores.store_option
 @click.pass_obj
 def edit(directory: str | None, file: str | None, store: str | None) -> None:

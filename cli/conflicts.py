@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from isoctl import daemon, output, users
+from isoctl import completing, daemon, output, users
 from isofs.control import mounts, results
 
 
 @click.command()
-@click.argument("user", required=False)
+@click.argument("user", required=False, shell_complete=completing.suspects)
 @output.json_option
 @click.pass_obj
 def conflicts(directory: str | None, user: str | None, as_json: bool) -> None:

@@ -7,13 +7,13 @@ import posixpath
 
 import click
 
-from isoctl import daemon, marks, output, users
+from isoctl import completing, daemon, marks, output, users
 from isofs.control import mounts, results, wire
 from isofs.errors import UsageError
 
 
 @click.command()
-@click.argument("user")
+@click.argument("user", shell_complete=completing.suspects)
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
 @click.option(
     "--against",

@@ -6,14 +6,19 @@ import os
 
 import click
 
-from isoctl import daemon, output
+from isoctl import completing, daemon, output
 from isofs.control import mounts, results
 from isofs.errors import Exit, IsofsError, NoMount, UsageError
 
 
 @click.command()
-@click.argument("where", metavar="[DIR]", required=False)
-@click.option("--store", metavar="PATH", help="Where the store of DIR is or would be, if not in DIR/.isofs.")
+@click.argument("where", metavar="[DIR]", required=False, shell_complete=completing.directories)
+@click.option(
+    "--store",
+    metavar="PATH",
+    shell_complete=completing.directories,
+    help="Where the store of DIR is or would be, if not in DIR/.isofs.",
+)
 @click.option("--no-write", is_flag=True, help="Leave out what must be tried on a file.")
 @output.json_option
 @click.pass_obj

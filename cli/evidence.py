@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from isoctl import daemon, output, stores
+from isoctl import completing, daemon, output, stores
 from isofs.control import results
 from isofs.errors import ArchiveUnusable
 
@@ -147,7 +147,7 @@ def verify(directory: str | None, archive: str, store: str | None, as_json: bool
 
 @evidence.command()
 @click.argument("archive")
-@click.argument("into", metavar="DIR")
+@click.argument("into", metavar="DIR", shell_complete=completing.directories)
 @click.option(
     "--attributes", is_flag=True, help="Give owners, modes, ACLs and user attributes back, but no set-id bit."
 )

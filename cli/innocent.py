@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from isoctl import daemon, output, partly, users
+from isoctl import completing, daemon, output, partly, users
 from isoctl.interactive import interact
 from isofs.control import results
 from isofs.errors import Exit, NotAllowed, UsageError
 
 
 @click.command()
-@click.argument("user")
+@click.argument("user", shell_complete=completing.suspects)
 @partly.options
 @click.option("-i", "--interactive", is_flag=True, help="Ask about each object; nothing is done before the end.")
 @output.json_option

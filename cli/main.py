@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from isoctl import output
+from isoctl import completing, output
 from isoctl.attic import attic
 from isoctl.backup import backup, restore
 from isoctl.changes import changes
 from isoctl.check import check
+from isoctl.completion import completion
 from isoctl.config import config
 from isoctl.conflicts import conflicts
 from isoctl.diff import diff
@@ -20,6 +21,7 @@ from isoctl.doctor import doctor
 from isoctl.evidence import evidence
 from isoctl.innocent import innocent
 from isoctl.malicious import malicious
+from isoctl.man import man
 from isoctl.mount import mount
 from isoctl.plan import plan
 from isoctl.proposals import confirm, proposals, withdraw
@@ -79,6 +81,7 @@ def _with_hint(error: click.UsageError) -> str:
     "--mount",
     "directory",
     metavar="DIR",
+    shell_complete=completing.directories,
     envvar="ISOFS_MOUNT",
     help="Which mount; else the one around the current directory, else the only one.",
 )
@@ -112,6 +115,8 @@ for _command in (
     attic,
     check,
     doctor,
+    man,
+    completion,
     backup,
     restore,
 ):

@@ -7,15 +7,20 @@ from collections import Counter
 
 import click
 
-from isoctl import daemon, output, partly, users
+from isoctl import completing, daemon, output, partly, users
 from isofs.control import mounts, results, wire
 from isofs.errors import NotAllowed, UsageError
 
 
 @click.command()
-@click.argument("user")
+@click.argument("user", shell_complete=completing.suspects)
 @click.option("--accept", metavar="GLOB", multiple=True, help="Merge this before, and keep it; may be repeated.")
-@click.option("--evidence", metavar="FILE", help="Where the evidence goes, instead of into the store.")
+@click.option(
+    "--evidence",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Where the evidence goes, instead of into the store.",
+)
 @click.option("--no-evidence", is_flag=True, help="Discard, and keep nothing.")
 @click.option("--reason", metavar="TEXT", default="", help="Why; written into the evidence.")
 @click.option("--yes", is_flag=True, help="Don't ask.")

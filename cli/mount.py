@@ -6,13 +6,18 @@ import contextlib
 
 import click
 
-from isoctl import daemon, output
+from isoctl import completing, daemon, output
 from isofs.control import mounts, results
 
 
 @click.command()
-@click.argument("directory", metavar="DIR")
-@click.option("--store", metavar="PATH", help="Keep versions there instead of in DIR/.isofs.")
+@click.argument("directory", metavar="DIR", shell_complete=completing.directories)
+@click.option(
+    "--store",
+    metavar="PATH",
+    shell_complete=completing.directories,
+    help="Keep versions there instead of in DIR/.isofs.",
+)
 @click.option("--foreground", is_flag=True, help="Serve until unmounted instead of returning.")
 @output.json_option
 def mount(directory: str, store: str | None, foreground: bool, as_json: bool) -> None:

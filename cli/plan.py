@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from isoctl import daemon, marks, output, partly, users
+from isoctl import completing, daemon, marks, output, partly, users
 from isofs.control import results
 
 
 @click.command()
-@click.argument("user")
+@click.argument("user", shell_complete=completing.suspects)
 @partly.options
 @click.option("-v", "--vectors", is_flag=True, help="Show the version vectors as well.")
 @output.json_option

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import click
 
-from isoctl import daemon, output, users
+from isoctl import completing, daemon, output, users
 from isoctl.diff import relative
 from isofs.control import mounts, results, wire
 from isofs.errors import UsageError
@@ -23,13 +23,24 @@ _MARKING = "text"
 
 
 @click.command()
-@click.argument("user")
+@click.argument("user", shell_complete=completing.suspects)
 @click.argument("path")
 @click.option("--take", type=click.Choice(["main", "suspect", "both"]), help="Whose version it is to be.")
-@click.option("--with", "file", metavar="FILE", help="Take the content of FILE (- for standard input).")
+@click.option(
+    "--with",
+    "file",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Take the content of FILE (- for standard input).",
+)
 @click.option("--using", metavar="RESOLVER", help="Take what this resolver makes of both sides.")
 @click.option("--option", "options", metavar="KEY=VALUE", multiple=True, help="An option of the resolver's.")
-@click.option("--markers", metavar="FILE", help="Only write FILE: both sides in one, with conflict markers.")
+@click.option(
+    "--markers",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Only write FILE: both sides in one, with conflict markers.",
+)
 @output.json_option
 @click.pass_obj
 def resolve(
@@ -43,7 +54,7 @@ def resolve(
     markers: str | None,
     as_json: bool,
 ) -> None:
-    """Settle the conflict of USER at PATH, or all below it (--take).
+    """Settle the conflict of USER at PATH, or all below it.
 
     `main` leaves what everyone sees as it is and drops the version of USER, `suspect` replaces the
     one by the other, `both` puts the version of USER beside it as PATH.isofs-USER. A file that

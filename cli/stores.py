@@ -6,11 +6,16 @@ import os
 
 import click
 
-from isoctl import daemon
+from isoctl import completing, daemon
 from isofs.control import mounts, results
 from isofs.errors import NoMount, UsageError
 
-store_option = click.option("--store", metavar="PATH", help="Where the store is, if --mount DIR isn't mounted.")
+store_option = click.option(
+    "--store",
+    metavar="PATH",
+    shell_complete=completing.directories,
+    help="Where the store is, if --mount DIR isn't mounted.",
+)
 
 
 def folder(directory: str | None, store: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoctl import alerts, daemon, output, users
+from isoctl import alerts, completing, daemon, output, users
 from isofs.control import results
 
 
@@ -19,7 +19,11 @@ from isofs.control import results
     help="What to do about files that USER holds locked, or open for reading and writing.",
 )
 @click.option(
-    "--from", "file", metavar="FILE", help="Isolate whom alerts are about: a line each (- for standard input)."
+    "--from",
+    "file",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Isolate whom alerts are about: a line each (- for standard input).",
 )
 @click.option(
     "--detector", metavar="NAME", help="Which detector the alerts are of: wazuh, falco, auditd, or a configured one."

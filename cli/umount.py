@@ -8,7 +8,7 @@ import select
 
 import click
 
-from isoctl import daemon, output, users
+from isoctl import completing, daemon, output, users
 from isofs.control import mounts
 from isofs.control.holders import holders
 from isofs.errors import Busy, NoAnswer
@@ -20,7 +20,7 @@ _MOST_NAMED = 5
 
 
 @click.command()
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", shell_complete=completing.directories)
 @output.json_option
 def umount(directory: str, as_json: bool) -> None:
     """Unmount DIR, and return when its daemon has ended.

@@ -48,6 +48,20 @@ class Subject(TypedDict):
     review: str | None
 
 
+class Suspect(TypedDict):
+    """Somebody who is isolated or waits for a decision, by name; `state` as in `Subject`."""
+
+    user: str
+    uid: int
+    state: str
+
+
+class Suspects(TypedDict):
+    """`suspects`: who is isolated, without what they changed."""
+
+    suspects: list[Suspect]
+
+
 class AtticTotals(TypedDict):
     """How much is in the attic: entries, and the bytes of what they are of."""
 

@@ -35,6 +35,7 @@ from isofs.service.events import Events
 from isofs.service.hooks import Hooks
 from isofs.service.live import Live
 from isofs.service.proposals import Proposals
+from isofs.service.suspects import Suspects
 from isofs.store.folder import open_store
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     alerts = Alerts(fs, commands.suspect, live, events)
     hooks = Hooks(session.directory, session.namespace, live, events)
     deciding = Deciding(commands.verdicts, commands.readable, events)
-    offered = (commands, attic, backups, alerts, deciding)
+    offered = (commands, attic, backups, alerts, deciding, Suspects(fs))
     fresh = {name: live.fresh(call) for one in offered for name, call in one.handlers().items()}
     socket_path = mounts.socket_for(session.directory)
     access = Access(fs, live, socket_path)

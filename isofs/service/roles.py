@@ -30,6 +30,7 @@ NEEDS: Mapping[str, Role] = {
     "check": Role.OBSERVE,
     "log": Role.OBSERVE,
     "proposals": Role.OBSERVE,
+    "suspects": Role.OBSERVE,
     "suspect": Role.DECIDE,
     "alert": Role.DECIDE,
     "detector": Role.DECIDE,
