@@ -49,6 +49,8 @@ def _show(subject: results.Subject, now: str) -> None:
     reason = f": {subject['reason']}" if subject["reason"] else ""
     output.line(f"{subject['user']} (uid {subject['uid']})  {subject['state']} since {subject['since']}{reason}")
     output.line(f"    {output.counts(subject['changed'])}; {output.size(subject['bytes'])}")
+    if subject["stopped"]:
+        output.line(f"    STOPPED HALF WAY, the log in the store says why: {_again(subject)} goes on with it")
     for part in subject["parts"]:
         asked = f": {part['asked']}" if part["asked"] else ""
         output.line(f"    {output.plural(part['objects'], 'object')} decided {part['since']}{asked}")
@@ -57,3 +59,10 @@ def _show(subject: results.Subject, now: str) -> None:
     if subject["conflicts"]:
         waiting = output.plural(subject["conflicts"], "conflict")
         output.line(f"    {waiting} to decide: `isoctl conflicts {subject['user']}`")
+
+
+def _again(subject: results.Subject) -> str:
+    verdicts = {"merging": "innocent", "discarding": "malicious"}
+    if subject["state"] not in verdicts:  # it was on a part
+        return "the next verdict"
+    return f"`isoctl {verdicts[subject['state']]} {subject['user']}`"

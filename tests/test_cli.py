@@ -81,6 +81,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
                     {"since": SINCE, "objects": 12, "asked": ""},
                 ],
                 "review": None,
+                "stopped": False,
             }
         ],
         "attic": {"entries": 2, "bytes": 3072},
@@ -517,6 +518,17 @@ def test_interactive_verdicts_are_refused_where_two_persons_decide(stage: Stage)
         result = isoctl("innocent", "4001", "--interactive")
     assert result.exit_code == Exit.NOT_ALLOWED
     assert [call for call, _ in stage.calls] == ["status"]
+
+
+@pytest.mark.parametrize(
+    ("state", "again"), [("merging", "innocent"), ("discarding", "malicious"), ("suspect", "the next verdict")]
+)
+def test_status_says_what_goes_on_with_a_verdict(stage: Stage, state: str, again: str) -> None:
+    subject = {**ANSWERS["status"]["subjects"][0], "state": state, "stopped": True}
+    (line,) = (
+        line for line in printed(stage, "status", status=changed("status", subjects=[subject])) if "STOP" in line
+    )
+    assert again in line
 
 
 def test_suspect(stage: Stage) -> None:

@@ -33,7 +33,8 @@ class Part(TypedDict):
 class Subject(TypedDict):
     """A suspect; `state` is suspect, merging, discarding or conflicts. `parts` were decided before.
 
-    `review` is from when on the suspect is to be looked at again, null if never.
+    `review` is from when on the suspect is to be looked at again, null if never. `stopped` is whether a verdict was
+    stopped half way, and waits for `innocent` or `malicious` to go on with it.
     """
 
     user: str
@@ -46,6 +47,7 @@ class Subject(TypedDict):
     conflicts: int
     parts: list[Part]
     review: str | None
+    stopped: bool
 
 
 class Suspect(TypedDict):

@@ -68,6 +68,8 @@ def i1_database(fs: Filesystem) -> Iterator[Problem]:
 def i2_contents(fs: Filesystem) -> Iterator[Problem]:
     """I2: every modified version has its content, of the object's type, and nobody else's; no content is nobody's."""
     for view in _all_views(fs):
+        if fs.subjects[view.sid].state is SubjectState.DISCARDING:
+            continue  # some of it is gone
         known = {decided.content for decided in view.decisions.values()}
         for op, version in view.versions.items():
             path = views.path(fs, view.sid, fs.by_op[op])

@@ -113,10 +113,15 @@ class Adapter(pyfuse3.Operations):
             raise FUSEError(errno.EBUSY)
 
     def _in_verdict(self, sid: int) -> bool:
+        """Whether a verdict is being carried out on a subject or a part of its work, or stopped half way."""
         if sid in self._held:
             return True
-        subject = self._fs.subjects.get(sid)
-        return subject is not None and subject.state in (SubjectState.MERGING, SubjectState.DISCARDING)
+        concerned = (one for one in map(self._fs.subjects.__getitem__, self._fs.views) if sid in (one.sid, one.part_of))
+        return any(one.state in (SubjectState.MERGING, SubjectState.DISCARDING) for one in concerned)
+
+    def holds(self, sid: int) -> bool:
+        """Whether a verdict is being carried out on a subject now."""
+        return sid in self._held
 
     def _handle(self, number: int) -> Handle:
         handle = self._fs.handles.get(number)

@@ -36,9 +36,14 @@ def version() -> str:
         return "unknown"
 
 
-def described(fs: Filesystem, subject: Subject, review: int) -> Slices[Result]:
-    """A subject, how much was changed, and what waits; `review` is the time of a period in seconds."""
-    view = fs.view_of(subject.sid) or View(subject.sid)  # settled meanwhile
+def described(fs: Filesystem, subject: Subject, review: int, *, stopped: bool) -> Slices[Result]:
+    """A subject, how much was changed, and what waits; `review` is the time of a period in seconds.
+
+    `stopped` is whether a verdict waits to be gone on with.
+    """
+    view = fs.view_of(subject.sid)
+    if view is None or subject.state is SubjectState.DISCARDING:  # settled meanwhile, or gone in part
+        view = View(subject.sid)
     counts = Counter(line.change for line in (yield from changed.gather(fs, view)))
     size = yield from changed.bytes_kept(fs, view)
     waiting = len(view.versions) if subject.state is SubjectState.CONFLICTS else 0
@@ -57,6 +62,7 @@ def described(fs: Filesystem, subject: Subject, review: int) -> Slices[Result]:
             if part.part_of == subject.sid
         ],
         "review": reviews.since(subject, review),
+        "stopped": stopped,
     }
 
 

@@ -15,6 +15,7 @@ from isofs.control import mounts, wire
 from isofs.engine import changes as changed
 from isofs.engine import facts
 from isofs.engine.changes import Against, ChangeLine
+from isofs.engine.slices import Slices
 from isofs.engine.state import Filesystem, View
 from isofs.errors import IsofsError, UsageError
 from isofs.fuse.adapter import Adapter
@@ -23,8 +24,8 @@ from isofs.merge import apply, preview, resolving
 from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model import risks
-from isofs.model.records import Op, Subject, SubjectId
-from isofs.service import answers, evidence, isolating, never, partly, resolutions, settling
+from isofs.model.records import Op, Subject, SubjectId, SubjectState
+from isofs.service import answers, evidence, isolating, never, partly, resolutions, settling, unfinished
 from isofs.service.events import Event, Events, Kind
 from isofs.service.live import Live
 from isofs.service.serving import each, in_slices, looked
@@ -93,13 +94,17 @@ class Commands:
             "version": answers.version(),
             "since": self._since,
             "subjects": [
-                await looked(functools.partial(answers.described, self._fs, subject, self._live.now.alerts.review))
+                await looked(functools.partial(self._described, subject))
                 for subject in list(self._fs.subjects.values())
                 if self._fs.view_of(subject.sid) is not None
             ],
             "attic": answers.attic_totals(self._fs),
             "configuration": None if self._live.error is None else str(self._live.error),
         }
+
+    def _described(self, subject: Subject) -> Slices[Result]:
+        stopped, review = self.verdicts.stopped(subject), self._live.now.alerts.review
+        return answers.described(self._fs, subject, review, stopped=stopped)
 
     async def suspect(self, args: Args, progress: Progress) -> Result:
         """Isolate a user from now on, unless that is one who never is."""
@@ -167,6 +172,7 @@ class Commands:
         asked, part, verdicts = partly.asked(args), None, self.verdicts
         async with verdicts.lock:
             subject = self._subject(args)
+            unfinished.check_innocent(subject)
             report = self._reports.setdefault(subject.sid, Report())  # one that was cut off is gone on with
             try:
                 await verdicts.finish_parts(subject, report, progress)
@@ -206,8 +212,8 @@ class Commands:
             try:
                 with verdicts.held(subject):
                     part = None if asked is None else await partly.whole(self._fs, subject, asked, ask)
-                    counts = await verdicts.counts(subject)
-                    if not wire.optional(args, "no_evidence", bool):
+                    counts, goes_on = await verdicts.counts(subject), subject.state is SubjectState.DISCARDING
+                    if not goes_on and not wire.optional(args, "no_evidence", bool):
                         about = {
                             "counts": dict(counts),
                             "accept": [] if asked is None else asked.only,

@@ -22,8 +22,7 @@ from isofs.errors import Busy, IsofsError
 from isofs.fuse import loop, mounting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
-from isofs.merge import apply, contested
-from isofs.service import reviews
+from isofs.service import reviews, unfinished
 from isofs.service.access import Access, identified
 from isofs.service.alerts import Alerts
 from isofs.service.attic import Attic
@@ -52,11 +51,14 @@ def serve(directory: str, store: str, ready: Callable[[], None]) -> None:
     fs = recovery.open_filesystem(open_store(store), directory)
     _let_garbage_be_young()
     try:
-        for sid in recovery.unfinished(fs):
-            log.warning("finishing the verdict on %s, which was cut off", fs.subjects[sid].name)
-            apply.resume(fs, sid)
-        contested.resume(fs)
-        _run(fs, session, ready)
+        waits = unfinished.finish(fs)
+
+        def served() -> None:
+            ready()  # from here on there is a log
+            for line in waits:
+                log.error("%s", line)
+
+        _run(fs, session, served)
     finally:
         recovery.close_filesystem(fs)
 

@@ -20,7 +20,7 @@ from isofs.merge.partial import Discarded, Partial
 from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model.records import Op, Subject, SubjectId, SubjectState
-from isofs.service import partly, processes, resolutions, settling
+from isofs.service import partly, processes, resolutions, settling, unfinished
 from isofs.service.live import Live
 from isofs.service.partly import Asked
 from isofs.service.serving import each, in_slices, looked
@@ -57,6 +57,10 @@ class Verdicts:
         with self._adapter.held(subject.sid):
             self.agreed(subject)
             yield
+
+    def stopped(self, subject: Subject) -> bool:
+        """Whether a verdict on a subject was stopped half way, and waits to be gone on with."""
+        return unfinished.under_way(self.fs, subject) and not self._adapter.holds(subject.part_of or subject.sid)
 
     async def merge_all(self, subject: Subject, report: Report, progress: Progress) -> None:
         """Merge all that a subject did, and end the suspicion, but for what is in conflict."""
@@ -154,9 +158,11 @@ class Verdicts:
                     await trio.to_thread.run_sync(self.fs.store.remove_discarded, part.sid)
 
     async def counts(self, subject: Subject, ops: Collection[Op] | None = None) -> Counter[str]:
-        """How much a subject changed, or of these objects, by kind of change."""
+        """How much a subject changed, or of these objects, by kind of change; nothing if its discarding has begun."""
         view = self.fs.view_of(subject.sid)
         assert view is not None
+        if subject.state is SubjectState.DISCARDING:
+            return Counter()
         lines = await looked(lambda: changed.gather(self.fs, view))
         return Counter(line.change for line in lines if ops is None or line.op in ops)
 
