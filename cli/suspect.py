@@ -48,8 +48,8 @@ def suspect(
     USER goes on working and sees everyone's latest work; what USER changes, nobody else sees.
 
     A file that USER has open for reading and writing can't be isolated, nor a lock that USER holds:
-    kill ends the processes that hold one, refuse isolates nobody while there is one, leave lets
-    them write to what everyone sees, and hold up others.
+    kill ends the processes that hold one, or lock later what they had open before; refuse isolates
+    nobody while there is one; leave lets them write to what everyone sees, and hold up others.
 
     With --from and --detector, the alerts of a detector are taken as they come, until the input ends. Alerts may
     isolate a few users in a time only (see `isoctl config show`); --json prints a line for each alert.

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -102,9 +103,48 @@ def leave() -> None:
     os.close(_open.pop("file"))
 
 
-@pytest.mark.parametrize(
+def wait_for_lock(how: Lock) -> None:
+    """Take a lock on what is held open, as soon as it can be had."""
+    while not lock(how, fcntl.LOCK_EX):
+        time.sleep(0.01)
+
+
+WAYS = pytest.mark.parametrize(
     ("how", "flags"), [(flock, os.O_RDONLY), (flock, os.O_WRONLY), (posix, os.O_WRONLY), (ofd, os.O_WRONLY)]
 )
+
+
+@WAYS
+def test_a_lock_taken_later_on_what_was_open_before_holds_nobody_up(
+    mount: Mounted, person: Begin, how: Lock, flags: int
+) -> None:
+    """Whoever takes it is ended; what the user has open besides, also on the same file, goes on."""
+    bob, alice, bystander = person(BOB), person(ALICE), person(ALICE)
+    bob.write("f", "text")
+    for one in (alice, bystander):
+        one(hold, one.path("f"), flags)
+    mount.ask("suspect", uid=ALICE, user="alice")
+    bob(hold, bob.path("f"), os.O_RDWR)
+    assert alice(lock, how, fcntl.LOCK_EX)
+    bob(wait_for_lock, how)
+    assert not alice.alive
+    assert bystander.alive
+    told = (mount.backing / ".isofs" / "log").read_text()
+    assert told.count(f"alice locked 'f', open since before: pid {alice.pid} is killed") == 1
+
+
+def test_a_lock_for_reading_keeps_writers_out_as_well(mount: Mounted, person: Begin) -> None:
+    bob, alice = person(BOB), person(ALICE)
+    bob.write("f", "text")
+    alice(hold, alice.path("f"), os.O_RDONLY)
+    mount.ask("suspect", uid=ALICE, user="alice")
+    bob(hold, bob.path("f"), os.O_RDWR)
+    assert alice(lock, flock, fcntl.LOCK_SH)
+    bob(wait_for_lock, flock)
+    assert not alice.alive
+
+
+@WAYS
 def test_locks_on_what_was_open_before(mount: Mounted, person: Begin, how: Lock, flags: int) -> None:
     """A channel: the kernel asks nobody for a lock, and what was open before the suspicion stays on main's node.
 
@@ -113,7 +153,7 @@ def test_locks_on_what_was_open_before(mount: Mounted, person: Begin, how: Lock,
     bob, alice, again = person(BOB), person(ALICE), person(ALICE)
     bob.write("f", "text")
     alice(hold, alice.path("f"), flags)
-    mount.ask("suspect", uid=ALICE, user="alice")
+    mount.ask("suspect", uid=ALICE, user="alice", handles="leave")
     bob(hold, bob.path("f"), os.O_RDWR)
     again(hold, again.path("f"), flags)
     assert again(lock, how, fcntl.LOCK_EX)
@@ -122,7 +162,8 @@ def test_locks_on_what_was_open_before(mount: Mounted, person: Begin, how: Lock,
     assert alice(lock, how, fcntl.LOCK_EX)
     assert not bob(lock, how, fcntl.LOCK_EX), "the channel is gone: take it from docs/threat-model.md"
     alice(leave)
-    assert bob(lock, how, fcntl.LOCK_EX)
+    bob(wait_for_lock, how)
+    assert alice.alive
 
 
 def fill(path: str, size: int) -> None:

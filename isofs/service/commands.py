@@ -27,6 +27,7 @@ from isofs.model import risks
 from isofs.model.records import Op, Subject, SubjectId, SubjectState
 from isofs.service import answers, evidence, isolating, never, partly, resolutions, settling, unfinished
 from isofs.service.events import Event, Events, Kind
+from isofs.service.latelocks import LateLocks
 from isofs.service.live import Live
 from isofs.service.serving import each, in_slices, looked
 from isofs.service.verdicts import Verdicts, silent
@@ -58,6 +59,7 @@ class Commands:
         self._since = wire.moment(datetime.now(UTC).timestamp())
         self.verdicts = Verdicts(fs, adapter, cache, mount, live)
         self._reports: dict[SubjectId, Report] = {}
+        self.late_locks = LateLocks(fs, mount)
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[Result]]]:
         names = (
@@ -110,6 +112,7 @@ class Commands:
         """Isolate a user from now on, unless that is one who never is."""
         never.check(wire.argument(args, "uid", int), self._live.now.access)
         done = await isolating.suspect(self._fs, self._cache, self._mount, args)
+        self.late_locks.begins(done["uid"], wire.optional(args, "handles", str) or "kill")
         self._events.tell(Event(Kind.SUSPECT, {**done, "reason": wire.optional(args, "reason", str) or ""}))
         return dict(done)
 

@@ -134,6 +134,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
                 nursery.start_soon(cache.run)
                 nursery.start_soon(hooks.run)
                 nursery.start_soon(_unmount_on_signal, session)
+                nursery.start_soon(commands.late_locks.run)
                 await nursery.start(listen, socket_path, handlers)
                 nursery.start_soon(published)
                 await loop.serve(session)
