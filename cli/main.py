@@ -20,11 +20,13 @@ from isoctl.diff import diff
 from isoctl.doctor import doctor
 from isoctl.evidence import evidence
 from isoctl.innocent import innocent
+from isoctl.log import log
 from isoctl.malicious import malicious
 from isoctl.man import man
 from isoctl.mount import mount
 from isoctl.plan import plan
 from isoctl.proposals import confirm, proposals, withdraw
+from isoctl.reads import reads_
 from isoctl.resolve import resolve
 from isoctl.status import status
 from isoctl.suspect import suspect
@@ -101,6 +103,7 @@ for _command in (
     suspect,
     status,
     changes,
+    reads_,
     diff,
     plan,
     innocent,
@@ -113,6 +116,7 @@ for _command in (
     withdraw,
     config,
     attic,
+    log,
     check,
     doctor,
     man,

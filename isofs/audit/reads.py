@@ -74,7 +74,7 @@ class ReadSets:
 
 
 def _read(record: Record) -> Read:
-    program = b"" if record.task is None else record.task[3]
+    program = b"" if record.task is None else record.task.program
     path = (record.path or b"").decode("utf-8", "surrogateescape")
     kind = "directory" if record.action == "list" else "file"
     size = None if record.more is None else record.more.get("size")

@@ -12,9 +12,13 @@ import errno
 import functools
 import json
 import marshal
+import struct
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
+
+from isofs.audit import tasks
+from isofs.audit.tasks import Task
 
 #: The version of the schema whose names are used.
 ECS = "8.11"
@@ -22,15 +26,13 @@ ECS = "8.11"
 #: Main's view.
 _MAIN = 0
 
-#: A login uid that was never set.
-_NOBODY = 0xFFFFFFFF
-
 
 class Record(NamedTuple):
     """One thing that happened. `path` is relative to the mount, None for what has no name; `number` is an errno.
 
     `more` holds what only some actions have: `from` and `target` (bytes), `read` and `written` (bytes through one open
-    file), `main` (whether a suspect read what others made), and for what is no call of the file system `facts` (JSON).
+    file), `main` (a suspect opened for reading what others made), `size` of what was opened; and `facts` (JSON) for
+    what is no call of the file system.
     """
 
     sequence: int
@@ -38,7 +40,7 @@ class Record(NamedTuple):
     action: str
     sid: int
     uid: int
-    task: tuple[int, int, int | None, bytes] | None
+    task: Task | None
     path: bytes | None
     ino: int
     op: int
@@ -47,9 +49,64 @@ class Record(NamedTuple):
     more: Mapping[str, object] | None
 
 
+#: Sequence, time, inode, origin point, subject, uid, bytes, errno, and the lengths of the task and the path.
+_PACKED = struct.Struct("=QQQQIIqHBH")
+_ABSENT = 0xFFFF
+
+#: Bytes of a path that are kept, from its end on: nobody needs a longer one, but somebody may make it.
+_LONGEST_PATH = 16384
+
+
+def packed(
+    sequence: int,
+    at: int,
+    action: bytes,
+    sid: int,
+    uid: int,
+    task: bytes,
+    path: bytes | None,
+    ino: int,
+    op: int,
+    number: int,
+    size: int,
+    more: Mapping[str, object] | None,
+) -> bytes:
+    """A record as it goes through the ring: of the fields of `Record`, with a packed task, and -1 for no size.
+
+    Plain bytes, because every changing call waits for them.
+    """
+    if path is None:
+        length, path = _ABSENT, b""
+    elif len(path) > _LONGEST_PATH:
+        length, path = _LONGEST_PATH, path[-_LONGEST_PATH:]
+    else:
+        length = len(path)
+    head = _PACKED.pack(sequence, at, ino, op, sid, uid, size, number, len(task), length)
+    if more is None:
+        return b"%b%b%b%b" % (head, task, path, action)
+    return b"%b%b%b%b\0%b" % (head, task, path, action, marshal.dumps(more, 2))  # type: ignore[arg-type]
+
+
 def unpacked(piece: bytes) -> Record:
     """The record in a piece of the ring."""
-    return Record(*marshal.loads(piece))
+    sequence, at, ino, op, sid, uid, size, number, task, path = _PACKED.unpack_from(piece)
+    begin = _PACKED.size + task
+    end = begin if path == _ABSENT else begin + path
+    action, some, more = piece[end:].partition(b"\0")
+    return Record(
+        sequence,
+        at,
+        action.decode(),
+        sid,
+        uid,
+        tasks.unpacked(piece[_PACKED.size : begin]),
+        None if path == _ABSENT else piece[begin:end],
+        ino,
+        op,
+        number,
+        None if size < 0 else size,
+        marshal.loads(more) if some else None,
+    )
 
 
 _FILE, _CONTROL = '["file"]', '["configuration"]'
@@ -92,7 +149,7 @@ def line(record: Record, mount: str, user: Callable[[int], str]) -> str:
     if task is not None:
         pid, thread, login, program = task
         add(f'"process.pid":{pid},"process.thread.id":{thread},"process.name":{_readable(_decoded(program))}')
-        if login is not None and login != _NOBODY:
+        if login is not None:
             add(f'"isofs.login_uid":{login}')
     if path is not None:
         add(_path("file.path", "isofs.path_bytes", mount, path))

@@ -3,51 +3,86 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections import OrderedDict
+from typing import NamedTuple
 
 #: Tasks whose files in /proc stay open, at most.
 _KEPT = 64
 
+#: Nanoseconds after which the name of a program is asked for again: less than it takes to become another program.
+_LOOK = 500_000
+
 #: A login uid that was never set.
 _NOBODY = 0xFFFFFFFF
 
-#: Process, thread, login uid, and the program's name for itself: what a record has of a task.
-Task = tuple[int, int, int | None, bytes]
+_PACKED = struct.Struct("=IIq")
+
+
+class Task(NamedTuple):
+    """Process, thread, login uid (None where nobody logged in), and the program's name for itself."""
+
+    pid: int
+    thread: int
+    login: int | None
+    program: bytes
+
+
+def packed(task: Task) -> bytes:
+    """A task as records carry it."""
+    return _PACKED.pack(task.pid, task.thread, -1 if task.login is None else task.login) + task.program
+
+
+def unpacked(text: bytes) -> Task | None:
+    """The task that a record carries; None if it carries none."""
+    if not text:
+        return None
+    pid, thread, login = _PACKED.unpack_from(text)
+    return Task(pid, thread, None if login < 0 else login, text[_PACKED.size :])
 
 
 class Tasks:
-    """Processes and programs by thread id. Only the name of the program is asked for anew at each call.
+    """Tasks by thread id, packed. Only the name of the program is asked for anew.
 
     A file in /proc belongs to one task for ever: a thread id that was given to another is seen by that it fails.
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[int, tuple[int, int, int | None]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[int, bytes]] = OrderedDict()
+        self._last, self._until, self._answer = -1, 0, b""
 
-    def of(self, thread: int) -> Task:
-        """What is known of a thread; one that this namespace has no number for, or that is gone, is its number only."""
+    def of(self, thread: int, now: int) -> bytes:
+        """What is known of a thread at a time; no more than its number if it is gone, or of another namespace."""
+        if thread == self._last and now < self._until:
+            return self._answer
+        self._last, self._until = thread, now + _LOOK
         known = self._known.get(thread)
         if known is not None:
             try:
-                return known[1], thread, known[2], os.pread(known[0], 64, 0)[:-1]
+                self._answer = known[1] + os.pread(known[0], 64, 0)[:-1]
             except OSError:
                 os.close(self._known.pop(thread)[0])
-        if thread <= 0:
-            return 0, 0, None, b""
+            else:
+                return self._answer
+        self._answer = self._look(thread)
+        return self._answer
+
+    def _look(self, thread: int) -> bytes:
         try:
             name = os.open(b"/proc/%d/comm" % thread, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return thread, thread, None, b""
-        self._known[thread] = (name, _process(thread), _login(thread))
+            return packed(Task(max(thread, 0), max(thread, 0), None, b""))
+        found = packed(Task(_process(thread), thread, _login(thread), b""))
+        self._known[thread] = name, found
         if len(self._known) > _KEPT:
             os.close(self._known.popitem(last=False)[1][0])
         try:
-            return self._known[thread][1], thread, self._known[thread][2], os.pread(name, 64, 0)[:-1]
+            return found + os.pread(name, 64, 0)[:-1]
         except OSError:
-            os.close(self._known.pop(thread)[0])
-            return thread, thread, None, b""
+            return found
 
     def close(self) -> None:
+        self._last = -1
         while self._known:
             os.close(self._known.popitem()[1][0])
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from marshal import dumps
-from typing import Any
 
 from isofs.audit import chain, record
 from isofs.audit.ring import Ring
+from isofs.audit.tasks import Task, packed
 
 #: The share of the ring from which on suspects wait for room. The rest is for everybody else.
 CROWDED = 0.5
-
-#: Bytes of a path that are kept, from its end on: nobody needs a longer one, but a suspect may make it.
-_LONGEST_PATH = 16384
 
 
 class Trail:
@@ -31,27 +27,26 @@ class Trail:
 
     def put(
         self,
-        action: str,
+        at: int,
+        action: bytes,
         sid: int,
         uid: int,
-        task: tuple[int, int, int | None, bytes] | None,
+        task: bytes,
         path: bytes | None,
         ino: int,
         op: int,
         number: int,
-        size: int | None = None,
-        more: Any = None,
+        size: int = -1,
+        more: Mapping[str, object] | None = None,
     ) -> None:
-        """Add a record; its fields are those of `record.Record`."""
+        """Add a record, of what `record.packed` takes."""
         if self._lost:
             self._tell_lost()
-        if path is not None and len(path) > _LONGEST_PATH:
-            path = path[-_LONGEST_PATH:]
-        now, sequence = time.time_ns(), self.last + 1
-        if self.ring.put(dumps((sequence, now, action, sid, uid, task, path, ino, op, number, size, more))):
+        sequence = self.last + 1
+        if self.ring.put(record.packed(sequence, at, action, sid, uid, task, path, ino, op, number, size, more)):
             self.last = sequence
         else:
-            self._lost_since = self._lost_since or now
+            self._lost_since = self._lost_since or at
             self._lost += 1
 
     def tell(
@@ -61,18 +56,18 @@ class Trail:
         *,
         sid: int = 0,
         uid: int = 0,
-        task: tuple[int, int, int | None, bytes] | None = None,
+        task: Task | None = None,
         number: int = 0,
     ) -> None:
         """Add what is no call of the file system: a decision of the operator's, or the trail about itself."""
-        self.put(action, sid, uid, task, None, 0, 0, number, None, {"facts": facts})
+        who = b"" if task is None else packed(task)
+        self.put(time.time_ns(), action.encode(), sid, uid, who, None, 0, 0, number, -1, {"facts": facts})
 
     def _tell_lost(self) -> None:
-        facts = {"lost": self._lost, "since": record.moment(self._lost_since)}
-        number = self.last + 1
-        gap = (number, time.time_ns(), record.GAP, 0, 0, None, None, 0, 0, 0, None, {"facts": facts})
-        if self.ring.put(dumps(gap)):
-            self.last, self._lost, self._lost_since = number, 0, 0
+        facts = {"facts": {"lost": self._lost, "since": record.moment(self._lost_since)}}
+        gap = record.GAP.encode()
+        if self.ring.put(record.packed(self.last + 1, time.time_ns(), gap, 0, 0, b"", None, 0, 0, 0, -1, facts)):
+            self.last, self._lost, self._lost_since = self.last + 1, 0, 0
 
     @property
     def crowded(self) -> bool:

@@ -578,3 +578,35 @@ class Configuration(TypedDict):
     text: str
     settings: list[Setting]
     rules: list[Rule]
+
+
+class LogVerified(TypedDict):
+    """`log verify`: whether the audit trail is what was written, its good lines, and the newest of them."""
+
+    ok: bool
+    lines: int
+    files: int
+    first: int
+    last: int
+    hash: str
+    torn: int
+    problem: str | None
+
+
+class ReadObject(TypedDict):
+    """An object of others' that a suspect opened for reading, when first; `subject` tells suspicions apart."""
+
+    subject: int
+    at: str
+    path: str
+    kind: str
+    inode: int
+    size: int | None
+    program: str
+
+
+class Reads(TypedDict):
+    """`reads`: what a user may have copied out while isolated."""
+
+    user: str
+    reads: list[ReadObject]

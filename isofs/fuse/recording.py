@@ -10,11 +10,12 @@ import contextlib
 import errno
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from time import time_ns
 from typing import Any
 
 from pyfuse3 import FUSEError, RequestContext
 
-from isofs.audit.tasks import Task, Tasks
+from isofs.audit.tasks import Tasks
 from isofs.audit.trail import Trail
 from isofs.engine import calls, views
 from isofs.engine.state import Caller, Filesystem, Handle, Node, Obj
@@ -27,27 +28,18 @@ Handler = Callable[..., Coroutine[Any, Any, Any]]
 #: Directories above an object, at most.
 _DEEPEST = 4096
 
-#: Calls whose answer tells of which object they were.
-_ANSWERED = frozenset(("mknod", "mkdir", "symlink", "link", "create", "open"))
+#: Directories whose paths are kept, at most.
+_PREFIXES = 1024
 
 _READING = os.O_ACCMODE | os.O_TRUNC
 _ACCESS = {os.O_RDONLY: {"access": "read"}, os.O_WRONLY: {"access": "write"}, os.O_RDWR: {"access": "read-write"}}
 
 
-class _Note:
-    """What is to be recorded of a call: what, in whose view, where and of which object, as far as it is known."""
+#: What is known of a call before it is made: its path, its object, and what else there is to tell of it.
+_Known = tuple[bytes | None, Obj | None, Mapping[str, object] | None]
 
-    __slots__ = ("action", "more", "obj", "path", "sid")
-
-    def __init__(
-        self,
-        action: str,
-        sid: SubjectId,
-        path: bytes | None,
-        obj: Obj | None = None,
-        more: Mapping[str, object] | None = None,
-    ) -> None:
-        self.action, self.sid, self.path, self.obj, self.more = action, sid, path, obj, more
+#: Finds that out, by the view, the node that the call is made on, and its arguments.
+_Describe = Callable[[SubjectId, Node | None, tuple[Any, ...]], _Known]
 
 
 class _Open:
@@ -55,13 +47,9 @@ class _Open:
 
     __slots__ = ("path", "read", "task", "written")
 
-    def __init__(self, path: bytes | None, task: Task) -> None:
+    def __init__(self, path: bytes | None, task: bytes) -> None:
         self.path, self.task = path, task
         self.read = self.written = 0
-
-
-#: What is known of a call before it is made: by its name, the view, the node that it is made on, and its arguments.
-_Describe = Callable[[str, SubjectId, Node | None, tuple[Any, ...]], _Note]
 
 
 class Recorder:
@@ -77,15 +65,15 @@ class Recorder:
         self._everyone = everyone
         self._tasks = Tasks()
         self._opened: dict[int, _Open] = {}
+        self._prefixes: dict[Obj, tuple[bytes, list[tuple[Obj, object]]]] = {}
         changing: dict[str, _Describe] = {
-            **dict.fromkeys(("mknod", "mkdir", "symlink"), self._making),
+            **dict.fromkeys(("create", "mknod", "mkdir"), self._making),
             **dict.fromkeys(("unlink", "rmdir"), self._removing),
-            "create": self._making,
+            **dict.fromkeys(("setxattr", "removexattr"), self._on_attribute),
+            "symlink": self._symlinking,
             "rename": self._renaming,
             "link": self._linking,
             "setattr": self._setting,
-            "setxattr": self._on_object,
-            "removexattr": self._on_object,
         }
         self._handlers: dict[str, Handler] = {name: self._recorded(name, how) for name, how in changing.items()}
         self._handlers |= {
@@ -110,9 +98,10 @@ class Recorder:
         """Record what a new suspect had open before."""
         obj, path = handle.node.obj, self._path(sid, handle.node.obj)
         more = {**_ACCESS.get(handle.flags & os.O_ACCMODE, {}), **self._reads(sid, handle), "before": True}
-        task = self._tasks.of(handle.pid)
+        now = time_ns()
+        task = self._tasks.of(handle.pid, now)
         self._opened[handle.id] = _Open(path, task)
-        self._trail.put("open", sid, handle.uid, task, path, obj.ino, obj.op, 0, None, more)
+        self._trail.put(now, b"open", sid, handle.uid, task, path, obj.ino, obj.op, 0, -1, more)
 
     def _own(self, name: str) -> Handler:
         """The adapter's handler of this name, with its exceptions."""
@@ -123,23 +112,34 @@ class Recorder:
         """The handler of this name, as it is, with a record of each call."""
         own, plain = self._own(name), getattr(Adapter, name).__get__(self._adapter)
         where = 1 if name == "link" else 0  # the directory decides in whose view a name is made
-        fs, put, everyone = self._fs, self._put, MAIN if self._everyone else None
+        fs, nodes, suspects, everyone = self._fs, self._fs.nodes, self._fs.suspects, MAIN if self._everyone else None
+        task_of, put, answered = self._tasks.of, self._trail.put, _ANSWERED.get(name)
+        action = b"list" if name == "opendir" else name.encode()
 
         async def call(*args: Any) -> Any:
-            ctx, node, sid = args[-1], fs.nodes.get(args[where]), everyone
-            if fs.suspects or (node is not None and node.sid):
+            ctx, node, sid = args[-1], nodes.get(args[where]), everyone
+            if suspects or (node is not None and node.sid):
                 sid = await self._view(ctx, node)
             if sid is None:
                 return await plain(*args)
-            note = describe(name, sid, node, args)
+            path, obj, more = describe(sid, node, args)
+            number, at = 0, time_ns()
+            task = task_of(ctx.pid, at)
             try:
                 answer = await own(*args)
+                if answered is not None:
+                    obj, more = answered(self, sid, answer, path, task, more)
             except Exception as error:
                 refused = refusal(name, error)
-                if refused.errno != errno.ESTALE or ctx.pid not in fs.retries:
-                    put(note, ctx, None, refused.errno)
-                raise refused from None
-            put(note, ctx, answer, 0)
+                number = refused.errno
+                if number == errno.ESTALE and ctx.pid in fs.retries:
+                    raise refused from None
+                answer = refused
+            ino, op = (obj.ino, obj.op) if obj is not None else (0, 0)
+            what = action if name != "setattr" else _change(args[2])
+            put(at, what, sid, ctx.uid, task, path, ino, op, number, -1, more)
+            if number:
+                raise answer from None
             return answer
 
         return call
@@ -174,87 +174,87 @@ class Recorder:
             return self._fs.suspects.get(ctx.uid, MAIN)
         return calls.sid_of(self._fs, Caller(ctx.uid, ctx.gid, ctx.pid), node)
 
-    def _put(self, note: _Note, ctx: RequestContext, answer: Any, number: int) -> None:
-        """Record a call that was answered, with `answer` or an errno."""
-        task, obj = self._tasks.of(ctx.pid), note.obj
-        if answer is not None and note.action in _ANSWERED:
-            obj = self._answered(note, answer, task)
-        ino, op = (obj.ino, obj.op) if obj is not None else (0, 0)
-        self._trail.put(note.action, note.sid, ctx.uid, task, note.path, ino, op, number, None, note.more)
+    # What is known of each call before
 
-    def _answered(self, note: _Note, answer: Any, task: Task) -> Obj | None:
-        """What only the answer tells: the object, and what is open from now on."""
-        if note.action in ("create", "open"):
-            handle = self._fs.handles[answer.fh if note.action == "open" else answer[0].fh]
-            self._opened[handle.id] = _Open(note.path, task)
-            if note.sid:
-                note.more = {**(note.more or {}), **self._reads(note.sid, handle)}
-            return handle.node.obj
-        node = self._fs.nodes.get(answer.st_ino)
-        return None if node is None else node.obj
+    def _making(self, sid: SubjectId, parent: Node | None, args: tuple[Any, ...]) -> _Known:
+        return self._path_at(sid, parent, args[1]), None, None
 
-    # What is recorded of each call
+    def _symlinking(self, sid: SubjectId, parent: Node | None, args: tuple[Any, ...]) -> _Known:
+        return self._path_at(sid, parent, args[1]), None, {"target": bytes(args[2])}
 
-    def _making(self, name: str, sid: SubjectId, parent: Node | None, args: tuple[Any, ...]) -> _Note:
-        more = {"target": bytes(args[2])} if name == "symlink" else None
-        return _Note(name, sid, self._path_at(sid, parent, args[1]), None, more)
+    def _removing(self, sid: SubjectId, parent: Node | None, args: tuple[Any, ...]) -> _Known:
+        return self._path_at(sid, parent, args[1]), self._object(sid, parent, args[1]), None
 
-    def _removing(self, name: str, sid: SubjectId, parent: Node | None, args: tuple[Any, ...]) -> _Note:
-        return _Note(name, sid, self._path_at(sid, parent, args[1]), self._object(sid, parent, args[1]))
-
-    def _renaming(self, name: str, sid: SubjectId, parent: Node | None, args: tuple[Any, ...]) -> _Note:
+    def _renaming(self, sid: SubjectId, parent: Node | None, args: tuple[Any, ...]) -> _Known:
         source, to = self._path_at(sid, parent, args[1]), self._path_at(sid, self._fs.nodes.get(args[2]), args[3])
-        return _Note(name, sid, to, self._object(sid, parent, args[1]), None if source is None else {"from": source})
+        return to, self._object(sid, parent, args[1]), None if source is None else {"from": source}
 
-    def _linking(self, name: str, sid: SubjectId, parent: Node | None, args: tuple[Any, ...]) -> _Note:
-        node = self._fs.nodes.get(args[0])
-        source = None if node is None else self._path(sid, node.obj)
-        return _Note(name, sid, self._path_at(sid, parent, args[2]), None, None if source is None else {"from": source})
+    def _linking(self, sid: SubjectId, parent: Node | None, args: tuple[Any, ...]) -> _Known:
+        source, obj, _ = self._on_object(sid, self._fs.nodes.get(args[0]), args)
+        return self._path_at(sid, parent, args[2]), obj, None if source is None else {"from": source}
 
-    def _setting(self, name: str, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Note:
-        return self._of(node, sid, *_attributes(args[1], args[2]))
+    def _on_object(self, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Known:
+        return (None, None, None) if node is None else (self._path(sid, node.obj), node.obj, None)
 
-    def _on_object(self, name: str, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Note:
-        return self._of(node, sid, name, {"attribute": args[1].decode("utf-8", "replace")})
+    def _setting(self, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Known:
+        path, obj, _ = self._on_object(sid, node, args)
+        return path, obj, _attributes(args[1], args[2])
 
-    def _opening(self, name: str, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Note:
-        return self._of(node, sid, name, _ACCESS.get(args[1] & os.O_ACCMODE))
+    def _on_attribute(self, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Known:
+        path, obj, _ = self._on_object(sid, node, args)
+        return path, obj, {"attribute": args[1].decode("utf-8", "replace")}
 
-    def _listing(self, name: str, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Note:
-        main = node is not None and _others(self._fs, sid, node.obj)
-        return self._of(node, sid, "list", {"main": True} if main else None)
+    def _opening(self, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Known:
+        path, obj, _ = self._on_object(sid, node, args)
+        return path, obj, _ACCESS.get(args[1] & os.O_ACCMODE)
 
-    def _of(self, node: Node | None, sid: SubjectId, action: str, more: Mapping[str, object] | None) -> _Note:
-        if node is None:
-            return _Note(action, sid, None, None, more)
-        return _Note(action, sid, self._path(sid, node.obj), node.obj, more)
-
-    def _reads(self, sid: SubjectId, handle: Handle) -> dict[str, object]:
-        """What is told of a suspect's open file that can be read: whether others made it, and how large it is."""
-        if handle.flags & os.O_ACCMODE == os.O_WRONLY or not _others(self._fs, sid, handle.node.obj):
-            return {}
-        size = os.fstat(handle.descriptor).st_size if handle.descriptor >= 0 else 0
-        return {"main": True, "size": size}
+    def _listing(self, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Known:
+        path, obj, _ = self._on_object(sid, node, args)
+        return path, obj, {"main": True} if obj is not None and _others(self._fs, sid, obj) else None
 
     def _path(self, sid: SubjectId, obj: Obj) -> bytes | None:
         """The path of an object in a view; None if it has no name there."""
         if sid in self._fs.views:
             return views.path(self._fs, sid, obj)
-        # The same for main's view, in a fraction of the time.
-        parts: list[bytes] = []
-        root = self._fs.root
-        while obj is not root:
-            link = next(iter(obj.links), None)
-            if link is None or len(parts) > _DEEPEST:
-                return None
-            obj = link[0]
-            parts.append(link[1])
-        parts.reverse()
-        return b"/".join(parts)
+        if obj is self._fs.root:
+            return b""
+        link = next(iter(obj.links), None)
+        above = None if link is None else self._prefix(link[0])
+        return None if link is None or above is None else above + link[1]
 
     def _path_at(self, sid: SubjectId, parent: Node | None, name: bytes) -> bytes | None:
-        above = None if parent is None else self._path(sid, parent.obj)
-        return above + b"/" + name if above else None if above is None else name
+        if parent is None:
+            return None
+        if sid not in self._fs.views:
+            above = self._prefix(parent.obj)
+            return None if above is None else above + name
+        path = views.path(self._fs, sid, parent.obj)
+        return path + b"/" + name if path else None if path is None else name
+
+    def _prefix(self, directory: Obj) -> bytes | None:
+        """What paths of main's below a directory begin with. It is kept as long as no name on the way changes."""
+        known = self._prefixes.get(directory)
+        if known is not None:
+            for obj, links in known[1]:
+                if obj.links is not links:
+                    break
+            else:
+                return known[0]
+        way: list[tuple[Obj, object]] = []
+        parts: list[bytes] = []
+        at = directory
+        while at is not self._fs.root:
+            link = next(iter(at.links), None)
+            if link is None or len(way) > _DEEPEST:
+                return None
+            way.append((at, at.links))
+            at = link[0]
+            parts.append(link[1])
+        found = b"".join(part + b"/" for part in reversed(parts))
+        if len(self._prefixes) >= _PREFIXES:
+            self._prefixes.clear()
+        self._prefixes[directory] = (found, way)
+        return found
 
     def _object(self, sid: SubjectId, parent: Node | None, name: bytes) -> Obj | None:
         """What a name leads to, while anybody is isolated: else it has no origin point, and a look costs time."""
@@ -262,6 +262,26 @@ class Recorder:
             with contextlib.suppress(OSError, IsofsError):
                 return views.child(self._fs, sid, parent.obj, name)
         return None
+
+    # What only the answer tells
+
+    def made(self, sid: SubjectId, answer: Any, path: bytes | None, task: bytes, more: Any) -> tuple[Obj | None, Any]:
+        """The object that has a name now."""
+        node = self._fs.nodes.get(answer.st_ino)
+        return None if node is None else node.obj, more
+
+    def opened(self, sid: SubjectId, answer: Any, path: bytes | None, task: bytes, more: Any) -> tuple[Obj | None, Any]:
+        """The object that is open now, whose bytes are counted; and whether a suspect may read others' work in it."""
+        handle = self._fs.handles[(answer[0] if isinstance(answer, tuple) else answer).fh]
+        self._opened[handle.id] = _Open(path, task)
+        return handle.node.obj, {**(more or {}), **self._reads(sid, handle)} if sid else more
+
+    def _reads(self, sid: SubjectId, handle: Handle) -> dict[str, object]:
+        """What is told of a suspect's open file that can be read: whether others made it, and how large it is."""
+        if handle.flags & os.O_ACCMODE == os.O_WRONLY or not _others(self._fs, sid, handle.node.obj):
+            return {}
+        size = os.fstat(handle.descriptor).st_size if handle.descriptor >= 0 else 0
+        return {"main": True, "size": size}
 
     # Bytes
 
@@ -294,7 +314,7 @@ class Recorder:
         return write
 
     def _release(self) -> Handler:
-        opened, fs = self._opened, self._fs
+        opened, fs, put = self._opened, self._fs, self._trail.put
         plain: Handler = vars(Adapter)["release"].__get__(self._adapter)
 
         def release(fh: int) -> Coroutine[Any, Any, None]:
@@ -303,7 +323,7 @@ class Recorder:
                 handle = fs.handles[fh]
                 obj, more = handle.node.obj, {"read": one.read, "written": one.written}
                 size = one.read + one.written
-                self._trail.put("close", handle.sid, handle.uid, one.task, one.path, obj.ino, obj.op, 0, size, more)
+                put(time_ns(), b"close", handle.sid, handle.uid, one.task, one.path, obj.ino, obj.op, 0, size, more)
             return plain(fh)
 
         return release
@@ -314,18 +334,32 @@ def _others(fs: Filesystem, sid: SubjectId, obj: Obj) -> bool:
     return not obj.op or fs.origins[obj.op].born != sid
 
 
-def _attributes(attr: Any, fields: Any) -> tuple[str, dict[str, object]]:
-    """What a change of attributes is called, and to what they are changed."""
-    more: dict[str, object] = {}
-    action = "utime"
+def _change(fields: Any) -> bytes:
+    """What a change of attributes is called."""
+    if fields.update_size:
+        return b"truncate"
+    if fields.update_uid or fields.update_gid:
+        return b"chown"
     if fields.update_mode:
-        action, more["mode"] = "chmod", f"{attr.st_mode & 0o7777:04o}"
-    if fields.update_uid or fields.update_gid or not (action == "chmod" or fields.update_atime or fields.update_mtime):
-        action = "chown"
+        return b"chmod"
+    return b"utime" if fields.update_atime or fields.update_mtime else b"chown"  # to nobody: only the change time moves
+
+
+def _attributes(attr: Any, fields: Any) -> dict[str, object]:
+    """To what attributes are changed, but for times."""
+    more: dict[str, object] = {}
+    if fields.update_mode:
+        more["mode"] = f"{attr.st_mode & 0o7777:04o}"
     if fields.update_uid:
         more["owner"] = attr.st_uid
     if fields.update_gid:
         more["group"] = attr.st_gid
     if fields.update_size:
-        action, more["size"] = "truncate", attr.st_size
-    return action, more
+        more["size"] = attr.st_size
+    return more
+
+
+_ANSWERED = {
+    **dict.fromkeys(("mknod", "mkdir", "symlink", "link"), Recorder.made),
+    **dict.fromkeys(("create", "open"), Recorder.opened),
+}

@@ -15,6 +15,7 @@ import trio
 from isofs.audit import record, writer
 from isofs.audit.appending import Limits
 from isofs.audit.ring import Ring, open_ring
+from isofs.audit.tasks import Task
 from isofs.audit.trail import Trail, last_number
 from isofs.control import endpoint, mounts, wire
 from isofs.control.peers import Peer
@@ -29,14 +30,15 @@ from isofs.settings.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the writer is started after the first record: most of what is short-lived needs none.
-_LATER = 0.5
+#: Seconds that the writer is started after the first record, or the share of the ring that is filled before: a mount
+#: that is short-lived needs none.
+_LATER, _SOON = 2.0, 0.05
 
 #: Seconds between two starts of a writer that ends by itself.
 _AGAIN = 1.0
 
 #: Seconds that a suspect's call waits for room, between two looks and in all; and that the end waits for the writer.
-_LOOK, _PATIENCE, _LAST = 0.02, 3.0, 15.0
+_LOOK, _PATIENCE, _LAST = 0.05, 3.0, 15.0
 
 #: Control calls that decide nothing.
 _ASKS = frozenset(("status", "changes", "diff", "plan", "conflicts", "attic", "check", "proposals"))
@@ -110,7 +112,7 @@ class Auditing:
         elif request.call == "confirm":
             facts |= {"verdict": outcome.result["call"], "proposed_by": outcome.result["by"]}
         sid = max((s.sid for s in self._fs.subjects.values() if s.uid == uid), default=MAIN)
-        task = (peer.pid, peer.pid, peer.login, os.fsencode(peer.program))
+        task = Task(peer.pid, peer.pid, peer.login, os.fsencode(peer.program))
         self._trail.tell(request.call, facts, sid=sid, uid=peer.uid, task=task, number=number)
         if request.call == "suspect" and not number:
             for handle in [h for h in self._fs.handles.values() if h.uid == uid]:
@@ -143,7 +145,9 @@ class Auditing:
         """Have the trail written as long as there is something to write, by a new process if one ends."""
         while True:
             await self._wanted.wait()
-            await trio.sleep(_LATER)
+            with trio.move_on_after(_LATER):
+                while self._ring is not None and self._ring.used() < _SOON:  # noqa: ASYNC110
+                    await trio.sleep(_LOOK)
             while self._trail is not None:
                 try:
                     ended = await self._write()
