@@ -209,6 +209,11 @@ def unpin(node: Node) -> None:
     node.pinned, node.borrowed = -1, False
 
 
+def longest_name(fs: Filesystem) -> int:
+    """How many bytes a name may have on the directory's file system."""
+    return os.fstatvfs(fs.descriptors[fs.root]).f_namemax
+
+
 def most_links(fs: Filesystem) -> int:
     """How many names the directory's file system gives one inode, as far as the C library knows."""
     known = os.pathconf(b"/proc/self/fd/%d" % fs.descriptors[fs.root], "PC_LINK_MAX")

@@ -126,10 +126,21 @@ def beside(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
     count = 1
     while True:
         end = b".isofs-" + user + (b"" if count == 1 else b"-%d" % count)
-        aside = name[: 255 - len(end)] + end
+        aside = _cut(name, tree.longest_name(fs) - len(end)) + end
         if tree.child(fs, directory, aside) is None:
             return aside
         count += 1
+
+
+def _cut(name: bytes, length: int) -> bytes:
+    """The beginning of a name, of no more bytes; never a part of a character, which some file systems refuse."""
+    if len(name) <= length:
+        return name
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return name[:length]
+    return name[:length].decode(errors="ignore").encode()
 
 
 def stays_as_it_is(view: View, op: Op) -> bool:
