@@ -7,6 +7,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,10 @@ def run(command: Command, suite: Suite, place: Path, user: str) -> set[str]:
     place.mkdir(exist_ok=True)
     place.chmod(0o777)
     work = place / command.name
-    subprocess.run(["mkdir", str(work)], check=True, user=who.pw_uid, group=who.pw_gid, extra_groups=[])
+    if command.entries:
+        fill(work, command.entries)
+    else:
+        subprocess.run(["mkdir", str(work)], check=True, user=who.pw_uid, group=who.pw_gid, extra_groups=[])
     try:
         done = subprocess.run(  # not with `cwd`: it is entered as root, who does not see a suspect's directory
             ["env", "-C", str(work), *(word.replace("{}", str(work)) for word in command.words)],
@@ -82,8 +86,19 @@ def run(command: Command, suite: Suite, place: Path, user: str) -> set[str]:
     except subprocess.TimeoutExpired:
         return {f"took longer than {command.limit:.0f} s"}
     finally:
-        subprocess.run(["rm", "-rf", str(work)], check=False, user=who.pw_uid, group=who.pw_gid, extra_groups=[])
+        if command.entries:
+            shutil.rmtree(work)
+        else:
+            subprocess.run(["rm", "-rf", str(work)], check=False, user=who.pw_uid, group=who.pw_gid, extra_groups=[])
     return suite.failures(done.returncode, done.stdout.replace(str(work), "HERE"))
+
+
+def fill(directory: Path, entries: int) -> None:
+    """Make a directory with so many empty files, in which everybody may do everything."""
+    directory.mkdir()
+    directory.chmod(0o777)
+    for number in range(entries):
+        os.mknod(directory / f"stays-{number}", stat.S_IFREG | 0o644)
 
 
 def compared(command: Command, suite: Suite, where: dict[str, Path]) -> tuple[list[set[str]], float]:

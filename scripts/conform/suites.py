@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """One command of a suite: what it is called, its words (`{}` is the directory), and the longest time in seconds."""
+    """One command of a suite: what it is called, its words (`{}` is the directory), and the longest time in seconds.
+
+    With `entries` the directory is main's, and has as many empty files before (`stays-0`, `stays-1`, ...).
+    """
 
     name: str
     words: tuple[str, ...]
     limit: float
+    entries: int = 0
 
 
 class Suite(NamedTuple):
@@ -70,6 +75,11 @@ def _of_code(code: int, output: str) -> set[str]:
     return {f"ended with {code}: {last[0]}"} if code else set()
 
 
+def _large(entries: int) -> Command:
+    program = Path(__file__).with_name("large.py").read_text()
+    return Command(f"large-{entries}", ("python3", "-c", program, str(entries)), 1800, entries)
+
+
 def _fio(name: str, *words: str) -> Command:
     common = ("fio", "--directory={}", "--verify=crc32c", "--verify_fatal=1", "--output-format=terse", "--minimal")
     return Command(name, (*common, f"--name={name}", *words), 300)
@@ -103,6 +113,7 @@ SUITES = {
         ),
         _of_code,
     ),
+    "listing": Suite((_large(20_000), _large(200_000)), _of_code),
     "dbench": Suite(
         (
             Command("dbench", ("dbench", "-D", "{}", "-t", "10", "2"), 240),
