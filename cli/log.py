@@ -81,7 +81,7 @@ def log(
 
 def _matching(globs: tuple[str, ...]) -> Callable[[bytes], bool]:
     try:
-        spec = pathspec.GitIgnoreSpec.from_lines([glob.removeprefix("/") and glob for glob in globs])
+        spec = pathspec.GitIgnoreSpec.from_lines(globs)
     except ValueError as error:
         raise UsageError(f"{' '.join(globs)} is no glob: {error}") from None
     return lambda path: bool(spec.match_file(path.decode("utf-8", "surrogateescape")))

@@ -155,7 +155,7 @@ def test_what_is_no_store_of_ours_is_refused_and_left_alone(prepare: Callable[[P
 
 def _without_our_folders(found: dict[str, tuple[int, bytes]]) -> dict[str, tuple[int, bytes]]:
     """Less the empty folders and the lock that any store has: making them is no change that matters."""
-    ours = {f"store/{name}" for name in ("lock", "versions", "bases", "attic", "evidence", "staging")}
+    ours = {f"store/{name}" for name in ("lock", "versions", "bases", "attic", "evidence", "audit", "staging")}
     return {name: what for name, what in found.items() if name not in ours}
 
 

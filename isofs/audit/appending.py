@@ -39,8 +39,9 @@ class Appender:
         self._drop_lineless(found.name)
         if found.name is not None:
             self._file = os.open(found.name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            os.ftruncate(self._file, found.size)  # what is torn goes
             self._began = os.fstat(self._file).st_mtime
+            if found.torn:
+                os.ftruncate(self._file, found.size)
         self._newest = self._known()
         self._dirty = self._newest != self._current()
 

@@ -20,11 +20,12 @@ from isofs.audit.trail import Trail, last_number
 from isofs.control import endpoint, mounts, wire
 from isofs.control.peers import Peer
 from isofs.engine.state import Filesystem
-from isofs.errors import BY_CODE, IsofsError
+from isofs.errors import BY_CODE, IsofsError, NotAllowed
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.recording import Recorder
 from isofs.model.records import MAIN
 from isofs.service import answers
+from isofs.service.roles import NEEDS, Role
 from isofs.settings.audit import Audit
 from isofs.settings.settings import Settings
 
@@ -39,9 +40,6 @@ _AGAIN = 1.0
 
 #: Seconds that a suspect's call waits for room, between two looks and in all; and that the end waits for the writer.
 _LOOK, _PATIENCE, _LAST = 0.05, 3.0, 15.0
-
-#: Control calls that decide nothing.
-_ASKS = frozenset(("status", "changes", "diff", "plan", "conflicts", "attic", "check", "proposals"))
 
 #: Characters of a text, and items of a list, that are recorded of an argument of a control call.
 _LONGEST, _MOST = 1000, 100
@@ -103,7 +101,7 @@ class Auditing:
 
     def control(self, peer: Peer, request: wire.Request, outcome: wire.Result | wire.Failure) -> None:
         """Record a call of the control socket that decides something: by whom, about whom, and how it ended."""
-        if self._trail is None or self._recorder is None or request.call in _ASKS:
+        if self._trail is None or self._recorder is None or _only_asks(request, outcome):
             return
         facts: dict[str, object] = {key: _brief(value) for key, value in request.args.items()}
         number, uid = 0, request.args.get("uid")
@@ -204,6 +202,12 @@ class Auditing:
             endpoint.sweep(mounts.RUN)
         self._ring.close()
         self._ring = self._trail = None
+
+
+def _only_asks(request: wire.Request, outcome: wire.Result | wire.Failure) -> bool:
+    """Whether a call decides nothing, and was not refused to somebody who may not even ask."""
+    refused = isinstance(outcome, wire.Failure) and outcome.code == NotAllowed().code
+    return NEEDS.get(request.call) is Role.OBSERVE and not request.args.get("repair") and not refused
 
 
 def _brief(value: object) -> object:

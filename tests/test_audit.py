@@ -1,0 +1,520 @@
+"""The audit trail without a mount: nothing is lost between two processes, and no change of a file goes unnoticed."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isofs.audit import chain, reading, reads, record, writer
+from isofs.audit.appending import Appender, Limits
+from isofs.audit.reading import Wanted
+from isofs.audit.ring import Ring, open_ring, taking
+from isofs.audit.tasks import Task, Tasks
+from isofs.audit.trail import CROWDED, Trail, last_number
+from isofs.audit.verifying import Verified, verify
+from support.cuts import cut_off
+
+MOUNT = "/srv/share"
+TASK = Task(12, 13, 1000, b"bash")
+SMALL = 4096
+
+
+@contextlib.contextmanager
+def folder(path: Path) -> Iterator[int]:
+    path.mkdir(exist_ok=True)
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
+
+
+def checked(path: Path, known: tuple[int, str] | None = None) -> Verified:
+    with folder(path) as opened:
+        return verify(opened, known)
+
+
+def body(number: int) -> str:
+    made = record.Record(number, number * 10**9, "create", 0, 7, TASK, b"d/f%d" % number, 5, 0, 0, None, None)
+    return record.line(made, MOUNT, str)
+
+
+def written(path: Path, count: int, limits: Limits = Limits(), first: int = 1) -> None:  # noqa: B008
+    """A trail of so many lines, each in a turn of its own, which is durable."""
+    with folder(path) as opened, contextlib.closing(Appender(opened, limits)) as appender:
+        for number in range(first, first + count):
+            appender.append([(number, body(number))])
+        appender.sync()
+        appender.tidy()
+
+
+# The ring
+
+
+@settings(max_examples=60)
+@given(st.lists(st.one_of(st.binary(max_size=300), st.integers(1, 5), st.none())))
+def test_a_ring_gives_back_what_was_put_in_order_whoever_opens_it_anew(steps: list[bytes | int | None]) -> None:
+    """Bytes are put, a number of pieces is taken, None opens both ends anew."""
+    path = f"/dev/shm/isofs-test-{os.getpid()}.ring"
+    expected: list[bytes] = []
+    putting, found = open_ring(path, lambda: None, 1024)
+    takes = taking(path)
+    try:
+        assert not found
+        for step in steps:
+            assert takes is not None
+            if isinstance(step, bytes):
+                if putting.put(step):
+                    expected.append(step)
+                else:
+                    assert sum(len(piece) + 16 for piece in expected) + 2 * len(step) + 32 > 1024
+            elif step is None:
+                putting.close()
+                takes.close()
+                putting, found = open_ring(path, lambda: None)
+                takes = taking(path)
+                assert found
+            else:
+                for piece, position in itertools.islice(takes.waiting(), step):
+                    assert piece == expected.pop(0)
+                    takes.done(position)
+        assert takes is not None
+        assert [piece for piece, _ in takes.waiting()] == expected
+    finally:
+        putting.close()
+        if takes is not None:
+            takes.close()
+        os.unlink(path)
+
+
+def test_a_damaged_piece_takes_no_other_along(tmp_path: Path) -> None:
+    ring, _ = open_ring(str(tmp_path / "ring"), lambda: None, SMALL)
+    for number in range(3):
+        ring.put(b"piece %d" % number)
+    raw = bytearray((tmp_path / "ring").read_bytes())
+    raw[raw.index(b"piece 1")] ^= 1
+    (tmp_path / "ring").write_bytes(raw)
+    assert [piece for piece, _ in ring.waiting()] == [b"piece 0", None, b"piece 2"]
+    ring.close()
+
+
+def test_a_ring_that_somebody_else_made_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "ring"
+    first, _ = open_ring(str(path), lambda: None, SMALL)
+    first.put(b"forged")
+    first.close()
+    os.chown(path, 1000, 1000)
+    ring, found = open_ring(str(path), lambda: None, SMALL)
+    assert not found
+    assert not list(ring.waiting())
+    ring.close()
+
+
+# Records
+
+
+_anything = st.binary(max_size=60).map(lambda raw: raw.replace(b"\0", b"/"))
+
+
+@settings(max_examples=40)
+@given(
+    path=st.none() | _anything,
+    source=_anything,
+    program=_anything,
+    login=st.none() | st.integers(0, 2**32 - 2),
+    size=st.none() | st.integers(0, 2**63 - 1),
+    number=st.integers(0, 133),
+    fact=st.text(),
+)
+def test_a_record_is_one_line_of_json_and_keeps_every_byte(
+    path: bytes | None, source: bytes, program: bytes, login: int | None, size: int | None, number: int, fact: str
+) -> None:
+    task = Task(1, 2, login, program)
+    more = {"from": source, "facts": {"said": fact}}
+    args = (9, 10**18, b"rename", 1, 1000, record.tasks.packed(task), path, 5, 6, number, -1 if size is None else size)
+    made = record.unpacked(record.packed(*args, more))
+    assert made == record.Record(9, 10**18, "rename", 1, 1000, task, path, 5, 6, number, size, more)
+    line = chain.ended(record.line(made, MOUNT, str), chain.NOTHING)
+    assert line.isascii()
+    assert b"\n" not in line
+    assert chain.number(line) == 9
+    assert chain.previous(line) == chain.NOTHING
+    fields = json.loads(line.decode("utf-8"))
+    json.dumps(fields, ensure_ascii=False).encode("utf-8")  # no half of a character anywhere
+    assert list(reading.paths(fields)) == ([] if path is None else [path.lstrip(b"/") if path.isascii() else path]) + [
+        source if "isofs.from_bytes" in fields else source.lstrip(b"/")
+    ]
+    assert fields["event.outcome"] == ("failure" if number else "success")
+
+
+def test_a_path_that_is_too_long_keeps_its_end() -> None:
+    long = b"d/" * 50_000 + b"end"
+    made = record.unpacked(record.packed(1, 1, b"open", 0, 0, b"", long, 0, 0, 0, -1, None))
+    assert made.path is not None
+    assert made.path.endswith(b"d/end")
+    assert len(chain.ended(record.line(made, MOUNT, str), chain.NOTHING)) < chain.LONGEST
+
+
+def test_a_task_is_known_by_its_thread_and_its_program_of_the_moment() -> None:
+    tasks = Tasks()
+    program = ["sh", "-c", "echo; read x; exec sleep 100"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            before = record.tasks.unpacked(tasks.of(process.pid, 0))
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            for moment in itertools.count(10**9, 10**9):
+                after = record.tasks.unpacked(tasks.of(process.pid, moment))
+                assert after is not None
+                if after.program != b"sh":
+                    break
+            assert before is not None
+            assert (before.pid, before.program, after.program) == (process.pid, b"sh", b"sleep")
+        finally:
+            process.kill()
+    gone = record.tasks.unpacked(tasks.of(process.pid, 10**15))
+    assert gone == Task(process.pid, process.pid, None, b"")
+    tasks.close()
+
+
+# The chain
+
+
+def test_every_change_of_a_byte_is_found(tmp_path: Path) -> None:
+    written(tmp_path / "audit", 2)
+    assert checked(tmp_path / "audit").problem is None
+    for name in (chain.name(1), chain.NEWEST):
+        path = tmp_path / "audit" / name
+        right = path.read_bytes()
+        for at in range(len(right)):
+            wrong = bytearray(right)
+            wrong[at] ^= 1 << at % 8
+            path.write_bytes(wrong)
+            assert checked(tmp_path / "audit").problem is not None, (name, at)
+        path.write_bytes(right)
+    assert checked(tmp_path / "audit").lines == 2
+
+
+def test_every_change_of_a_compressed_file_is_found_or_changes_no_line(tmp_path: Path) -> None:
+    written(tmp_path / "audit", 6, Limits(size=800))
+    path = next(iter(sorted((tmp_path / "audit").glob("*.zst"))))
+    right = path.read_bytes()
+    with folder(tmp_path / "audit") as opened:
+        lines = [line for line, _ in reading.records(opened, Wanted())]
+        assert len(lines) == 6
+        for at in range(len(right)):
+            wrong = bytearray(right)
+            wrong[at] ^= 0x10
+            path.write_bytes(wrong)
+            if verify(opened).problem is None:
+                assert [line for line, _ in reading.records(opened, Wanted())] == lines, at
+
+
+def test_lines_and_files_that_are_missing_or_elsewhere_are_found(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    written(whole, 12, Limits(size=1200))
+    names = sorted(path.name for path in whole.iterdir() if path.name[0] == "0")
+    assert len(names) > 3
+    assert names[-1].endswith(chain.LIVE)
+    assert checked(whole) == replace(checked(whole), problem=None, lines=12, files=len(names), first=1, sequence=12)
+
+    def tampered(number: int) -> Path:
+        return Path(shutil.copytree(whole, tmp_path / str(number)))
+
+    numbers = itertools.count()
+    for name in names:
+        copy = tampered(next(numbers))
+        (copy / name).unlink()
+        assert checked(copy).problem is not None, name
+    lines = (whole / names[-1]).read_bytes().splitlines(keepends=True)
+    assert len(lines) > 1
+    kept = [lines[:at] + lines[at + 1 :] for at in range(len(lines))]
+    for remaining in (*kept, lines[::-1], [*lines, lines[-1]], [b"{}\n", *lines], [*lines, b"{}\n"]):
+        copy = tampered(next(numbers))
+        (copy / names[-1]).write_bytes(b"".join(remaining))
+        assert checked(copy).problem is not None
+    end = (whole / names[-1]).read_bytes()
+    copy = tampered(next(numbers))
+    for size in range(0, len(end), 7):
+        (copy / names[-1]).write_bytes(end[:size])
+        assert checked(copy).problem is not None, size
+    copy = tampered(next(numbers))
+    (copy / chain.NEWEST).unlink()
+    assert checked(copy).problem is not None
+
+
+def test_a_trail_that_was_written_anew_is_not_the_one_that_was_known(tmp_path: Path) -> None:
+    written(tmp_path / "right", 5)
+    right = checked(tmp_path / "right")
+    written(tmp_path / "right", 3, first=6)
+    assert checked(tmp_path / "right", (right.sequence, right.hash)).problem is None
+    with folder(tmp_path / "forged") as opened, contextlib.closing(Appender(opened, Limits())) as appender:
+        appender.append((number, body(number).replace("d/f3", "d/g3")) for number in range(1, 9))
+        appender.sync()
+    assert checked(tmp_path / "forged").problem is None
+    assert checked(tmp_path / "forged", (right.sequence, right.hash)).problem is not None
+
+
+def test_what_a_power_cut_tore_is_told_apart_and_gone_on_from(tmp_path: Path) -> None:
+    """Lines that were durable must be there; behind them any part may be missing."""
+    start = tmp_path / "start"
+    written(start, 3)
+    durable = (start / chain.name(1)).stat().st_size
+    with folder(start) as opened, contextlib.closing(Appender(opened, Limits())) as appender:
+        appender.append((number, body(number)) for number in (4, 5))
+    whole = (start / chain.name(1)).read_bytes()
+    for size in range(durable, len(whole) + 1, 7):
+        copy = Path(shutil.copytree(start, tmp_path / str(size)))
+        (copy / chain.name(1)).write_bytes(whole[:size])
+        found = checked(copy)
+        assert found.problem is None
+        assert found.torn == size - (whole[:size].rindex(b"\n") + 1)
+        written(copy, 2, first=found.sequence + 1)
+        again = checked(copy)
+        assert (again.problem, again.torn, again.sequence) == (None, 0, found.sequence + 2)
+    copy = Path(shutil.copytree(start, tmp_path / "zeros"))
+    (copy / chain.name(1)).write_bytes(whole[: durable + 9] + bytes(500))
+    assert checked(copy).torn == 509
+
+
+def test_a_cut_end_is_still_found_when_the_trail_has_gone_on(tmp_path: Path) -> None:
+    written(tmp_path / "audit", 5)
+    path = tmp_path / "audit" / chain.name(1)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    ring, _ = open_ring(str(tmp_path / "ring"), lambda: None, SMALL)
+    with folder(tmp_path / "audit") as opened:
+        assert last_number(ring, opened) == (5, 0)
+        written(tmp_path / "audit", 1, first=6)
+        assert "lines 4 to 5 are missing" in str(verify(opened).problem)
+    ring.close()
+
+
+def test_full_files_are_compressed_and_old_ones_go(tmp_path: Path) -> None:
+    audit = tmp_path / "audit"
+    written(audit, 40, Limits(size=2000))
+    files = sorted(path.name for path in audit.glob("0*"))
+    assert [name.endswith(chain.COMPRESSED) for name in files] == [True] * (len(files) - 1) + [False]
+    assert checked(audit).lines == 40
+    some = sum((audit / name).stat().st_size for name in files[-4:-1])
+    written(audit, 1, Limits(size=2000, total=some), first=41)
+    left = sorted(audit.glob("0*"))
+    assert 2 <= len(left) <= 5
+    assert sum(path.stat().st_size for path in left[:-1]) <= some
+    found = checked(audit)
+    assert (found.problem, found.sequence, found.first) == (None, 41, int(left[0].name[:16]))
+    left[0].unlink()  # not by its age
+    assert checked(audit).problem is not None
+
+
+def test_a_file_that_is_old_is_followed_by_another_and_goes(tmp_path: Path) -> None:
+    audit = tmp_path / "audit"
+    written(audit, 2)
+    os.utime(audit / chain.name(1), (1, 1))
+    written(audit, 2, first=3)
+    assert sorted(path.name for path in audit.glob("0*")) == [chain.name(3)]
+    assert (checked(audit).problem, checked(audit).first) == (None, 3)
+
+
+# From the ring into the files
+
+
+def test_a_writer_killed_anywhere_writes_every_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right before and right after each write, each step forward in the ring, each file that is put in its place."""
+    for of, name in ((os, "write"), (Ring, "done"), (os, "rename"), (os, "fdatasync"), (os, "unlink")):
+        for stop in itertools.count():
+            place = tmp_path / f"{name}{stop}"
+            place.mkdir()
+            ring, _ = open_ring(str(place / "ring"), lambda: None, 1 << 14)
+            trail = Trail(ring, 0)
+            with folder(place / "audit") as opened:
+
+                def drain(opened: int = opened, ring: Ring = ring, trail: Trail = trail) -> None:
+                    for _ in range(3):
+                        for _ in range(3):
+                            number = trail.last + 1
+                            more = {"main": True} if number % 2 else None
+                            trail.put(number, b"open", 1, 7, b"", b"f%d" % number, number, 0, 0, -1, more)
+                        writer.drain_once(ring, opened, MOUNT, Limits(size=900))
+
+                cut = cut_off(stop, monkeypatch, drain, of, name)
+                writer.drain_once(ring, opened, MOUNT, Limits(size=900))
+                with contextlib.closing(Appender(opened, Limits(size=900))) as appender:
+                    appender.tidy()
+                found = [fields["event.sequence"] for _, fields in reading.records(opened, Wanted())]
+                assert found == list(range(1, trail.last + 1)), (name, stop)
+                assert verify(opened).problem is None, (name, stop)
+                assert [one.path for one in reads.all_sets(opened)] == [f"f{n}" for n in found if n % 2]
+            ring.close()
+            if not cut:
+                assert stop > 0, name
+                assert trail.last == 9
+                break
+
+
+def test_a_disk_that_is_full_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of a line is written, and then nothing more."""
+    ring, _ = open_ring(str(tmp_path / "ring"), lambda: None, SMALL)
+    trail, real = Trail(ring, 0), os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) < 100:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data[: len(data) - 99])
+
+    with folder(tmp_path / "audit") as opened:
+        for number in range(1, 4):
+            trail.put(number, b"open", 0, 7, b"", b"f", 0, 0, 0)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "write", full)
+                with pytest.raises(OSError, match="No space"):
+                    writer.drain_once(ring, opened, MOUNT, Limits())
+        assert list(reading.records(opened, Wanted())) == []
+        writer.drain_once(ring, opened, MOUNT, Limits())
+        assert [fields["event.sequence"] for _, fields in reading.records(opened, Wanted())] == [1, 2, 3]
+        assert verify(opened).problem is None
+    ring.close()
+
+
+def test_what_finds_no_room_is_counted_and_told(tmp_path: Path) -> None:
+    ring, _ = open_ring(str(tmp_path / "ring"), lambda: None, SMALL)
+    size = (tmp_path / "ring").stat().st_size
+    trail = Trail(ring, 0)
+    for number in range(1000):
+        assert trail.crowded == (ring.used() > CROWDED)
+        trail.put(number, b"unlink", 0, 7, b"", b"name", 0, 0, 0)
+    kept = trail.last
+    assert 10 < kept < 1000
+    assert (tmp_path / "ring").stat().st_size == size
+    with folder(tmp_path / "audit") as opened:
+        writer.drain_once(ring, opened, MOUNT, Limits())
+        trail.put(0, b"unlink", 0, 7, b"", b"last", 0, 0, 0)
+        writer.drain_once(ring, opened, MOUNT, Limits())
+        found = [fields for _, fields in reading.records(opened, Wanted())]
+        assert verify(opened).problem is None
+    assert [fields["event.sequence"] for fields in found] == list(range(1, kept + 3))
+    assert found[-2]["event.action"] == record.GAP
+    assert found[-2]["isofs.facts"]["lost"] == 1000 - kept
+    assert found[-1]["file.path"] == f"{MOUNT}/last"
+    ring.close()
+
+
+class Writing:
+    """The process that writes, for a ring that the test puts into."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.ring, _ = open_ring(str(place / "ring"), lambda: None)
+        self.trail = Trail(self.ring, 0)
+        self.folder = os.open(place / "audit", os.O_RDONLY)
+
+    @contextlib.contextmanager
+    def process(self) -> Iterator[subprocess.Popen[bytes]]:
+        wake, end = os.pipe()
+        os.write(end, json.dumps(asdict(Limits(size=20_000))).encode() + b"\n")
+        command = [sys.executable, "-m", "isofs.audit.writer", MOUNT, str(self.place / "ring"), str(self.folder)]
+        with subprocess.Popen([*command, str(wake)], pass_fds=(self.folder, wake)) as process:
+            os.close(wake)
+            try:
+                yield process
+            finally:
+                os.close(end)
+
+    def put(self) -> None:
+        number = self.trail.last + 1
+        self.trail.put(time.time_ns(), b"create", 0, 7, b"", b"f%d" % number, 0, 0, 0)
+
+    def close(self) -> None:
+        os.close(self.folder)
+        self.ring.close()
+
+
+def test_writers_that_are_killed_one_after_another_lose_nothing(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    writing = Writing(tmp_path)
+    for count in (300, 20):
+        with writing.process() as process:
+            limit = time.monotonic() + 30
+            before = writing.trail.last
+            while writing.trail.last < before + 2000 and time.monotonic() < limit:
+                writing.put()
+                if writing.trail.last > before + count and writing.ring.used() < 0.001:
+                    break  # the writer is at work
+            process.send_signal(signal.SIGKILL)
+    for _ in range(500):
+        writing.put()
+    with writing.process() as process:
+        pass  # it has what was put in, and writes it, though the other side has ended
+    assert process.returncode == 0
+    found = [fields["event.sequence"] for _, fields in reading.records(writing.folder, Wanted())]
+    assert found == list(range(1, writing.trail.last + 1))
+    assert verify(writing.folder).problem is None
+    writing.close()
+
+
+# Reading
+
+
+def test_lines_are_found_by_time_user_and_path(tmp_path: Path) -> None:
+    lines = []
+    with folder(tmp_path / "audit") as opened, contextlib.closing(Appender(opened, Limits(size=3000))) as appender:
+        for number in range(1, 60):
+            uid, login = (1000, None) if number % 3 else (7, 1000 if number % 2 else 70)
+            task = Task(1, 1, login, b"1000")
+            path, more = (b"d/f", None) if number % 5 else (b"e\xff", {"from": b"d/old"})
+            made = record.Record(number, number * 10**9, "rename", 0, uid, task, path, 0, 0, 0, None, more)
+            lines.append((number, uid, login, path, more))
+            appender.append([(number, record.line(made, MOUNT, str))])
+        appender.tidy()
+
+        def numbers(**wanted: Any) -> list[int]:
+            return [fields["event.sequence"] for _, fields in reading.records(opened, Wanted(**wanted))]
+
+        assert numbers() == list(range(1, 60))
+        since, until = record.moment(20 * 10**9), record.moment(30 * 10**9)
+        assert numbers(since=since) == list(range(20, 60))
+        assert numbers(until=until) == list(range(1, 31))
+        assert numbers(uid=1000) == [n for n, uid, login, *_ in lines if 1000 in (uid, login)]
+        assert numbers(path=lambda path: path == b"e\xff") == list(range(5, 60, 5))
+        assert numbers(path=lambda path: path == b"d/old", since=since) == list(range(20, 60, 5))
+
+
+def test_a_trail_is_followed_from_file_to_file(tmp_path: Path) -> None:
+    written(tmp_path / "audit", 3)
+    with folder(tmp_path / "audit") as opened:
+        found = reading.records(opened, Wanted(), follow=True)
+        assert [next(found)[1]["event.sequence"] for _ in range(3)] == [1, 2, 3]
+        written(tmp_path / "audit", 30, Limits(size=2000), first=4)
+        assert [next(found)[1]["event.sequence"] for _ in range(30)] == list(range(4, 34))
+
+
+def test_exact_bytes_are_beside_a_name_that_is_no_text() -> None:
+    made = record.Record(1, 1, "unlink", 1, 7, None, b"a\xff\n\x1b", 0, 0, 0, None, None)
+    fields = json.loads(record.line(made, MOUNT, str) + "}")
+    assert fields["file.path"] == MOUNT + "/a\ufffd\n\x1b"
+    assert base64.b64decode(fields["isofs.path_bytes"]) == b"a\xff\n\x1b"
+
+
+def test_the_first_field_of_a_ring_is_not_believed_from_a_short_file(tmp_path: Path) -> None:
+    (tmp_path / "ring").write_bytes(struct.pack("=Q", 1 << 60) * 10)
+    os.chmod(tmp_path / "ring", 0o600)
+    assert taking(str(tmp_path / "ring")) is None
