@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import click
 
 from isoctl import completing, daemon, output, stores
-from isofs.control import results
+from isofs.control import mounts, results
 from isofs.errors import BadConfiguration, NoAnswer, NoMount, UsageError
 
 _NEW = """\
@@ -82,14 +82,12 @@ def check(directory: str | None, file: str | None, store: str | None) -> None:
     """Check the configuration, or FILE (- for standard input) before it becomes one."""
     if file is None:
         daemon.need_root()
-    from isofs.service import live
-
     if file is not None:
         name, text = _given(file)
     else:
         with _opened(directory, store) as (path, root):
             name, text = _shown(path), _read(root, path)
-    live.parse(text, name)
+    _check(text, name, directory)
     output.line(f"{name} is all right")
 
 
@@ -109,16 +107,15 @@ def edit(directory: str | None, file: str | None, store: str | None) -> None:
     What has an error is not saved: on a terminal you can go on editing.
     """
     daemon.need_root()
-    from isofs.service import live
     from isofs.store import configuration
 
     with _opened(directory, store) as (path, root):
         before = _read(root, path)
         if file is not None:
             name, text = _given(file)
-            live.parse(text, name)
+            _check(text, name, directory)
         else:
-            text = _edited(before or _NEW, _shown(path))
+            text = _edited(before or _NEW, _shown(path), directory)
         if text in (before, _NEW):
             output.line("nothing was changed")
             return
@@ -134,15 +131,25 @@ def _take_up(directory: str | None, store: str | None) -> None:
             daemon.ask(directory, "status", {})
 
 
-def _edited(text: str, name: str) -> str:
-    from isofs.service import live
+def _check(text: str, name: str, directory: str | None) -> None:
+    """BadConfiguration, with the line, if the daemon would not go by it, or would not run a program that it names."""
+    from isofs.service import hooks, live
+    from isofs.settings import document
 
+    live.parse(text, name)
+    where = None if directory is None else mounts.real(directory)
+    with contextlib.suppress(NoMount):
+        where = daemon.mount_point(directory)
+    hooks.check(document.read(text, name), where)
+
+
+def _edited(text: str, name: str, directory: str | None) -> str:
     if not output.can_ask():
         raise UsageError("there is no terminal to edit on: give --from FILE")
     while True:
         text = click.edit(text, extension=".toml", require_save=False) or text
         try:
-            live.parse(text, name)
+            _check(text, name, directory)
         except BadConfiguration as error:
             output.warn(str(error))
             if not click.confirm("Edit it again?", default=True, err=True):

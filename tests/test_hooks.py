@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from isofs.errors import BadConfiguration
 from isofs.service import hooks
 from isofs.service.events import Event, Events, Kind
 from isofs.service.hooks import Ended, Hooks, document, refusal, run
 from isofs.service.live import Live
+from isofs.settings.document import read
 from isofs.store.folder import open_store
 
 #: More than a program of these tests takes, and less than one that hangs.
@@ -116,6 +118,16 @@ def test_what_others_could_change_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     assert refusal(str(tmp_path / "plain"), "/srv") == f"{tmp_path / 'plain'} is not a program that can be executed"
     assert refusal("/no/such", "/srv") == "/no/such cannot be run: No such file or directory"
+
+
+def test_a_configuration_that_names_one_is_refused_with_its_line(tmp_path: Path) -> None:
+    good = program(tmp_path / "good")
+    text = f'[hooks]\non_review = ["{good}", "x"]\non_quota = "/no/such"\n'
+    with pytest.raises(BadConfiguration, match=r"^c.toml, line 3: on_quota cannot be this: /no/such cannot be run"):
+        hooks.check(read(text, "c.toml"), "/srv")
+    hooks.check(read(text.replace("/no/such", good), "c.toml"), None)
+    with pytest.raises(BadConfiguration, match=r"line 2: on_review cannot be this: .* where people work"):
+        hooks.check(read(text.replace("/no/such", ""), "c.toml"), str(tmp_path))
 
 
 def test_the_document_is_one_line_and_says_what_it_is_of() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from isofs.errors import Exit
+from support.command import refused
 from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person
 
 pytestmark = pytest.mark.mount
@@ -99,6 +102,28 @@ def test_a_program_sees_the_mount_as_everybody_does(
     assert (facts["event"], facts["verdict"], facts["counts"]) == ("verdict", "malicious", {"modified": 1})
     assert seen[:2] == ["file", "main's"]
     assert "is not a suspect" in seen[2]
+
+
+def test_a_program_may_be_read_through_the_mount(
+    mount: Mounted, told: Callable[..., Told], configure: Callable[[str], None]
+) -> None:
+    """Here its interpreter is: the daemon must be able to serve that while it starts the program."""
+    shutil.copy("/bin/sh", mount.path / "sh")
+    hook = told()
+    hook.path.write_text(hook.path.read_text().replace("#!/bin/sh", f"#!{mount.path}/sh"))
+    configure(f'[hooks]\non_suspect = "{hook.path}"\n')
+    mount.facts("suspect", str(ALICE))
+    assert hook.next()[0]["uid"] == ALICE
+
+
+def test_a_configuration_with_a_program_that_would_not_run_is_refused(mount: Mounted, place: Path) -> None:
+    file = place / "config"
+    (mount.path / "hook").write_text("#!/bin/sh\n")
+    (mount.path / "hook").chmod(0o755)
+    file.write_text(f'[hooks]\non_suspect = "{mount.path}/hook"\n')
+    for words in (["check", str(file)], ["edit", "--from", str(file)]):
+        refused(mount.isoctl("config", *words), Exit.USAGE, "line 2: on_suspect", "where people work")
+    assert mount.facts("config", "show")["text"] == ""
 
 
 def test_alerts_isolate_as_they_come(

@@ -26,6 +26,8 @@ from isofs.control import mounts, wire
 from isofs.merge.resolvers.base import shown
 from isofs.service.events import Event, Events, Kind
 from isofs.service.live import Live
+from isofs.settings.document import Document
+from isofs.settings.settings import settings
 
 log = logging.getLogger(__name__)
 
@@ -116,12 +118,22 @@ def document(event: Event, mount: str) -> bytes:
     return json.dumps({**about, **event.facts, **about}).encode("ascii") + b"\n"
 
 
-def refusal(program: str, mount: str) -> str | None:
+def check(of: Document, mount: str | None) -> None:
+    """BadConfiguration, with the line, if a program that a configuration names would not be run."""
+    found = settings(of).hooks
+    for name in (f"on_{kind}" for kind in Kind):
+        command: Sequence[str] = getattr(found, name)
+        why = refusal(command[0], mount) if command else None
+        if why is not None:
+            raise of.refusal(["hooks", name], f"{name} cannot be this: {why}")
+
+
+def refusal(program: str, mount: str | None) -> str | None:
     """Why a program must not be run as root, or None: nobody else may be able to change it, or what leads to it."""
     try:
         real = os.path.realpath(program, strict=True)
         for path in (program, real):
-            if mounts.within(mount, os.path.normpath(path)):
+            if mount is not None and mounts.within(mount, os.path.normpath(path)):
                 return f"{program} lies in {mount}, where people work"
             for directory in _above(path):
                 if _others_change(found := os.stat(directory)) and not _is_sticky(found):
