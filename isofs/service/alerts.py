@@ -10,7 +10,7 @@ import trio
 from isofs.control import results, wire
 from isofs.engine import suspicion
 from isofs.engine.state import Filesystem
-from isofs.errors import Already, NotAllowed, UsageError
+from isofs.errors import Already, HandlesOpen, NotAllowed, UsageError
 from isofs.service import never
 from isofs.service.answers import Result
 from isofs.service.events import Event, Events, Kind
@@ -67,7 +67,7 @@ class Alerts:
             self._isolated.append(began)  # before others are served
             try:
                 await self._suspect(args, progress)
-            except (Already, NotAllowed):
+            except (Already, NotAllowed, HandlesOpen):  # after any other error the user is isolated, or may be
                 self._isolated.remove(began)
                 raise
         except Already as error:
