@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from isofs.control import mounts, wire
+from isofs.control import mounts, results, wire
 from isofs.engine import changes as changed
 from isofs.engine import facts
 from isofs.engine.changes import Against, ChangeLine
@@ -111,10 +111,17 @@ class Commands:
     async def suspect(self, args: Args, progress: Progress) -> Result:
         """Isolate a user from now on, unless that is one who never is."""
         never.check(wire.argument(args, "uid", int), self._live.now.access)
-        done = await isolating.suspect(self._fs, self._cache, self._mount, args)
+        try:
+            done = await isolating.suspect(self._fs, self._cache, self._mount, args)
+        except isolating.StillOpen as error:
+            self._isolated(error.done, args)
+            raise
+        self._isolated(done, args)
+        return dict(done)
+
+    def _isolated(self, done: results.Suspected, args: Args) -> None:
         self.late_locks.begins(done["uid"], wire.optional(args, "handles", str) or "kill")
         self._events.tell(Event(Kind.SUSPECT, {**done, "reason": wire.optional(args, "reason", str) or ""}))
-        return dict(done)
 
     async def changes(self, args: Args, progress: Progress) -> Result:
         subject = self._subject(args)

@@ -28,6 +28,17 @@ KILL_PATIENCE = 10.0
 MAP_PATIENCE = 1.0
 
 
+class StillOpen(IsofsError):
+    """A user is isolated, but what was open could not be closed; `done` is what there is to answer all the same."""
+
+    def __init__(self, done: results.Suspected) -> None:
+        super().__init__(
+            f"user {done['uid']} is isolated, but some of the files locked, or open for reading and writing, could "
+            "not be closed: what is written through them still reaches main"
+        )
+        self.done = done
+
+
 async def suspect(fs: Filesystem, cache: KernelCache, mount: str, args: Args) -> results.Suspected:
     """Isolate a user from now on, and deal with the files that the user has open for reading and writing."""
     uid, name = wire.argument(args, "uid", int), wire.argument(args, "user", str)
@@ -54,20 +65,22 @@ async def suspect(fs: Filesystem, cache: KernelCache, mount: str, args: Args) ->
                 cache.forget_entry(parent.id, entry)
     found = await _holders(fs, mount, uid) if writers else []
     found += await _lockers(mount, uid, before)  # once more: until now locks could be taken
-    if policy == "kill" and (writers or found):
-        await _kill(fs, mount, uid, found, before)
+    killed = policy == "kill"
+    closed = not killed or not (writers or found) or await _kill(fs, mount, uid, found, before)
     await cache.drained()
     listed: list[results.OpenFile] = [
         {"pid": h.pid, "program": h.program, "path": h.path} for h in dict.fromkeys(found)
     ]
-    killed = policy == "kill"
-    return {
+    done: results.Suspected = {
         "user": subject.name,
         "uid": uid,
         "since": since,
-        "killed": listed if killed else [],
-        "left": [] if killed else listed,
+        "killed": listed if killed and closed else [],
+        "left": [] if killed and closed else listed,
     }
+    if not closed:
+        raise StillOpen(done)
+    return done
 
 
 def _path_of(fs: Filesystem, obj: Obj) -> str:
@@ -96,8 +109,8 @@ async def _lockers(mount: str, uid: int, files: Mapping[int, str]) -> list[proce
     return [h for h in found if uid in h.uids]
 
 
-async def _kill(fs: Filesystem, mount: str, uid: int, found: list[processes.Holder], files: Mapping[int, str]) -> None:
-    """Kill who holds the user's files open for reading and writing, or locked, until nobody does."""
+async def _kill(fs: Filesystem, mount: str, uid: int, found: list[processes.Holder], files: Mapping[int, str]) -> bool:
+    """Kill who holds the user's files open for reading and writing, or locked. Whether nobody does any more."""
     began = trio.current_time()
     with trio.move_on_after(KILL_PATIENCE) as scope:
         while suspicion.shared_writers(fs, uid) or await _lockers(mount, uid, files):
@@ -106,8 +119,4 @@ async def _kill(fs: Filesystem, mount: str, uid: int, found: list[processes.Hold
             late = trio.current_time() - began > MAP_PATIENCE
             more = await _holders(fs, mount, uid, mapping=late)
             found.extend(h for h in more if h not in found)
-    if scope.cancelled_caught:
-        raise IsofsError(
-            f"user {uid} is isolated, but some of the files locked, or open for reading and writing, could "
-            "not be closed: what is written through them still reaches main"
-        )
+    return not scope.cancelled_caught
