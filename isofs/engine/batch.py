@@ -144,10 +144,12 @@ def _apply_subject(fs: Filesystem, subject: Subject, put: bool) -> None:
 
 def _apply_to_view(fs: Filesystem, view: View, record: Version | Binding | Touch | Decided, put: bool) -> None:
     if isinstance(record, Version):
+        old = view.versions.get(record.op)
         if put:
             view.versions[record.op] = record
         else:
             view.versions.pop(record.op, None)
+        view.account.follow(old.content if old is not None else None, record.content if put else None)
     elif isinstance(record, Binding):
         if put:
             to, over = (op is not None and fs.origins[op].kind == stat.S_IFDIR for op in (record.op, record.replaced))

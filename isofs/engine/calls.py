@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from isofs.engine import isolation, main, tree, trusted, versions, views, writing
+from isofs.engine import accounting, isolation, main, tree, trusted, versions, views, writing
 from isofs.engine.redirect import arrived, claim_names, note_lookup, redirect, remember
 from isofs.engine.state import CHANNELS, Caller, Filesystem, Node, Obj, View, drop_if_unused, hold, node_for
 from isofs.engine.views import Attributes
@@ -184,6 +184,7 @@ def setattr(
         raise CallError(errno.EPERM)  # one inode for all users: its mode decides for all of them
     if handle is not None and handle.before and handle.writes:
         writing.prepare_write(fs, handle)
+        view.account.written.add(handle)
         _apply(b"/proc/self/fd/%d" % handle.descriptor, new, False, caller)
         fs.kernel.forget_attributes(node.id)
         return views.attributes(fs, view.sid, node), 0
@@ -193,6 +194,7 @@ def setattr(
         only_attributes = new.size is None
         versions.copy_up(fs, view, node.obj, data=new.size != 0, attributes=only_attributes)
         own = node_for(fs, view.sid, node.obj)
+    accounting.changed(fs, view, own)
     with tree.reached(fs, own) as path:
         _apply(path, new, stat.S_ISLNK(node.obj.kind), caller)
     if node.sid == MAIN:
@@ -373,7 +375,3 @@ def readdir(fs: Filesystem, caller: Caller, node: Node) -> Iterator[tuple[bytes,
     if node.pinned >= 0:
         return iter(())
     return views.entries(fs, sid_of(fs, caller, node), node.obj)
-
-
-def statfs(fs: Filesystem) -> os.statvfs_result:
-    return os.fstatvfs(fs.descriptors[fs.root])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from isofs.engine import tree, views
+from isofs.engine import accounting, tree, views
 from isofs.engine.state import Filesystem, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectState
@@ -319,6 +319,13 @@ def i8_attic(fs: Filesystem) -> Iterator[Problem]:
             )
 
 
+def i9_accounts(fs: Filesystem) -> Iterator[Problem]:
+    """I9: what is counted as a suspect's is what there is of it."""
+    for view in _all_views(fs):
+        for text in accounting.differences(fs, view):
+            yield Problem("I9", view.sid, None, text, Fault.LIVE)
+
+
 CHECKS: tuple[Callable[[Filesystem], Iterator[Problem]], ...] = (
     i1_database,
     i2_contents,
@@ -328,6 +335,7 @@ CHECKS: tuple[Callable[[Filesystem], Iterator[Problem]], ...] = (
     i6_disclosure,
     i7_nodes,
     i8_attic,
+    i9_accounts,
 )
 
 

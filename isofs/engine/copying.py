@@ -10,7 +10,7 @@ import stat
 
 import trio
 
-from isofs.engine import tree, versions
+from isofs.engine import accounting, tree, versions
 from isofs.engine.state import Filesystem, Node, Obj
 from isofs.errors import CallError
 from isofs.model.records import SubjectId
@@ -42,12 +42,18 @@ async def copy_big(fs: Filesystem, sid: SubjectId, node: Node) -> None:
         if before.st_size < BIG:
             return
         staged = fs.store.staged()
-        await trio.to_thread.run_sync(inodes.copy, source, staged)
+        with accounting.promised(fs, view, accounting.on_disk(before)):
+            try:
+                await trio.to_thread.run_sync(inodes.copy, source, staged)
+            except OSError:
+                inodes.remove(staged)
+                raise
         view = fs.views.get(sid)
         if view is None or not versions.needs_copy(fs, view, obj) or not _same(fs, obj, before):
             inodes.remove(staged)
             continue
         versions.copy_up(fs, view, obj, attributes=True, staged=staged)
+        accounting.settle(fs, view)
         return
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from isofs.engine import calls, isolation, main, tree, trusted, versions, views, writing
+from isofs.engine import accounting, calls, isolation, main, tree, trusted, versions, views, writing
 from isofs.engine.calls import Entry
 from isofs.engine.redirect import arrived, redirect
 from isofs.engine.state import Caller, Filesystem, Handle, Node, View, drop_if_unused, node_for
@@ -31,6 +31,8 @@ def _handle(
     handle = Handle(number, node, sid, caller.uid, caller.pid, flags, descriptor, ready=ready, before=before)
     fs.handles[number] = handle
     node.add_handle(handle)
+    if sid:
+        fs.views[sid].account.handles += 1
     return handle
 
 
@@ -41,6 +43,7 @@ def open(fs: Filesystem, caller: Caller, node: Node, flags: int) -> Handle:
     view = fs.views.get(calls.sid_of(fs, caller, node))
     if view is None:
         return _open_main(fs, caller, node, flags)
+    accounting.opens(fs, view)
     if node.sid:
         arrived(fs, caller, view)
         return _open_own(fs, caller, view, node, flags)
@@ -72,8 +75,10 @@ def _open_checked(fs: Filesystem, node: Node, flags: int) -> int:
 def _open_own(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int) -> Handle:
     """Open a file in a suspect's view. Without a version, main's is read and not touched."""
     writes = flags & os.O_ACCMODE != os.O_RDONLY
-    if flags & os.O_TRUNC and node.pinned < 0:
-        versions.copy_up(fs, view, node.obj, data=False)
+    if flags & os.O_TRUNC:
+        if node.pinned < 0:
+            versions.copy_up(fs, view, node.obj, data=False)
+        accounting.changed(fs, view, node)
     if node.borrowed and node.pinned >= 0:
         if not writes and not flags & os.O_TRUNC:
             return _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, versions.untouching_flags(flags)))
@@ -132,6 +137,7 @@ def create(fs: Filesystem, caller: Caller, parent: Node, name: bytes, mode: int,
         return made, open(fs, caller, made.node, flags)
     if view is None:
         raise CallError(errno.EEXIST)  # what is there is not shown (another file system), or is gone by now
+    accounting.opens(fs, view)
     obj = isolation.create(fs, view, at, stat.S_IFREG | stat.S_IMODE(mode), caller)
     content = fs.store.content(sid, str(obj.op))
     descriptor = os.open(content.name, versions.backing_flags(flags), dir_fd=content.directory)
@@ -155,7 +161,9 @@ def read(fs: Filesystem, handle: Handle, offset: int, size: int) -> bytes:
 
 
 def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
-    """Write all of `data`. What it changes is durable against a crash of this process when it returns.
+    """Write `data`, all of it unless the disk is full or a suspect's limit is reached: as much as there is room for.
+
+    What it changes is durable against a crash of this process when it returns.
 
     A handle that a suspect opened for reading and writing before the suspicion, and that the operator left, goes on
     writing main.
@@ -163,12 +171,14 @@ def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
     left = handle.before and handle.flags & os.O_ACCMODE == os.O_RDWR
     if handle.sid in fs.views and not left:
         writing.prepare_write(fs, handle)
+        data = data[: accounting.writable(fs, fs.views[handle.sid], handle, offset, len(data))]
     elif handle.node.pinned < 0:
         trusted.wrote(fs, handle)
     _drop_set_ids(fs, handle)
     done = os.pwrite(handle.descriptor, data, offset)
-    while done < len(data):
-        done += os.pwrite(handle.descriptor, data[done:], offset + done)
+    with contextlib.suppress(OSError):  # whoever writes on is told
+        while done < len(data):
+            done += os.pwrite(handle.descriptor, data[done:], offset + done)
     if handle.before:
         fs.kernel.forget_attributes(handle.node.id)
     return done
@@ -187,6 +197,8 @@ def _drop_set_ids(fs: Filesystem, handle: Handle) -> None:
 
 def release(fs: Filesystem, handle: Handle) -> None:
     """The last descriptor of an open file was closed."""
+    if handle.sid:
+        accounting.closed(fs, handle)
     if handle.descriptor >= 0:
         os.close(handle.descriptor)
     del fs.handles[handle.id]

@@ -12,7 +12,7 @@ import stat
 import time
 from dataclasses import replace
 
-from isofs.engine import making, tree, versions, views
+from isofs.engine import accounting, making, tree, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Caller, Filesystem, Link, Obj, View, node_for
 from isofs.engine.views import Seen
@@ -82,13 +82,18 @@ def create(
     """Make an object of the type in `mode` in the suspect's view. Only the suspect will ever see it."""
     if at.obj is not None:
         raise CallError(errno.EEXIST)
+    accounting.admit(fs, view, accounting.of_new(stat.S_IFMT(mode), target), versions=1, names=1)
     batch = Batch(fs)
     obj = Obj(stat.S_IFMT(mode), 0)
     op = fs.store.new_op()
     batch.put(Origin(op, obj.kind, None, None, at.name, None, born=view.sid))
     batch.adopt(obj, op)
     to = fs.store.content(view.sid, str(op))
-    making.make(fs, view, at.directory, to, mode, caller, rdev, target)
+    try:
+        making.make(fs, view, at.directory, to, mode, caller, rdev, target)
+    except OSError:
+        inodes.remove(to)
+        raise
     batch.put(Version(view.sid, op, "m", Vector.of({G: 0, view.sid: "m"}), str(op), None))
     _bind(view, at, op, batch)
     touch(fs, view, at.directory, batch)
@@ -114,6 +119,13 @@ def rmdir(fs: Filesystem, view: View, at: Seen) -> None:
     _remove(fs, view, at, obj)
 
 
+def _names_more(view: View, at: Seen) -> int:
+    """How many more bindings there are once a name leads to nothing in the view: 1, 0 or -1."""
+    if view.binding(at.directory.op, at.name) is None:
+        return 1
+    return 0 if at.main is not None else -1
+
+
 def _existing(at: Seen) -> Obj:
     if at.obj is None:
         raise CallError(errno.ENOENT)
@@ -121,6 +133,7 @@ def _existing(at: Seen) -> Obj:
 
 
 def _remove(fs: Filesystem, view: View, at: Seen, obj: Obj) -> None:
+    accounting.admit(fs, view, versions=obj.op not in view.versions, names=_names_more(view, at), frees=True)
     batch = Batch(fs)
     content = _remove_in(fs, view, at, obj, batch)
     touch(fs, view, at.directory, batch)
@@ -224,6 +237,7 @@ def link(fs: Filesystem, view: View, obj: Obj, at: Seen) -> None:
         raise CallError(errno.ENOENT)
     if views.link_count(fs, view, obj) >= tree.most_links(fs):
         raise CallError(errno.EMLINK)  # as on the host, where a merge could not give the name
+    accounting.admit(fs, view, names=1)
     batch = Batch(fs)
     _bind(view, at, batch.op_of(obj), batch)
     touch(fs, view, at.directory, batch)
@@ -243,6 +257,9 @@ def rename(fs: Filesystem, view: View, source: Seen, to: Seen, *, noreplace: boo
         raise CallError(errno.EINVAL)
     if target is not None:
         _check_replaceable(fs, view, obj, target)
+    names = _names_more(view, source) + (view.binding(to.directory.op, to.name) is None)
+    versions_more = target is not None and target.op not in view.versions
+    accounting.admit(fs, view, versions=versions_more, names=names, frees=True)
     if target is not None and _lives_on(fs, view, obj, target):
         _replace_content(fs, view, source, to.directory, obj, target)
         return
@@ -304,12 +321,12 @@ def _replace_content(fs: Filesystem, view: View, source: Seen, to: Obj, obj: Obj
         batch.set_vector(target_op, main)
         mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
         replaced = Version(view.sid, target_op, "m", own, None, mark)
-    batch.put(replace(replaced, content=version.content, attributes=False))
     if batch.vector(obj.op) is None:
         batch.drop(version)
     else:
         gone = delete_isolated(version.vector, view.sid)
         batch.put(replace(version, state="d", vector=gone, content=None))
+    batch.put(replace(replaced, content=version.content, attributes=False))  # no moment in which two have it
     _unname(view, source, batch)
     touch(fs, view, source.directory, batch)
     touch(fs, view, to, batch)
@@ -345,6 +362,7 @@ def exchange(fs: Filesystem, view: View, source: Seen, to: Seen) -> None:
     for obj, into in ((one, to.directory), (other, source.directory)):
         if obj.is_dir and views.is_below(fs, view.sid, into, obj):
             raise CallError(errno.EINVAL)
+    accounting.admit(fs, view, names=2, frees=True)
     batch = Batch(fs)
     one_op, other_op = batch.op_of(one), batch.op_of(other)
     _bind(view, source, other_op, batch)

@@ -12,7 +12,7 @@ import os
 import stat
 from dataclasses import replace
 
-from isofs.engine import attic, tree
+from isofs.engine import accounting, attic, tree
 from isofs.engine.batch import Batch, apply
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
@@ -37,6 +37,7 @@ def open_filesystem(store: Store, directory: str) -> Filesystem:
     attic.recover(fs)
     _remove_unknown_contents(fs)
     find_moved(fs)
+    accounting.count_all(fs)
     return fs
 
 

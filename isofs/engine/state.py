@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import stat
 from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
+from isofs.engine.quota import Account, Limits, Notice
 from isofs.model.records import (
     MAIN,
     Base,
@@ -171,6 +172,10 @@ class Kernel(Protocol):
         """The name in this directory no longer leads to what was answered; may take effect a moment later."""
 
 
+def _ignore(notice: Notice) -> None:
+    pass
+
+
 class NoKernel:
     """For an engine that is not mounted: nobody caches anything."""
 
@@ -186,7 +191,8 @@ class View:
     """A suspect's changes: versions by object, bindings by directory and name, and the way back.
 
     `placed` and `hiding` are the names that lead to an object and those that hide it; `own_directories` and
-    `hidden_directories` the names, by directory, that lead to a directory, and those that hide one.
+    `hidden_directories` the names, by directory, that lead to a directory, and those that hide one. `names` is how many
+    bindings there are.
     """
 
     sid: SubjectId
@@ -198,6 +204,13 @@ class View:
     hidden_directories: dict[Op, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     touches: dict[Op, int] = field(default_factory=dict)
     decisions: dict[Op, Decided] = field(default_factory=dict)
+    names: int = 0
+    account: Account = field(default_factory=Account)
+
+    @property
+    def objects(self) -> int:
+        """How many objects count as the suspect's: those with a version, or the names, whichever are more."""
+        return max(len(self.versions), self.names)
 
     def binding(self, directory: Op, name: bytes) -> Binding | None:
         names = self.bindings.get(directory)
@@ -218,6 +231,7 @@ class View:
         """Add a binding; whether it leads to a directory, and whether it replaced one."""
         self.drop_binding(b)
         self.bindings[b.directory][b.name] = b
+        self.names += 1
         if to_directory:
             self.own_directories[b.directory].add(b.name)
         if over_directory:
@@ -231,6 +245,7 @@ class View:
         old = self.bindings.get(key.directory, {}).pop(key.name, None)
         if old is None:
             return
+        self.names -= 1
         for names in (self.own_directories, self.hidden_directories):
             if old.directory in names:
                 names[old.directory].discard(old.name)
@@ -260,6 +275,9 @@ class Filesystem:
     device: int
     store_inside: bool = False
     kernel: Kernel = field(default_factory=NoKernel)
+    limits: Limits = field(default_factory=Limits)
+    notify: Callable[[Notice], None] = _ignore
+    bases_left_out: int = 0  # copies that merging would be helped by, for which there was no space
     objects: WeakValueDictionary[int, Obj] = field(default_factory=WeakValueDictionary)
     by_op: dict[Op, Obj] = field(default_factory=dict)
     origins: dict[Op, Origin] = field(default_factory=dict)
@@ -342,6 +360,9 @@ def drop_if_unused(fs: Filesystem, node: Node) -> None:
     if node.pinned >= 0:
         os.close(node.pinned)
         node.pinned = -1
+        view = fs.views.get(node.sid)
+        if view is not None:
+            view.account.forget(node)
 
 
 def hold(fs: Filesystem, node: Node) -> None:

@@ -55,6 +55,7 @@ def shared_writers(fs: Filesystem, uid: int) -> list[Handle]:
 def _reroute(fs: Filesystem, handle: Handle, sid: int) -> None:
     """A handle opened before: one for writing only must never reach main again."""
     handle.sid, handle.before = sid, True
+    fs.views[sid].account.handles += 1
     if handle.flags & os.O_ACCMODE == os.O_WRONLY and handle.node.pinned < 0:
         os.close(handle.descriptor)
         handle.descriptor, handle.ready = -1, False

@@ -201,6 +201,8 @@ def pin(fs: Filesystem, node: Node) -> None:
         with contextlib.suppress(FileNotFoundError, CallError):
             node.borrowed = bool(node.sid) and content(fs, node.sid, node.obj) is None
             node.pinned = open_place(backing(fs, node))
+            if node.sid and not node.borrowed:
+                fs.views[node.sid].account.stale.add(node)
 
 
 def unpin(node: Node) -> None:

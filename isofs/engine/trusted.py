@@ -8,21 +8,26 @@ anything. `by` is the suspect whose merge makes the change, if it is one: its ow
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import tree, versions, views
+from isofs.engine import accounting, tree, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Base, Binding, SubjectId, SubjectState
 from isofs.model.vectors import G, Vector, merges, trusted_deletion, trusted_modification
 from isofs.store import inodes
+from isofs.store.inodes import Place
 
 #: Files larger than this get no base copy unless the file system can share their blocks.
 BASE_LIMIT = 64 << 20
+
+#: What a full disk answers.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 #: In `Origin.next_ino`: the object is about to be removed from main (no inode has this number).
 REMOVED = 0
@@ -53,9 +58,22 @@ def keep_base(fs: Filesystem, obj: Obj, batch: Batch) -> None:
         at, found = tree.located(fs, obj)
         if found.st_size > BASE_LIMIT:
             return
+        if not accounting.spare(fs, accounting.on_disk(found)):
+            accounting.left_out(fs)
+            return
         name = "-".join(map(str, state))
-        inodes.copy(at, fs.store.base(name))
+        _copy_base(fs, at, fs.store.base(name))
         batch.put(Base(*state, name))
+
+
+def _copy_base(fs: Filesystem, at: Place, to: Place) -> None:
+    try:
+        inodes.copy(at, to)
+    except OSError as error:
+        inodes.remove(to)
+        if error.errno in _FULL:
+            accounting.left_out(fs)
+        raise
 
 
 def modified(fs: Filesystem, obj: Obj) -> None:
@@ -141,15 +159,32 @@ def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
     if binding is None:
         if version is None and not (obj.is_dir and views.has_own_below(fs, view, obj)):
             if last and obj.op in view.placed:
-                versions.copy_up(fs, view, obj)
+                _keep_renamed(fs, view, obj, batch)
             return
         if version is None:
-            versions.copy_up(fs, view, obj)
+            versions.copy_up(fs, view, obj, limited=False)
         if not (obj.is_dir and obj.op in view.placed):
             at = batch.op_of(directory)
             batch.put(Binding(view.sid, at, name, batch.op_of(obj), batch.op_of(obj), kept=True))
     elif last and version is None and obj.op in view.placed:
-        versions.copy_up(fs, view, obj)
+        _keep_renamed(fs, view, obj, batch)
+
+
+def _keep_renamed(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
+    """Main is about to lose what a suspect only renamed: the suspect gets a version of it.
+
+    Where there is no space for one, the suspect loses it as well: whoever deletes it is not to be kept from that.
+    """
+    try:
+        if accounting.spare(fs, accounting.on_disk(tree.located(fs, obj)[1])):
+            versions.copy_up(fs, view, obj, limited=False)
+            return
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+    for name in list(view.placed.get(obj.op, ())):
+        if (placed := view.binding(*name)) is not None:
+            batch.drop(placed)
 
 
 def _note_place(view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch) -> None:

@@ -11,7 +11,7 @@ import os
 import stat
 from dataclasses import replace
 
-from isofs.engine import tree
+from isofs.engine import accounting, tree
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError
@@ -48,11 +48,13 @@ def copy_up(
     data: bool = True,
     attributes: bool = False,
     staged: Place | None = None,
+    limited: bool = True,
 ) -> None:
     """Give the suspect a version of its own, state 'm' (Protocol 2, rules 3 and 8). Nothing if there is one.
 
     Without `data` a regular file's version starts empty. `attributes` says that nothing else is about to change.
-    `staged` is a finished copy to take instead of making one. Handles that the suspect has open on the object go
+    `staged` is a finished copy to take instead of making one, which was admitted. What is not `limited` is made for
+    a change of main, and never refused. Handles that the suspect has open on the object go
     over to the version.
     """
     version = view.version(obj.op)
@@ -65,18 +67,16 @@ def copy_up(
             batch.commit()
         return
     source, at = tree.located(fs, obj)
+    if limited and staged is None:
+        accounting.admit(fs, view, accounting.on_disk(at) if data else 0, versions=1)
     batch = Batch(fs)
     op = batch.op_of(obj)
     to = fs.store.content(view.sid, str(op))
-    if staged is not None:
+    try:
+        _make_content(source, to, staged, empty=not data and obj.kind == stat.S_IFREG)
+    except OSError:
         inodes.remove(to)
-        os.rename(staged.name, to.name, src_dir_fd=staged.directory, dst_dir_fd=to.directory)
-    elif data or obj.kind != stat.S_IFREG:
-        inodes.copy(source, to)
-    else:
-        inodes.remove(to)
-        inodes.make(to, stat.S_IFREG | 0o600)
-        inodes.copy_attributes(source, to)
+        raise
     main, own = isolate(batch.vector(op), view.sid, "m")
     mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
     batch.set_vector(op, main)
@@ -90,6 +90,18 @@ def copy_up(
     diverged(fs, obj)
     _expire_names(fs, view, obj)
     move_handles(fs, view, obj)
+
+
+def _make_content(source: Place, to: Place, staged: Place | None, *, empty: bool) -> None:
+    if staged is not None:
+        inodes.remove(to)
+        os.rename(staged.name, to.name, src_dir_fd=staged.directory, dst_dir_fd=to.directory)
+    elif empty:
+        inodes.remove(to)
+        inodes.make(to, stat.S_IFREG | 0o600)
+        inodes.copy_attributes(source, to)
+    else:
+        inodes.copy(source, to)
 
 
 def _expire_names(fs: Filesystem, view: View, obj: Obj) -> None:

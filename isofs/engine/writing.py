@@ -10,8 +10,8 @@ import errno
 import os
 import stat
 
-from isofs.engine import tree, versions
-from isofs.engine.state import Filesystem, Handle, Node
+from isofs.engine import accounting, tree, versions
+from isofs.engine.state import Filesystem, Handle, Node, View
 from isofs.errors import CallError
 from isofs.store import inodes
 from isofs.store.inodes import Place
@@ -64,7 +64,8 @@ def leave_main(fs: Filesystem, node: Node) -> None:
         return
     if node.obj.kind != stat.S_IFREG:
         raise CallError(errno.EPERM)
-    scratch = _copy(fs, node)
+    view = fs.views[node.sid]
+    scratch = _copy(fs, view, node)
     try:
         copy = tree.open_place(scratch)
         for handle in node.handles:
@@ -73,28 +74,35 @@ def leave_main(fs: Filesystem, node: Node) -> None:
         inodes.remove(scratch)
     os.close(node.pinned)
     node.pinned, node.borrowed = copy, False
+    view.account.stale.add(node)
 
 
 def _detach(fs: Filesystem, handle: Handle) -> None:
     """A copy for one handle, opened before the suspicion on a node that others have as well."""
-    scratch = _copy(fs, handle.node)
+    view = fs.views[handle.sid]
+    scratch = _copy(fs, view, handle.node)
     try:
         versions.reopen(fs, handle, scratch)
     finally:
         inodes.remove(scratch)
+    view.account.stale.add(handle)
 
 
-def _copy(fs: Filesystem, node: Node) -> Place:
+def _copy(fs: Filesystem, view: View, node: Node) -> Place:
     """A copy, in the scratch folder, of the regular file behind a node: content, owner, mode and times."""
     scratch = fs.store.staged()
     with tree.reached(fs, node) as path:
         reader = os.open(path, _READ)
     try:
-        inodes.copy_content(reader, scratch, 0o600)
         at = os.fstat(reader)
+        accounting.admit(fs, view, accounting.on_disk(at))
+        inodes.copy_content(reader, scratch, 0o600)
         inodes.own(scratch, at.st_uid, at.st_gid)
         inodes.chmod(scratch, stat.S_IMODE(at.st_mode))
         os.utime(scratch.name, ns=(at.st_atime_ns, at.st_mtime_ns), dir_fd=scratch.directory)
+    except OSError:
+        inodes.remove(scratch)
+        raise
     finally:
         os.close(reader)
     return scratch

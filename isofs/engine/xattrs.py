@@ -6,7 +6,7 @@ import errno
 import os
 from contextlib import AbstractContextManager
 
-from isofs.engine import calls, tree, trusted, versions, writing
+from isofs.engine import accounting, calls, tree, trusted, versions, writing
 from isofs.engine.state import Caller, Filesystem, Node, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN
@@ -40,7 +40,7 @@ def _read_from(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> Node:
 
 
 def setxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes, value: bytes) -> None:
-    with _changing(fs, caller, node, name) as path:
+    with _changing(fs, caller, node, name, len(value)) as path:
         os.setxattr(path, name, value)
 
 
@@ -51,7 +51,7 @@ def removexattr(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> None
         os.removexattr(path, name)
 
 
-def _changing(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> AbstractContextManager[bytes]:
+def _changing(fs: Filesystem, caller: Caller, node: Node, name: bytes, size: int = 0) -> AbstractContextManager[bytes]:
     view = fs.views.get(calls.sid_of(fs, caller, node))
     if view is None:
         if node.pinned < 0:
@@ -63,6 +63,7 @@ def _changing(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> Abstra
     writing.leave_main(fs, own)
     if own.pinned < 0:
         versions.copy_up(fs, view, node.obj, attributes=True)
+    accounting.changed(fs, view, own, size)
     if node.sid == MAIN:
         calls.changed_without_path(fs, node)
     return tree.reached(fs, own)

@@ -14,7 +14,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
-from isofs.engine import calls, copying, files, views, xattrs
+from isofs.engine import accounting, calls, copying, files, views, xattrs
 from isofs.engine.calls import Entry, NewAttributes
 from isofs.engine.state import ROOT_NODE, Caller, Filesystem, Handle, Node, node_for
 from isofs.engine.views import Attributes
@@ -315,19 +315,9 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        found, answer = calls.statfs(self._fs), StatvfsData()
-        for field in (
-            "f_bsize",
-            "f_frsize",
-            "f_blocks",
-            "f_bfree",
-            "f_bavail",
-            "f_files",
-            "f_ffree",
-            "f_favail",
-            "f_namemax",
-        ):
-            setattr(answer, field, getattr(found, field))
+        answer = StatvfsData()
+        for field, value in accounting.statfs(self._fs, self._fs.suspects.get(ctx.uid, MAIN)).items():
+            setattr(answer, field, value)
         return answer
 
     @answered

@@ -60,6 +60,10 @@ class Store:
     def sync(self) -> None:
         self.database.sync()
 
+    def space(self) -> os.statvfs_result:
+        """What is free on the store's file system."""
+        return os.fstatvfs(self.root)
+
     def content(self, sid: SubjectId, name: str) -> Place:
         """Where a subject's content of this name lies; the subject's folder is made on first use."""
         folder = self.subjects.get(sid)

@@ -1,0 +1,380 @@
+"""Counting what suspects take up, and refusing what would be too much, before it is done.
+
+Bytes are those of the disk (`st_blocks`): holes take none, and a copy that shares main's blocks takes all of its own.
+An object is counted once, whether the suspect changed it, its names, or both (`View.objects`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import NoReturn
+
+from isofs.engine.quota import ERRORS, GRANT, SLACK, UNLIMITED, Held, Limit, Limits, Notice, Room, freeing, reserved
+from isofs.engine.state import Filesystem, Handle, Node, View
+from isofs.errors import CallError
+from isofs.model.records import MAIN, SubjectId
+from isofs.store import inodes
+
+#: Bytes of a block of the file systems that there are; where blocks are larger, a limit is passed by one.
+_BLOCK = 4096
+
+#: A target that is shorter lies in the inode of its link.
+_INLINE = 60
+
+#: Bytes by which a file may become smaller or larger without being written.
+_LATE = 1 << 16
+
+#: What `statfs` tells.
+_STATFS = (
+    "f_bsize",
+    "f_frsize",
+    "f_blocks",
+    "f_bfree",
+    "f_bavail",
+    "f_files",
+    "f_ffree",
+    "f_favail",
+    "f_namemax",
+)
+
+#: Inodes that are granted at a time.
+_MAKES = 64
+
+
+def on_disk(at: os.stat_result) -> int:
+    """The bytes that an inode takes of the disk."""
+    return at.st_blocks * 512
+
+
+def set_limits(fs: Filesystem, limits: Limits) -> None:
+    """From now on these limits count; what is there already stays."""
+    fs.limits = limits
+    for view in _all(fs):
+        view.account.grant(0)
+        view.account.makes = 0
+
+
+def limit_of(fs: Filesystem, view: View) -> Limit:
+    return fs.limits.of(fs.subjects[view.sid].name)
+
+
+def _all(fs: Filesystem) -> list[View]:
+    return [*fs.views.values(), *fs.waiting.values()]
+
+
+def count_all(fs: Filesystem) -> None:
+    """Look at all that there is, as after a start."""
+    for view in _all(fs):
+        settle(fs, view)
+
+
+def settle(fs: Filesystem, view: View) -> None:
+    """Look at what a suspect changed since it was looked at."""
+    account = view.account
+    for handle in account.written:
+        held = _held_by(view, handle)
+        if held is not None:
+            account.stale.add(held)
+    account.written.clear()
+    for held in account.stale:
+        account.measured(held, measure(fs, view, held))
+    account.stale.clear()
+
+
+def _held_by(view: View, handle: Held) -> Held | None:
+    """What a handle of the suspect's is open on, as the account calls it."""
+    assert isinstance(handle, Handle)
+    if view.account.holds(handle):
+        return handle
+    return _behind(view, handle.node)
+
+
+def _behind(view: View, node: Node) -> Held | None:
+    if node.pinned >= 0:
+        return None if node.borrowed else node
+    version = view.version(node.obj.op)
+    return None if version is None else version.content
+
+
+def measure(fs: Filesystem, view: View, held: Held) -> int:
+    """The bytes that something in a suspect's account takes now."""
+    try:
+        if isinstance(held, str):
+            return on_disk(inodes.lstat(fs.store.content(view.sid, held)))
+        return on_disk(os.fstat(held.pinned if isinstance(held, Node) else held.descriptor))  # type: ignore[attr-defined]
+    except OSError:
+        return 0
+
+
+def room(fs: Filesystem, view: View) -> Room:
+    """How much more a suspect may take up. Who comes near a limit by that is told of."""
+    settle(fs, view)
+    account, limits = view.account, fs.limits
+    limit = limit_of(fs, view).bytes
+    found = [Room(limit - account.used - account.promised, "bytes", limit)]
+    if limits.total < UNLIMITED:
+        found.append(Room(_left_for(fs, view), "total", limits.total))
+    if limits.reserve:
+        free, reserve = free_bytes(fs)
+        found.append(Room(free - reserve, "reserve", reserve))
+    for one in found:
+        account.eased(one.by, one.limit, one.bytes)
+        if limits.near(one.limit, one.bytes):
+            _tell(fs, view, one, refused=False)
+    return min(found, key=_bytes)
+
+
+def _bytes(room: Room) -> int:
+    return room.bytes
+
+
+def _left_for(fs: Filesystem, view: View) -> int:
+    """What the limit of all suspects together leaves for one; if little, what others were granted is taken back."""
+    others, total = [other for other in _all(fs) if other is not view], fs.limits.total
+    total -= view.account.used + view.account.promised
+    if total - sum(other.account.at_most() for other in others) < GRANT:
+        for other in others:
+            settle(fs, other)
+            other.account.grant(0)
+    return total - sum(other.account.at_most() for other in others)
+
+
+def free_bytes(fs: Filesystem) -> tuple[int, int]:
+    """What is free on the store's file system, less what is being copied, and what of it suspects leave to main."""
+    at = fs.store.space()
+    free = at.f_bavail * at.f_frsize - sum(view.account.promised for view in _all(fs))
+    return free, reserved(fs.limits.reserve, at.f_blocks * at.f_frsize)
+
+
+def _look(fs: Filesystem, view: View) -> Room:
+    """`room`, and a grant of a part of it: no more than what it takes to come near a limit."""
+    found = room(fs, view)
+    before_near = found.bytes - found.limit * (100 - fs.limits.warn_at) // 100
+    view.account.grant(min(found.bytes, GRANT, before_near if before_near > 0 else GRANT))
+    return found
+
+
+def admit(fs: Filesystem, view: View, size: int = 0, *, versions: int = 0, names: int = 0, frees: bool = False) -> None:
+    """Before a suspect's change that adds so many bytes, versions and names. CallError if that is too much.
+
+    `frees` is whether it makes nothing but rows: what removes, or renames.
+    """
+    if versions or names:
+        _admit_objects(fs, view, versions, names, frees)
+    if frees or not (size or versions):
+        return
+    account, needed = view.account, size + SLACK
+    if versions:
+        _admit_inode(fs, view)
+    account.left -= needed
+    if account.left >= 0:
+        return
+    found = _look(fs, view)
+    if size > max(0, found.bytes):
+        _refuse(fs, view, found)
+    account.granted = max(account.granted, needed)
+    account.left -= needed
+
+
+def _admit_objects(fs: Filesystem, view: View, versions: int, names: int, frees: bool) -> None:
+    limit, now = limit_of(fs, view).objects, view.objects
+    then = max(len(view.versions) + versions, view.names + names)
+    found = Room(limit - now, "objects", limit)
+    if then > now and then > (freeing(limit) if frees else limit):
+        _refuse(fs, view, found)
+    view.account.eased("objects", limit, found.bytes)
+    if fs.limits.near(limit, limit - then):
+        _tell(fs, view, Room(limit - then, "objects", limit), refused=False)
+
+
+def _admit_inode(fs: Filesystem, view: View) -> None:
+    account = view.account
+    account.makes -= 1
+    if account.makes >= 0 or not fs.limits.reserve_inodes:
+        return
+    at = fs.store.space()
+    reserve = reserved(fs.limits.reserve_inodes, at.f_files)
+    found = Room(at.f_favail - reserve, "reserve_inodes", reserve)
+    if at.f_files and found.bytes <= 0:
+        _refuse(fs, view, found)
+    account.eased(found.by, reserve, found.bytes)
+    account.makes = min(_MAKES, found.bytes - 1) if at.f_files else _MAKES
+
+
+def writable(fs: Filesystem, view: View, handle: Handle, offset: int, size: int) -> int:
+    """How many of the bytes a suspect may write that it is about to write. CallError if not one of them."""
+    account = view.account
+    account.written.add(handle)
+    account.left -= size + SLACK
+    if account.left >= 0:
+        return size
+    return _writable_near(fs, view, handle, offset, size)
+
+
+def _writable_near(fs: Filesystem, view: View, handle: Handle, offset: int, size: int) -> int:
+    account, found = view.account, _look(fs, view)
+    account.written.add(handle)
+    needed = size + SLACK
+    if found.bytes >= needed:
+        account.granted = max(account.granted, needed)
+        account.left -= needed
+        return size
+    account.grant(found.bytes)
+    account.left = 0
+    fitting = _fitting(handle.descriptor, offset, size, found.bytes)
+    if size and not fitting:
+        _refuse(fs, view, found)
+    return fitting
+
+
+def _fitting(descriptor: int, offset: int, size: int, room: int) -> int:
+    """How many bytes can be written at an offset if no more than `room` may be added to the file's blocks."""
+    at, end = offset - offset % _BLOCK, offset + size
+    while at < end:
+        hole = -(-_seek(descriptor, at, os.SEEK_HOLE, at) // _BLOCK) * _BLOCK
+        if hole > at:
+            at = hole
+            continue
+        data = min(end, _seek(descriptor, at, os.SEEK_DATA, end))
+        blocks, most = -(-(data - at) // _BLOCK), max(0, room) // _BLOCK
+        if blocks > most:
+            return max(0, min(size, at + most * _BLOCK - offset))
+        room -= blocks * _BLOCK
+        at += blocks * _BLOCK
+    return size
+
+
+def _seek(descriptor: int, at: int, whence: int, otherwise: int) -> int:
+    try:
+        return os.lseek(descriptor, at, whence)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return otherwise  # there is nothing from here on
+
+
+@contextlib.contextmanager
+def promised(fs: Filesystem, view: View, size: int) -> Iterator[None]:
+    """While a version is copied that will take so many bytes. CallError if that is too much."""
+    admit(fs, view, size, versions=1)
+    view.account.promised += size
+    try:
+        yield
+    finally:
+        view.account.promised -= size
+
+
+def of_new(kind: int, target: bytes | None) -> int:
+    """The bytes that something new takes of the disk at first."""
+    return _BLOCK if kind == stat.S_IFDIR or (target is not None and len(target) >= _INLINE) else 0
+
+
+def changed(fs: Filesystem, view: View, node: Node, size: int = 0) -> None:
+    """Before a suspect changes what is behind its node, by so many bytes if it grows at all."""
+    if size:
+        admit(fs, view, size)
+    held = _behind(view, node)
+    if held is not None:
+        view.account.stale.add(held)
+
+
+def spare(fs: Filesystem, size: int) -> bool:
+    """Whether something may be kept for suspects that nobody asked for: what is reserved is not for that."""
+    if not fs.limits.reserve:
+        return True
+    free, reserve = free_bytes(fs)
+    return free - reserve >= size
+
+
+def left_out(fs: Filesystem) -> None:
+    """A copy of what main had was left out, because it would have taken what is reserved."""
+    fs.bases_left_out += 1
+    if fs.bases_left_out == 1:
+        at = fs.store.space()
+        fs.notify(Notice(MAIN, True, "reserve", at.f_bavail * at.f_frsize, fs.limits.reserve))
+
+
+def opens(fs: Filesystem, view: View) -> None:
+    """Before a suspect opens a file or a directory. CallError if it has too many open."""
+    limit, together = limit_of(fs, view).handles, fs.limits.all_handles
+    found = Room(limit - view.account.handles, "handles", limit)
+    if together < limit * len(fs.views):
+        count = sum(other.account.handles for other in fs.views.values())
+        found = min(found, Room(together - count, "handles", together), key=_bytes)
+    if found.bytes <= 0:
+        _refuse(fs, view, found)
+    view.account.eased(found.by, found.limit, found.bytes)
+    if fs.limits.near(found.limit, found.bytes - 1):
+        _tell(fs, view, found, refused=False)
+
+
+def closed(fs: Filesystem, handle: Handle) -> None:
+    """A suspect's handle is about to be closed."""
+    view = fs.views.get(handle.sid)
+    if view is None:
+        return
+    account = view.account
+    account.handles -= 1
+    if handle in account.written:
+        account.written.discard(handle)
+        held = _held_by(view, handle)
+        if held is not None:
+            account.stale.add(held)
+    if account.holds(handle):
+        account.forget(handle)
+
+
+def statfs(fs: Filesystem, sid: SubjectId) -> dict[str, int]:
+    """What is free on main's file system; for a suspect that has come near a limit, no more than is left to it.
+
+    Before that a suspect is told what everybody is: nothing is to give away that there is a limit.
+    """
+    at = os.fstatvfs(fs.descriptors[fs.root])
+    found = {name: getattr(at, name) for name in _STATFS}
+    view = fs.views.get(sid)
+    if view is not None:
+        bytes_left, objects_left = room(fs, view), limit_of(fs, view).objects - view.objects
+        if fs.limits.near(bytes_left.limit, bytes_left.bytes):
+            blocks = max(0, bytes_left.bytes) // at.f_frsize
+            found["f_bavail"] = min(at.f_bavail, blocks)
+        if fs.limits.near(limit_of(fs, view).objects, objects_left):
+            for name in ("f_ffree", "f_favail"):
+                found[name] = min(found[name], max(0, objects_left))
+    return found
+
+
+def differences(fs: Filesystem, view: View) -> Iterator[str]:
+    """What is counted otherwise than it is. Blocks may come late, and go again: a part of a file may be missing."""
+    account, names = view.account, sum(1 for _ in view.all_bindings())
+    if view.names != names:
+        yield f"{view.names} names are counted, there are {names}"
+    there: set[Held] = {version.content for version in view.versions.values() if version.content is not None}
+    there |= {node for node in fs.nodes.values() if node.sid == view.sid and node.pinned >= 0 and not node.borrowed}
+    counted = {held for held in {*account.taken, *account.stale} if not isinstance(held, Handle)}
+    if counted != there:
+        yield f"{len(counted - there)} files are counted that are not there, {len(there - counted)} are not counted"
+    if account.used != sum(account.taken.values()):
+        yield f"{account.used} bytes are counted, {sum(account.taken.values())} by files"
+    written = {_held_by(view, handle) for handle in account.written}
+    for held, size in account.taken.items():
+        if held not in account.stale and held not in written:
+            found = measure(fs, view, held)
+            if abs(found - size) > found // 8 + _LATE:
+                yield f"{size} bytes are counted of {held if isinstance(held, str) else 'an open file'}, not {found}"
+    handles = sum(1 for handle in fs.handles.values() if handle.sid == view.sid)
+    if view.sid in fs.views and account.handles < handles:
+        yield f"{account.handles} open files are counted, there are {handles}"
+
+
+def _refuse(fs: Filesystem, view: View, found: Room) -> NoReturn:
+    _tell(fs, view, found, refused=True)
+    raise CallError(ERRORS[found.by])
+
+
+def _tell(fs: Filesystem, view: View, found: Room, *, refused: bool) -> None:
+    if view.account.news(found.by, refused=refused):
+        fs.notify(Notice(view.sid, refused, found.by, found.limit - found.bytes, found.limit))
