@@ -9,6 +9,9 @@ import click
 from isoctl import daemon, output, proposals
 from isofs.control import results, wire
 
+#: Limits whose names are no words of users.
+_WORDS = {"handles": "open files"}
+
 
 @click.command()
 @output.json_option
@@ -16,8 +19,8 @@ from isofs.control import results, wire
 def status(directory: str | None, as_json: bool) -> None:
     """Show the mount and who is isolated on it.
 
-    Of each suspect: since when and why, how much is isolated, which parts were decided before, and what waits
-    for a decision.
+    Of each suspect: since when and why, how much is isolated, what of its limits is taken, which parts were decided
+    before, and what waits for a decision.
     """
     facts: results.Status = daemon.ask(directory, "status", {})
     if as_json:
@@ -34,6 +37,7 @@ def status(directory: str | None, as_json: bool) -> None:
     if facts["attic"]["entries"]:
         entries = output.plural(facts["attic"]["entries"], "thing")
         output.line(f"attic   {entries} that merges replaced or deleted, {output.size(facts['attic']['bytes'])}")
+    _show_together(facts["quota"])
     if not facts["subjects"]:
         output.line("nobody is isolated")
     now = wire.moment(time.time())
@@ -45,12 +49,36 @@ def status(directory: str | None, as_json: bool) -> None:
         proposals.show(proposal, indent="    ")
 
 
+def _show_together(taken: results.TakenTogether) -> None:
+    if "bytes" in taken["near"]:
+        used = f"{output.size(taken['bytes'])} of {output.size(taken['bytes_limit'])}"
+        output.line(f"SPACE   suspects together take {used}: at the limit none of them can write more")
+    if "reserve" in taken["near"]:
+        free = f"{output.size(max(0, taken['free']))} are free, {output.size(taken['reserve'])} are left to main"
+        output.line(f"SPACE   {free}: below that suspects can write no more")
+    if taken["bases_left_out"]:
+        copies = output.plural(taken["bases_left_out"], "file")
+        output.line(f"SPACE   what main had of {copies} was not kept: merges of them need a decision")
+
+
+def _show_taken(taken: results.Taken) -> None:
+    output.line(
+        f"    takes {output.size(taken['bytes'])} of {output.size(taken['bytes_limit'])}, "
+        f"{taken['objects']} of {output.plural(taken['objects_limit'], 'object')}, "
+        f"{taken['handles']} of {output.plural(taken['handles_limit'], 'open file')}"
+    )
+    if taken["near"]:
+        words = ", ".join(_WORDS.get(name, name) for name in taken["near"])
+        output.line(f"    NEAR A LIMIT: {words}; beyond it calls fail: `isoctl config edit`, table [quota]")
+
+
 def _show(subject: results.Subject, now: str) -> None:
     reason = f": {subject['reason']}" if subject["reason"] else ""
     output.line(f"{subject['user']} (uid {subject['uid']})  {subject['state']} since {subject['since']}{reason}")
     output.line(f"    {output.counts(subject['changed'])}; {output.size(subject['bytes'])}")
     if subject["stopped"]:
         output.line(f"    STOPPED HALF WAY, the log in the store says why: {_again(subject)} goes on with it")
+    _show_taken(subject["quota"])
     for part in subject["parts"]:
         asked = f": {part['asked']}" if part["asked"] else ""
         output.line(f"    {output.plural(part['objects'], 'object')} decided {part['since']}{asked}")

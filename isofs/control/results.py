@@ -30,6 +30,33 @@ class Part(TypedDict):
     asked: str
 
 
+class Taken(TypedDict):
+    """What a suspect takes up, and may at most; `near` are the limits (bytes, objects, handles) that are near."""
+
+    bytes: int
+    bytes_limit: int
+    objects: int
+    objects_limit: int
+    handles: int
+    handles_limit: int
+    near: list[str]
+
+
+class TakenTogether(TypedDict):
+    """What all suspects take up together, what is free on the store's file system, and how much of it they leave.
+
+    `bases_left_out` are the copies that merges would have been helped by and for which there was no space, since the
+    start. `near` are the limits (bytes, reserve) that are near.
+    """
+
+    bytes: int
+    bytes_limit: int
+    free: int
+    reserve: int
+    bases_left_out: int
+    near: list[str]
+
+
 class Subject(TypedDict):
     """A suspect; `state` is suspect, merging, discarding or conflicts. `parts` were decided before.
 
@@ -48,6 +75,7 @@ class Subject(TypedDict):
     parts: list[Part]
     review: str | None
     stopped: bool
+    quota: Taken
 
 
 class Suspect(TypedDict):
@@ -88,6 +116,7 @@ class Status(TypedDict):
     configuration: str | None
     two_person: bool
     proposals: list[Proposal]
+    quota: TakenTogether
 
 
 class OpenFile(TypedDict):

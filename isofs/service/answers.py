@@ -17,7 +17,7 @@ from isofs.merge.report import Item
 from isofs.model import risks
 from isofs.model.records import Stowed, Subject, SubjectState
 from isofs.model.vectors import Vector, named
-from isofs.service import reviews
+from isofs.service import limiting, reviews
 from isofs.service.unified import unified
 from isofs.store import attic
 
@@ -63,6 +63,7 @@ def described(fs: Filesystem, subject: Subject, review: int, *, stopped: bool) -
         ],
         "review": reviews.since(subject, review),
         "stopped": stopped,
+        "quota": limiting.taken(fs, view, subject.name),
     }
 
 

@@ -25,7 +25,7 @@ from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model import risks
 from isofs.model.records import Op, Subject, SubjectId, SubjectState
-from isofs.service import answers, evidence, isolating, never, partly, resolutions, settling, unfinished
+from isofs.service import answers, evidence, isolating, limiting, never, partly, resolutions, settling, unfinished
 from isofs.service.events import Event, Events, Kind
 from isofs.service.latelocks import LateLocks
 from isofs.service.live import Live
@@ -102,6 +102,7 @@ class Commands:
             ],
             "attic": answers.attic_totals(self._fs),
             "configuration": None if self._live.error is None else str(self._live.error),
+            "quota": limiting.together(self._fs),
         }
 
     def _described(self, subject: Subject) -> Slices[Result]:

@@ -22,7 +22,7 @@ from isofs.errors import Busy, IsofsError
 from isofs.fuse import loop, mounting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
-from isofs.service import reviews, unfinished
+from isofs.service import limiting, reviews, unfinished
 from isofs.service.access import Access, identified
 from isofs.service.alerts import Alerts
 from isofs.service.attic import Attic
@@ -106,6 +106,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     def unmount() -> None:
         mounting.unmount(session)
 
+    limiting.follow(fs, live, events)
     commands = Commands(fs, adapter, cache, session.directory, unmount, live, events)
     attic = Attic(fs, live)
     backups = Backups(fs, adapter, session.directory, commands.verdicts.lock)

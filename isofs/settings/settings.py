@@ -12,6 +12,7 @@ from isofs.settings.audit import Audit
 from isofs.settings.document import Document
 from isofs.settings.hooks import Hooks
 from isofs.settings.kinds import Kind, Refused, number, read_table, setting
+from isofs.settings.quota import Quota
 
 #: What is read elsewhere, by whoever merges (`isofs.merge.config`).
 OF_MERGES = ("defaults", "resolve")
@@ -31,6 +32,7 @@ class Settings:
     alerts: Alerts = Alerts()
     audit: Audit = Audit()
     hooks: Hooks = Hooks()
+    quota: Quota = Quota()
 
 
 @dataclass(frozen=True, slots=True)
