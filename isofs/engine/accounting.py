@@ -13,7 +13,20 @@ import stat
 from collections.abc import Iterator
 from typing import NoReturn
 
-from isofs.engine.quota import ERRORS, GRANT, SLACK, UNLIMITED, Held, Limit, Limits, Notice, Room, freeing, reserved
+from isofs.engine.quota import (
+    ERRORS,
+    GRANT,
+    SLACK,
+    UNLIMITED,
+    Account,
+    Held,
+    Limit,
+    Limits,
+    Notice,
+    Room,
+    freeing,
+    reserved,
+)
 from isofs.engine.state import Filesystem, Handle, Node, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
@@ -110,8 +123,8 @@ def measure(fs: Filesystem, view: View, held: Held) -> int:
         return 0
 
 
-def room(fs: Filesystem, view: View) -> Room:
-    """How much more a suspect may take up. Who comes near a limit by that is told of."""
+def room(fs: Filesystem, view: View, needed: int = 0) -> Room:
+    """How much more a suspect may take up. Somebody is told if it comes near a limit, or will by what is `needed`."""
     settle(fs, view)
     account, limits = view.account, fs.limits
     limit = limit_of(fs, view).bytes
@@ -123,7 +136,7 @@ def room(fs: Filesystem, view: View) -> Room:
         found.append(Room(free - reserve, "reserve", reserve))
     for one in found:
         account.eased(one.by, one.limit, one.bytes)
-        if limits.near(one.limit, one.bytes):
+        if limits.near(one.limit, one.bytes - needed):
             _tell(fs, view, one, refused=False)
     return min(found, key=_bytes)
 
@@ -150,9 +163,9 @@ def free_bytes(fs: Filesystem) -> tuple[int, int]:
     return free, reserved(fs.limits.reserve, at.f_blocks * at.f_frsize)
 
 
-def _look(fs: Filesystem, view: View) -> Room:
+def _look(fs: Filesystem, view: View, needed: int) -> Room:
     """`room`, and a grant of a part of it: no more than what it takes to come near a limit."""
-    found = room(fs, view)
+    found = room(fs, view, needed)
     before_near = found.bytes - found.limit * (100 - fs.limits.warn_at) // 100
     view.account.grant(min(found.bytes, GRANT, before_near if before_near > 0 else GRANT))
     return found
@@ -173,7 +186,7 @@ def admit(fs: Filesystem, view: View, size: int = 0, *, versions: int = 0, names
     account.left -= needed
     if account.left >= 0:
         return
-    found = _look(fs, view)
+    found = _look(fs, view, needed)
     if size > max(0, found.bytes):
         _refuse(fs, view, found)
     account.granted = max(account.granted, needed)
@@ -216,9 +229,9 @@ def writable(fs: Filesystem, view: View, handle: Handle, offset: int, size: int)
 
 
 def _writable_near(fs: Filesystem, view: View, handle: Handle, offset: int, size: int) -> int:
-    account, found = view.account, _look(fs, view)
+    account, needed = view.account, size + SLACK
+    found = _look(fs, view, needed)
     account.written.add(handle)
-    needed = size + SLACK
     if found.bytes >= needed:
         account.granted = max(account.granted, needed)
         account.left -= needed
@@ -312,6 +325,21 @@ def opens(fs: Filesystem, view: View) -> None:
         _tell(fs, view, found, refused=False)
 
 
+def opens_directory(fs: Filesystem, sid: SubjectId) -> Account | None:
+    """A directory is opened in a view; for a suspect's, the account whose open files it is one of."""
+    view = fs.views.get(sid)
+    if view is None:
+        return None
+    opens(fs, view)
+    view.account.handles += 1
+    return view.account
+
+
+def may_hold(fs: Filesystem, view: View) -> bool:
+    """Whether one more file without a name may be held for a suspect that has it not even open."""
+    return view.account.nameless < min(limit_of(fs, view).handles, fs.limits.all_handles)
+
+
 def closed(fs: Filesystem, handle: Handle) -> None:
     """A suspect's handle is about to be closed."""
     view = fs.views.get(handle.sid)
@@ -324,8 +352,7 @@ def closed(fs: Filesystem, handle: Handle) -> None:
         held = _held_by(view, handle)
         if held is not None:
             account.stale.add(held)
-    if account.holds(handle):
-        account.forget(handle)
+    account.let_go(handle)
 
 
 def statfs(fs: Filesystem, sid: SubjectId) -> dict[str, int]:

@@ -102,8 +102,8 @@ class Account:
 
     `taken` are the bytes of what was looked at, `used` their sum; `stale` is to be looked at, `written` are the handles
     that were written through since. `promised` is being copied. Before `left` is used up, of what was `granted`,
-    there is no need to look at anything; the same with inodes and `makes`. `told` are the limits that somebody was
-    told of.
+    there is no need to look at anything; the same with inodes and `makes`. `handles` are open, `nameless` files are
+    held without a name. `told` are the limits that somebody was told of.
     """
 
     taken: dict[Held, int] = field(default_factory=dict)
@@ -115,6 +115,7 @@ class Account:
     left: int = 0
     makes: int = 0
     handles: int = 0
+    nameless: int = 0
     told: set[tuple[str, bool]] = field(default_factory=set)
 
     def holds(self, held: Held) -> bool:
@@ -128,6 +129,17 @@ class Account:
             self.forget(before)
         if now is not None:
             self.stale.add(now)
+
+    def hold(self, held: Held) -> None:
+        """Something has no name any more, and is kept for as long as somebody knows it."""
+        self.stale.add(held)
+        self.nameless += 1
+
+    def let_go(self, held: Held) -> None:
+        """Nobody knows it any more, if it was held at all."""
+        if self.holds(held):
+            self.forget(held)
+            self.nameless -= 1
 
     def forget(self, held: Held) -> None:
         """Something takes up nothing any more."""

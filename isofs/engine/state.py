@@ -362,7 +362,7 @@ def drop_if_unused(fs: Filesystem, node: Node) -> None:
         node.pinned = -1
         view = fs.views.get(node.sid)
         if view is not None:
-            view.account.forget(node)
+            view.account.let_go(node)
 
 
 def hold(fs: Filesystem, node: Node) -> None:

@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Iterator
 
+from isofs.engine import accounting
 from isofs.engine.state import DIRECTORY_DESCRIPTORS, Filesystem, Node, Obj
 from isofs.errors import CallError
 from isofs.model.records import RESERVED, SubjectId
@@ -199,10 +200,13 @@ def pin(fs: Filesystem, node: Node) -> None:
     """Hold the inode behind a node open, because it is about to lose its last name."""
     if node.pinned < 0:
         with contextlib.suppress(FileNotFoundError, CallError):
-            node.borrowed = bool(node.sid) and content(fs, node.sid, node.obj) is None
+            own = bool(node.sid) and content(fs, node.sid, node.obj) is not None
+            if own and not node.handles and not accounting.may_hold(fs, fs.views[node.sid]):
+                return  # whoever has a descriptor that is not open for anything is told that it is stale
+            node.borrowed = bool(node.sid) and not own
             node.pinned = open_place(backing(fs, node))
-            if node.sid and not node.borrowed:
-                fs.views[node.sid].account.stale.add(node)
+            if own:
+                fs.views[node.sid].account.hold(node)
 
 
 def unpin(node: Node) -> None:

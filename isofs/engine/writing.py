@@ -74,7 +74,7 @@ def leave_main(fs: Filesystem, node: Node) -> None:
         inodes.remove(scratch)
     os.close(node.pinned)
     node.pinned, node.borrowed = copy, False
-    view.account.stale.add(node)
+    view.account.hold(node)
 
 
 def _detach(fs: Filesystem, handle: Handle) -> None:
@@ -85,7 +85,7 @@ def _detach(fs: Filesystem, handle: Handle) -> None:
         versions.reopen(fs, handle, scratch)
     finally:
         inodes.remove(scratch)
-    view.account.stale.add(handle)
+    view.account.hold(handle)
 
 
 def _copy(fs: Filesystem, view: View, node: Node) -> Place:

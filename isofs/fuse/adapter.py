@@ -303,7 +303,7 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def releasedir(self, fh: int) -> None:
-        self._directories.pop(fh).close()
+        self._directories.pop(fh).release()
 
     @answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:

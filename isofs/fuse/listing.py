@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from isofs.engine import calls
+from isofs.engine import accounting, calls
 from isofs.engine.state import Caller, Filesystem, Node, Obj
 
 
@@ -16,6 +16,7 @@ class Directory:
         self.node, self.caller, self.fs = node, caller, fs
         self._entries: list[tuple[bytes, Obj]] = []
         self._more: Iterator[tuple[bytes, Obj]] | None = None
+        self._account = accounting.opens_directory(fs, calls.sid_of(fs, caller, node))
 
     def rewind(self) -> None:
         """Read the directory anew: positions told before are of no use."""
@@ -40,3 +41,9 @@ class Directory:
             with contextlib.suppress(AttributeError):
                 self._more.close()  # type: ignore[attr-defined]
             self._more = None
+
+    def release(self) -> None:
+        """Nobody has it open any more."""
+        self.close()
+        if self._account is not None:
+            self._account.handles -= 1
