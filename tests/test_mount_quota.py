@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -238,6 +239,29 @@ def _hold_paths(path: str, count: int) -> int:
         _held.append(os.open(name, os.O_PATH))
         os.unlink(name)
     return len(_held)
+
+
+def test_mapped_pages_that_do_not_fit_are_told_of(
+    mount: Mounted, person: Callable[[int], Person], configure: Callable[[str], None]
+) -> None:
+    configure("[quota]\nbytes = '100 KiB'\n")
+    mount.ask("suspect", uid=ALICE, user="alice")
+    alice = person(ALICE)
+    with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
+        alice(_fill_mapped, alice.path("f"), MIB)
+    assert taken(mount)["bytes"] <= 100 << 10
+
+
+def _fill_mapped(path: str, size: int) -> None:
+    opened = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        os.ftruncate(opened, size)
+        with mmap.mmap(opened, size) as pages:
+            pages[:] = b"x" * size
+            pages.flush()
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def test_a_big_copy_that_is_refused_changes_nothing(

@@ -359,6 +359,47 @@ def test_somebody_is_told_once(world: World) -> None:
     assert view.objects == 10
 
 
+def test_directories_lie_no_deeper_than_a_path_can_name(world: World) -> None:
+    """Neither by making them, nor by putting trees into one another; a trusted user's may, and can be moved up."""
+    view, carol = world.suspect(ALICE, "alice"), world.user(CAROL)
+    alice = Deep(world, ALICE)
+    names = [b"x" * 200] * 100
+    assert alice.make(b"", names) == 4096 // 201
+    assert alice.make(b"other", names) == (4096 - 6) // 201
+    top, other = names[0], b"other"
+    with fails(errno.ENAMETOOLONG):
+        alice.rename(other, top + b"/" + other)
+    alice.rename(other + b"/" + names[0], b"moved")
+    longest = max(views.path(world.fs, view.sid, world.fs.by_op[op]) or b"" for op in view.versions)
+    assert len(longest) <= 4096
+    alice.write(b"/".join([top] * 20) + b"/file", b"x", os.O_WRONLY | os.O_CREAT)
+    Deep(world, CAROL).make(b"main", names)
+    carol.chmod(b"main", 0o777)
+    alice.rename(b"main/" + names[0] + b"/" + names[0], b"up")
+
+
+class Deep(Walker):
+    """A user whose paths may be of any depth."""
+
+    def __init__(self, world: World, uid: int) -> None:
+        super().__init__(world.kernel, Caller(uid, 100, uid * 10))
+
+    def make(self, top: bytes, names: list[bytes]) -> int:
+        """Make directories in one another, as far as it goes; how many."""
+        if top:
+            self.mkdir(top)
+        path = top
+        for number, name in enumerate(names):
+            path = path + b"/" + name if path else name
+            try:
+                self.mkdir(path)
+            except OSError:
+                with fails(errno.ENAMETOOLONG):
+                    self.mkdir(path)
+                return number
+        return len(names)
+
+
 def test_a_limit_that_is_lowered_takes_nothing_away(world: World) -> None:
     world.suspect(ALICE, "alice")
     alice = world.user(ALICE)

@@ -239,9 +239,14 @@ def _writable_near(fs: Filesystem, view: View, handle: Handle, offset: int, size
     account.grant(found.bytes)
     account.left = 0
     fitting = _fitting(handle.descriptor, offset, size, found.bytes)
-    if size and not fitting:
+    if fitting < size and (not fitting or _may_be_pages(handle, offset + size)):
         _refuse(fs, view, found)
     return fitting
+
+
+def _may_be_pages(handle: Handle, end: int) -> bool:
+    """Whether a write may be of pages that somebody has mapped: of those the kernel takes no answer but yes or no."""
+    return handle.flags & os.O_ACCMODE == os.O_RDWR and end <= os.fstat(handle.descriptor).st_size
 
 
 def _fitting(descriptor: int, offset: int, size: int, room: int) -> int:

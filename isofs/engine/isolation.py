@@ -12,7 +12,7 @@ import stat
 import time
 from dataclasses import replace
 
-from isofs.engine import accounting, making, tree, versions, views
+from isofs.engine import accounting, making, reach, tree, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Caller, Filesystem, Link, Obj, View, node_for
 from isofs.engine.views import Seen
@@ -82,6 +82,8 @@ def create(
     """Make an object of the type in `mode` in the suspect's view. Only the suspect will ever see it."""
     if at.obj is not None:
         raise CallError(errno.EEXIST)
+    if stat.S_ISDIR(mode):
+        reach.check(fs, view, at)
     accounting.admit(fs, view, accounting.of_new(stat.S_IFMT(mode), target), versions=1, names=1)
     batch = Batch(fs)
     obj = Obj(stat.S_IFMT(mode), 0)
@@ -255,6 +257,8 @@ def rename(fs: Filesystem, view: View, source: Seen, to: Seen, *, noreplace: boo
         return
     if obj.is_dir and views.is_below(fs, view.sid, to.directory, obj):
         raise CallError(errno.EINVAL)
+    if obj.is_dir:
+        reach.check(fs, view, to, obj)
     if target is not None:
         _check_replaceable(fs, view, obj, target)
     names = _names_more(view, source) + (view.binding(to.directory.op, to.name) is None)
@@ -359,9 +363,11 @@ def exchange(fs: Filesystem, view: View, source: Seen, to: Seen) -> None:
     one, other = _existing(source), _existing(to)
     if one is other:
         return
-    for obj, into in ((one, to.directory), (other, source.directory)):
-        if obj.is_dir and views.is_below(fs, view.sid, into, obj):
+    for obj, into in ((one, to), (other, source)):
+        if obj.is_dir and views.is_below(fs, view.sid, into.directory, obj):
             raise CallError(errno.EINVAL)
+        if obj.is_dir:
+            reach.check(fs, view, into, obj)
     accounting.admit(fs, view, names=2, frees=True)
     batch = Batch(fs)
     one_op, other_op = batch.op_of(one), batch.op_of(other)

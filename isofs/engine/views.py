@@ -248,8 +248,9 @@ def parents(fs: Filesystem, sid: SubjectId, obj: Obj) -> Iterator[tuple[Obj, byt
 def path(fs: Filesystem, sid: SubjectId, obj: Obj) -> bytes | None:
     """A path of an object in a view, relative to the root (`b""` is the root); None if it has no name there."""
     parts: list[bytes] = []
+    view = fs.view_of(sid)
     while obj is not fs.root:
-        found = next(parents(fs, sid, obj), None)
+        found = _parent(fs, view, obj)
         if found is None or len(parts) > 4096:
             return None
         obj, name = found
@@ -257,10 +258,28 @@ def path(fs: Filesystem, sid: SubjectId, obj: Obj) -> bytes | None:
     return b"/".join(reversed(parts))
 
 
+def _parent(fs: Filesystem, view: View | None, obj: Obj) -> tuple[Obj, bytes] | None:
+    """The first of the `parents`; a path is as many of them as it is deep."""
+    if view is not None and obj.op:
+        version = view.versions.get(obj.op)
+        if version is not None and version.state == "d":
+            return None
+        placed = view.placed.get(obj.op)
+        if placed:
+            directory_op, name = min(placed)
+            return fs.by_op[directory_op], name
+    for link in obj.links:
+        binding = view.binding(link[0].op, link[1]) if view is not None and link[0].op else None
+        if binding is None or not (binding.op is not None or binding.replaced == obj.op):
+            return link
+    return None
+
+
 def is_below(fs: Filesystem, sid: SubjectId, obj: Obj, ancestor: Obj) -> bool:
     """Whether a directory is `ancestor` or lies below it in a view."""
+    view = fs.view_of(sid)
     while obj is not ancestor:
-        found = next(parents(fs, sid, obj), None)
+        found = _parent(fs, view, obj)
         if found is None:
             return False
         obj = found[0]
