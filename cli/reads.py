@@ -17,7 +17,7 @@ from isofs.control import results
 @output.json_option
 @click.pass_obj
 def reads_(directory: str | None, user: str, store: str | None, as_json: bool) -> None:
-    """List what USER opened for reading while isolated, of what others made.
+    """List what USER read while isolated, of what others made.
 
     That is all of main that USER may have copied out in that time: a line for each object, with when it
     was opened first, its size then, and by which program. Directories were listed. Also what was open

@@ -16,6 +16,7 @@ from isofs.engine.state import Filesystem
 from isofs.errors import AtticFailed
 from isofs.merge import apply
 from isofs.service.attic import Attic
+from isofs.service.live import Live
 from isofs.store.folder import Store, open_store
 from support.attic import Thing, entries, thing
 from support.cuts import cut_off
@@ -27,7 +28,7 @@ SINCE = "2026-01-02T03:04:05Z"
 
 def restore(fs: Filesystem, **asked: object) -> Any:
     async def main() -> object:
-        return await Attic(fs).restore({"by": "root", **asked}, lambda done, total: None)
+        return await Attic(fs, Live(fs.store)).restore({"by": "root", **asked}, lambda done, total: None)
 
     return trio.run(main)
 
@@ -174,7 +175,7 @@ def test_the_list_of_a_path(tmp_path: Path) -> None:
     merged(fs, alice, b"full", b"full-not", b"full0")
 
     async def listed(path: str) -> list[str]:
-        found: Any = await Attic(fs).page({"path": path}, lambda done, total: None)
+        found: Any = await Attic(fs, Live(fs.store)).page({"path": path}, lambda done, total: None)
         return sorted(entry["path"] for entry in found["entries"])
 
     assert trio.run(listed, "full/sub") == ["full/sub", "full/sub/deep", "full/sub/deep/h", "full/sub/g"]

@@ -83,10 +83,11 @@ def test_what_was_allocated_in_vain_is_given_back(tmp_path: Path, folder: int, m
     for name in ("to", "kept"):
         sparse(tmp_path / name, CONTENTS["holes"][0], *CONTENTS["holes"][1])
     os.utime(tmp_path / "to", ns=(10**18, 10**18 + 1))
-    before = thing(tmp_path / "to"), (tmp_path / "to").stat().st_blocks
+    before, blocks = thing(tmp_path / "to"), (tmp_path / "to").stat().st_blocks
     with pytest.raises(OSError, match="full"):
         overwriting.overwrite(*(Place(folder, name) for name in (b"content", b"to", b"kept")))
-    assert (thing(tmp_path / "to"), (tmp_path / "to").stat().st_blocks) == before
+    assert thing(tmp_path / "to") == before
+    assert (tmp_path / "to").stat().st_blocks <= blocks + K // 512  # one that lists the others
 
 
 @pytest.mark.parametrize("old", CONTENTS)
