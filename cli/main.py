@@ -21,6 +21,7 @@ from isoctl.doctor import doctor
 from isoctl.evidence import evidence
 from isoctl.innocent import innocent
 from isoctl.log import log
+from isoctl.loglevel import log_level
 from isoctl.malicious import malicious
 from isoctl.man import man
 from isoctl.mount import mount
@@ -28,6 +29,7 @@ from isoctl.plan import plan
 from isoctl.proposals import confirm, proposals, withdraw
 from isoctl.reads import reads_
 from isoctl.resolve import resolve
+from isoctl.service import service
 from isoctl.status import status
 from isoctl.suspect import suspect
 from isoctl.umount import umount
@@ -100,6 +102,7 @@ def main(ctx: click.Context, directory: str | None) -> None:
 for _command in (
     mount,
     umount,
+    service,
     suspect,
     status,
     changes,
@@ -117,6 +120,7 @@ for _command in (
     config,
     attic,
     log,
+    log_level,
     check,
     doctor,
     man,

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from isoctl import daemon, output, proposals
+from isoctl import daemon, output, proposals, users
 from isofs.control import results, wire
 
 #: Limits whose names are no words of users.
@@ -26,6 +26,7 @@ def status(directory: str | None, as_json: bool) -> None:
     if as_json:
         output.document(facts)
         return
+    _show_state(facts["degraded"])
     output.line(f"mount   {facts['mount']}")
     output.line(f"store   {facts['store']}")
     output.line(f"daemon  pid {facts['pid']}, version {facts['version']}, since {facts['since']}")
@@ -38,7 +39,7 @@ def status(directory: str | None, as_json: bool) -> None:
         entries = output.plural(facts["attic"]["entries"], "thing")
         output.line(f"attic   {entries} that merges replaced or deleted, {output.size(facts['attic']['bytes'])}")
     _show_together(facts["quota"])
-    if not facts["subjects"]:
+    if not facts["subjects"] and not facts["degraded"]:
         output.line("nobody is isolated")
     now = wire.moment(time.time())
     for subject in facts["subjects"]:
@@ -70,6 +71,20 @@ def _show_taken(taken: results.Taken) -> None:
     if taken["near"]:
         words = ", ".join(_WORDS.get(name, name) for name in taken["near"])
         output.line(f"    NEAR A LIMIT: {words}; beyond it calls fail: `isoctl config edit`, table [quota]")
+
+
+def _show_state(degraded: results.Degraded | None) -> None:
+    if degraded is None:
+        output.line("state   ok")
+        return
+    since = f", since {degraded['since']}" if degraded["since"] else ""
+    output.line(f"state   degraded: {degraded['reason']}{since}")
+    if degraded["suspects"] == "read only":
+        output.line("        suspects can read, and change nothing; everybody else goes on")
+        return
+    uids = degraded["shut_out"]
+    who = "everybody but root" if uids is None else ", ".join(map(users.name_of, uids)) or "nobody"
+    output.line(f"        shut out: {who}; mend the store, then unmount and mount again")
 
 
 def _show(subject: results.Subject, now: str) -> None:

@@ -89,10 +89,18 @@ class ConflictsRemain(IsofsError):
 
 
 class StoreUnusable(IsofsError):
-    """The store is damaged, of another version, locked, or not a store."""
+    """The store is damaged, full, of another version, locked, or not a store. `number`: another errno than EIO."""
 
     exit = Exit.STORE
     errno = errno.EIO
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = number or errno.EIO
+
+
+class StoreRefused(StoreUnusable):
+    """There is no store that could be used, or somebody else has it: nothing is known to be isolated in it."""
 
 
 class NoAnswer(IsofsError):

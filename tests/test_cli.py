@@ -30,6 +30,7 @@ from isofs.control import client, mounts, wire
 from isofs.control.mounts import Mount
 from isofs.control.server import Plain, Progress
 from isofs.errors import BY_CODE, Exit, NoSubject, NotAllowed, UsageError
+from isofs.service.starting import How
 from support.mount import as_user
 
 #: A name that would clear the screen, and isn't UTF-8; and how it must be shown.
@@ -61,6 +62,8 @@ PROPOSED = [
 #: What the daemon answers to each call.
 ANSWERS: dict[str, dict[str, Any]] = {
     "status": {
+        "state": "ok",
+        "degraded": None,
         "mount": "/srv/share",
         "store": "/srv/share/.isofs",
         "pid": 123,
@@ -490,6 +493,7 @@ def changed(call: str, **fields: object) -> dict[str, Any]:
 
 def test_status(stage: Stage) -> None:
     assert printed(stage, "status") == [
+        "state   ok",
         "mount   /srv/share",
         "store   /srv/share/.isofs",
         f"daemon  pid 123, version 0.1.0, since {SINCE}",
@@ -551,6 +555,23 @@ def test_status_says_what_goes_on_with_a_verdict(stage: Stage, state: str, again
         line for line in printed(stage, "status", status=changed("status", subjects=[subject])) if "STOP" in line
     )
     assert again in line
+
+
+def test_status_begins_with_what_is_wrong(stage: Stage) -> None:
+    def shown(**degraded: object) -> list[str]:
+        facts = {"reason": "the disk \x1b is full", "since": SINCE, "suspects": "shut out", "shut_out": [], **degraded}
+        return printed(stage, "status", status=changed("status", state="degraded", degraded=facts, subjects=[]))
+
+    assert shown(shut_out=[0, 4001])[:2] == [
+        rf"state   degraded: the disk \x1b is full, since {SINCE}",
+        "        shut out: root, 4001; mend the store, then unmount and mount again",
+    ]
+    assert "shut out: everybody but root" in shown(shut_out=None)[1]
+    assert shown(suspects="read only", since=None)[:2] == [
+        r"state   degraded: the disk \x1b is full",
+        "        suspects can read, and change nothing; everybody else goes on",
+    ]
+    assert "nobody is isolated" not in shown()
 
 
 def test_suspect(stage: Stage) -> None:
@@ -1017,11 +1038,16 @@ class Service(types.ModuleType):
         super().__init__("isofs.service.starting")
         self.asked: list[tuple[object, ...]] = []
         self.repaired = False
+        self.degraded: dict[str, object] | None = None
+        self.How = How
 
-    def start(self, directory: str, store: str | None, foreground: bool, ready: Callable[[Any], None]) -> None:
-        self.asked.append((directory, store, foreground))
+    def start(self, directory: str, store: str | None, how: How, ready: Callable[[Any], None]) -> int:
+        self.asked.append((directory, store, how))
         kept = store or f"{directory}/.isofs"
-        ready({"mount": directory, "store": kept, "repaired": self.repaired, "pid": 9})
+        ready(
+            {"mount": directory, "store": kept, "repaired": self.repaired, "pid": 9, "degraded": self.degraded},
+        )
+        return 0
 
     def check(self, directory: str, store: str | None) -> dict[str, object]:
         self.asked.append((directory, store))
@@ -1042,20 +1068,34 @@ def test_mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     result = isoctl("mount", "over", "--store", "kept/../store")
     assert result.exit_code == 0
     assert result.stdout == f"mounted {tmp_path}/over (store {tmp_path}/store)\n"
-    assert service.asked == [(f"{tmp_path}/over", f"{tmp_path}/store", False)]
+    assert service.asked == [(f"{tmp_path}/over", f"{tmp_path}/store", How())]
 
 
 def test_mount_says_that_it_repaired(service: Service) -> None:
     service.repaired = True
     result = isoctl("mount", "/over")
-    assert result.stdout == ("took away the mount of a dead daemon at /over\nmounted /over (store /over/.isofs)\n")
+    assert result.stdout == ("replaced the mount of a dead daemon at /over\nmounted /over (store /over/.isofs)\n")
 
 
 def test_mount_as_json_and_in_the_foreground(service: Service) -> None:
-    expected = {"mount": "/over", "store": "/over/.isofs", "repaired": False, "pid": 9}
+    expected = {"mount": "/over", "store": "/over/.isofs", "repaired": False, "pid": 9, "degraded": None}
     assert json.loads(isoctl("mount", "/over", "--json").stdout) == expected
     assert isoctl("mount", "/over", "--foreground").stdout == "mounted /over (store /over/.isofs)\n"
-    assert service.asked[1] == ("/over", None, True)
+    assert service.asked[1] == ("/over", None, How(foreground=True))
+
+
+def test_mount_supervised(service: Service) -> None:
+    isoctl("mount", "/over", "--supervised", "--watchdog", "5", "--trust-everybody")
+    assert service.asked == [("/over", None, How(supervised=True, watchdog=5, trust_everybody=True))]
+    for words in (["--watchdog", "5"], ["--supervised", "--watchdog", "0.5"]):
+        assert isoctl("mount", "/over", *words).exit_code == Exit.USAGE
+
+
+def test_mount_of_a_store_that_is_unusable_says_so(service: Service) -> None:
+    service.degraded = {"reason": "no \x1b database", "since": SINCE, "suspects": "shut out", "shut_out": None}
+    result = isoctl("mount", "/over")
+    assert (result.exit_code, result.stdout) == (0, "mounted /over (store /over/.isofs)\n")
+    assert result.stderr == "isoctl: degraded: no \\x1b database; isoctl status says who is shut out\n"
 
 
 def test_mount_needs_root(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

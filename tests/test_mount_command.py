@@ -18,7 +18,7 @@ from isofs.control import mounts
 from isofs.errors import Exit
 from support.archives import contents
 from support.command import as_it_is, error, refused
-from support.mount import ALICE, BOB, Mounted, Person, Worker, isoctl, mounted, mounts_below
+from support.mount import ALICE, BOB, Mounted, Person, Worker, as_user, isoctl, mounted, mounts_below
 from test_store import another_version, not_a_database, open_to_others, truncated
 
 pytestmark = pytest.mark.mount
@@ -132,14 +132,15 @@ def test_mount_repairs_what_a_killed_daemon_left(tree: Path) -> None:
         done = isoctl("mount", str(tree))
         assert (done.code, done.err) == (Exit.DONE, "")
         first, second = done.out.splitlines()
-        assert first == f"took away the mount of a dead daemon at {tree}"
+        assert first == f"replaced the mount of a dead daemon at {tree}"
         assert second == f"mounted {tree} (store {tree}/.isofs)"
         assert mounts_below(tree) == [str(tree)]
         assert alice.tree() == {"f": "alice's\n", "d": {}}
         assert bob.tree() == {"f": "main\n"}
         mount.kill()
         facts = isoctl("mount", str(tree), "--json").json
-        assert facts == {"mount": str(tree), "store": f"{tree}/.isofs", "repaired": True, "pid": mount.pid}
+        assert facts["repaired"]
+        assert (facts["mount"], facts["pid"], facts["degraded"]) == (str(tree), mount.pid, None)
         mount.ask("innocent", uid=ALICE)
 
 
@@ -227,7 +228,7 @@ def test_the_foreground_in_json(tree: Path) -> None:
         assert process.stdout is not None
         while lines[-1] != "}\n":
             lines.append(process.stdout.readline())
-        facts = {"mount": str(tree), "store": f"{tree}/.isofs", "repaired": False, "pid": process.pid}
+        facts = {"mount": str(tree), "store": f"{tree}/.isofs", "repaired": False, "pid": process.pid, "degraded": None}
         assert json.loads("".join(lines)) == facts
         assert isoctl("umount", str(tree)).code == Exit.DONE
         assert process.wait(30) == 0
@@ -294,11 +295,21 @@ def test_umount_of_what_is_not_mounted(tree: Path) -> None:
 
 @pytest.mark.parametrize("damage", [another_version, not_a_database, truncated, open_to_others])
 def test_a_store_that_cannot_be_used(tree: Path, damage: Callable[[Path], None]) -> None:
-    """Neither mount nor check touch it."""
+    """Neither mount nor check touch it; the mount is there all the same, for root alone, if it ever was a store."""
     damage(tree / ".isofs")
     before = as_it_is(tree)
-    refused(isoctl("mount", str(tree)), Exit.STORE, f"{tree}/.isofs")
-    refused(isoctl("mount", str(tree), "--foreground"), Exit.STORE, f"{tree}/.isofs")
+    if damage is open_to_others:
+        refused(isoctl("mount", str(tree)), Exit.STORE, f"{tree}/.isofs")
+        refused(isoctl("mount", str(tree), "--foreground"), Exit.STORE, f"{tree}/.isofs")
+    else:
+        done = isoctl("mount", str(tree))
+        assert (done.code, len(done.err.splitlines())) == (Exit.DONE, 1)
+        assert done.err.startswith("isoctl: degraded: ")
+        assert f"{tree}/.isofs" in done.err
+        assert sorted(os.listdir(tree)) == ["f"]
+        with pytest.raises(OSError, match="Input/output"):
+            as_user(BOB, lambda: os.listdir(tree))
+        assert isoctl("umount", str(tree)).code == Exit.DONE
     checked = isoctl("--mount", str(tree), "check")
     if damage in (truncated, not_a_database):
         assert checked.code == Exit.PROBLEMS

@@ -89,7 +89,7 @@ def test_which_of_several_mounts_is_meant(place: Path) -> None:
         unclear = isoctl_alone("suspect", str(ALICE), keep=[one, other], cwd=place)
         refused(unclear, Exit.NO_MOUNT, f"choose one with --mount DIR: {one}, {other}")
         refused(isoctl_alone("--mount", str(one / "d"), "status", keep=[one, other]), Exit.NO_MOUNT, f"{one}/d")
-        assert isoctl_alone("status", keep=[other], cwd=place).out.startswith(f"mount   {other}\n")
+        assert isoctl_alone("status", keep=[other], cwd=place).out.startswith(f"state   ok\nmount   {other}\n")
         assert meant(cwd=one / "d") == str(one)
         assert meant(cwd=one, variable=other) == str(other)
         assert meant("--mount", "one", variable=other) == str(one)
@@ -274,7 +274,7 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     }
     changed = flat("added", "modified", "deleted", "renamed", "attributes")
     assert keys(mount.facts("status")) == {
-        **flat("mount", "store", "pid", "version", "since", "configuration"),
+        **flat("state", "degraded", "mount", "store", "pid", "version", "since", "configuration"),
         "subjects": [
             {
                 **flat("user", "uid", "state", "since", "reason", "bytes", "conflicts", "review"),
@@ -354,7 +354,8 @@ def test_hostile_name_of_the_directory(place: Path) -> None:
     shown = f"{place}/{SHOWN}"
     assert isoctl("mount", str(path)).out == f"mounted {shown} (store {shown}/.isofs)\n"
     assert mounts_below(place)
-    assert isoctl("--mount", str(path), "status").out.startswith(f"mount   {shown}\nstore   {shown}/.isofs\n")
+    status = isoctl("--mount", str(path), "status").out
+    assert status.startswith(f"state   ok\nmount   {shown}\nstore   {shown}/.isofs\n")
     assert isoctl("--mount", str(path), "status", "--json").json["mount"] == str(path)
     assert isoctl("umount", str(path)).out == f"unmounted {shown}\n"
     assert not mounts_below(place)

@@ -190,7 +190,7 @@ def test_a_store_is_opened_by_one_process_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(StoreUnusable, match="another isofs"):
         open_store(str(path))
     other = subprocess.run([sys.executable, "-c", _OPEN, str(path)], env=_environment(), capture_output=True, text=True)
-    assert other.stdout == "StoreUnusable\n"
+    assert other.stdout == "StoreRefused\n"
     assert state(path) == before
     first.close()
     open_store(str(path)).close()

@@ -99,13 +99,27 @@ class AtticTotals(TypedDict):
     bytes: int
 
 
+class Degraded(TypedDict):
+    """Why a mount is not as it should be, and since when (null: not known).
+
+    `suspects` are "read only" or "shut out"; then `shut_out` are their uids, null for everybody but root.
+    """
+
+    reason: str
+    since: str | None
+    suspects: str
+    shut_out: list[int] | None
+
+
 class Status(TypedDict):
-    """`status`: the mount, who is isolated on it, and how much its attic keeps.
+    """`status`: the state ("ok" or "degraded"), the mount, who is isolated on it, and how much its attic keeps.
 
     `configuration` says what is wrong with the configuration, null if nothing is. With `two_person`, verdicts wait
     among the `proposals` until a second person confirms them.
     """
 
+    state: str
+    degraded: Degraded | None
     mount: str
     store: str
     pid: int
@@ -514,12 +528,13 @@ class Unmounted(TypedDict):
 
 
 class Mounted(TypedDict):
-    """What mounting answers; `repaired` says that a dead daemon's mount was taken away first."""
+    """What mounting answers; `repaired` says that a dead daemon's mount was replaced. `degraded` as in `Status`."""
 
     mount: str
     store: str
     repaired: bool
     pid: int
+    degraded: Degraded | None
 
 
 class Archive(TypedDict):
@@ -639,3 +654,24 @@ class Reads(TypedDict):
 
     user: str
     reads: list[ReadObject]
+
+
+class InstalledFile(TypedDict):
+    """One file of `service install` or `uninstall`; `action` is installed, replaced, unchanged, removed or absent."""
+
+    path: str
+    action: str
+
+
+class Installed(TypedDict):
+    """`service install` and `uninstall`: what was done, and whether systemd was told."""
+
+    files: list[InstalledFile]
+    reloaded: bool
+
+
+class LogLevel(TypedDict):
+    """`log-level`: what is logged now, with all that is more important, and what the configuration says."""
+
+    level: str
+    configured: str

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine.state import Filesystem, Obj, View
+from isofs.engine.state import Filesystem, Obj, Trouble, View, now
+from isofs.errors import StoreUnusable
 from isofs.model.records import (
     Base,
     Binding,
@@ -24,6 +28,8 @@ from isofs.model.records import (
     Version,
 )
 from isofs.model.vectors import Vector
+
+log = logging.getLogger(__name__)
 
 
 class Batch:
@@ -90,7 +96,42 @@ class Batch:
         """Write everything, then change the memory. On an error nothing has changed."""
         if not self.changes:
             return
-        self.fs.store.write(self.changes)
+        if self.fs.failure is not None:
+            raise StoreUnusable(f"the store is not in use: {self.fs.failure.reason}")
+        with self._announced():
+            self._write()
+            self._follow()
+
+    def _write(self) -> None:
+        try:
+            self.fs.store.write(self.changes)
+        except StoreUnusable as error:
+            if self.fs.trouble is None:
+                log.error("the store takes no changes: %s", error)
+                self.fs.trouble = Trouble(str(error), now())
+                self.fs.on_change_of_state()
+            raise
+        if self.fs.trouble is not None:
+            log.warning("the store takes changes again")
+            self.fs.trouble = None
+            self.fs.on_change_of_state()
+
+    @contextlib.contextmanager
+    def _announced(self) -> Iterator[None]:
+        """Around a change of subjects: the list of who is isolated is never less than what the database may say."""
+        uids = frozenset(change.record.uid for change in self.changes if isinstance(change.record, Subject))
+        if not uids:
+            yield
+            return
+        self.fs.store.announce(frozenset(self.fs.suspects), uids)
+        try:
+            yield
+            with contextlib.suppress(OSError):  # what is written is written
+                self.fs.store.sync()
+        finally:
+            self.fs.store.announced(frozenset(self.fs.suspects))
+
+    def _follow(self) -> None:
         for obj, op in self._ops.items():
             obj.op = op
             self.fs.by_op[op] = obj

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from isofs.engine import accounting, isolation, main, tree, trusted, versions, views, writing
+from isofs.engine import accounting, failure, isolation, main, tree, trusted, versions, views, writing
 from isofs.engine.redirect import arrived, claim_names, note_lookup, redirect, remember
 from isofs.engine.state import CHANNELS, Caller, Filesystem, Node, Obj, View, drop_if_unused, hold, node_for
 from isofs.engine.views import Attributes
@@ -49,6 +49,8 @@ class NewAttributes(NamedTuple):
 
 def sid_of(fs: Filesystem, caller: Caller, node: Node) -> SubjectId:
     """Whose view a call on a node is made in: a suspect's own nodes are the suspect's, whoever calls."""
+    if fs.failure is not None:
+        failure.admit(fs, caller, node)
     if node.sid:
         return node.sid if node.sid in fs.views else MAIN
     return fs.suspects.get(caller.uid, MAIN)
@@ -68,6 +70,8 @@ def entry(
         at = None
     attributes = views.attributes(fs, sid, node, at)
     remember(fs, parent, name, node)
+    if _asked_always(fs):
+        return Entry(node, attributes, 0, 0)
     if node.sid:
         # With an entry the binding tells the node's number as the inode's: only where it is may it be kept.
         return Entry(node, attributes, 0, _own_timeout(fs, node) if attributes.ino == node.id else 0)
@@ -77,6 +81,11 @@ def entry(
         return Entry(node, attributes, 0, 0)
     shared = obj.kind not in CHANNELS and not fs.name_diverged(parent.obj, name)
     return Entry(node, attributes, LONG if shared else 0, _attr_timeout(fs, node))
+
+
+def _asked_always(fs: Filesystem) -> bool:
+    """Whether the kernel may keep nothing: it would answer from that whoever is shut out."""
+    return fs.failure is not None and fs.failure.anybody
 
 
 def _own_timeout(fs: Filesystem, node: Node) -> float:
@@ -96,6 +105,8 @@ def _own_timeout(fs: Filesystem, node: Node) -> float:
 
 def _attr_timeout(fs: Filesystem, node: Node) -> float:
     """How long the attributes of a node may be kept that were asked for without an entry."""
+    if _asked_always(fs):
+        return 0
     if node.sid:
         timeout = _own_timeout(fs, node)
         return timeout if timeout == LONG else 0
@@ -109,7 +120,7 @@ def _attr_timeout(fs: Filesystem, node: Node) -> float:
 def absent_timeout(fs: Filesystem, parent: Node, name: bytes) -> float:
     """How long the absence of a name may be kept."""
     remember(fs, parent, name, None)
-    return 0 if parent.sid or fs.name_diverged(parent.obj, name) else LONG
+    return 0 if parent.sid or _asked_always(fs) or fs.name_diverged(parent.obj, name) else LONG
 
 
 def lookup(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Entry | None:
@@ -309,7 +320,8 @@ def _remove(fs: Filesystem, caller: Caller, parent: Node, name: bytes, *, direct
     sid = sid_of(fs, caller, parent)
     view = fs.views.get(sid)
     if view is None:
-        (main.rmdir if directory else main.unlink)(fs, parent.obj, name)
+        remove = main.rmdir if directory else main.unlink
+        failure.anyway(fs, lambda: remove(fs, parent.obj, name))
     else:
         at = views.seen(fs, sid, parent.obj, name)
         claim_names(fs, caller, view, (parent, name, at.obj))
@@ -325,7 +337,7 @@ def link(fs: Filesystem, caller: Caller, node: Node, parent: Node, name: bytes) 
     if node.pinned >= 0 or (node.sid and node.sid != sid and node.sid in fs.views):
         raise CallError(errno.ENOENT)
     if view is None:
-        main.link(fs, node.obj, parent.obj, name)
+        failure.anyway(fs, lambda: main.link(fs, node.obj, parent.obj, name))
     else:
         # At the suspect's node: whoever watches main's file would be told of a link.
         own_node(fs, caller, view, node, "link")
@@ -350,7 +362,7 @@ def rename(
         raise CallError(errno.EXDEV)  # only a trusted user with a descriptor into a suspect's view comes here
     view = fs.views.get(sid)
     if view is None:
-        main.rename(fs, parent.obj, name, to.obj, to_name, flags)
+        failure.anyway(fs, lambda: main.rename(fs, parent.obj, name, to.obj, to_name, flags))
         remember(fs, parent, name, None)
         remember(fs, to, to_name, None)
         return

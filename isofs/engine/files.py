@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from isofs.engine import accounting, calls, isolation, main, tree, trusted, versions, views, writing
+from isofs.engine import accounting, calls, failure, isolation, main, tree, trusted, versions, views, writing
 from isofs.engine.calls import Entry
 from isofs.engine.redirect import arrived, redirect
 from isofs.engine.state import Caller, Filesystem, Handle, Node, View, drop_if_unused, node_for
@@ -155,6 +155,8 @@ def _create_in_main(
 
 
 def read(fs: Filesystem, handle: Handle, offset: int, size: int) -> bytes:
+    if fs.failure is not None:
+        failure.admit_handle(fs, handle)
     if handle.descriptor < 0:
         raise CallError(errno.EBADF)
     return os.pread(handle.descriptor, size, offset)
@@ -168,6 +170,8 @@ def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
     A handle that a suspect opened for reading and writing before the suspicion, and that the operator left, goes on
     writing main.
     """
+    if fs.failure is not None:
+        failure.admit_handle(fs, handle)
     left = handle.before and handle.flags & os.O_ACCMODE == os.O_RDWR
     if handle.sid in fs.views and not left:
         writing.prepare_write(fs, handle)

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from isofs.engine import accounting, making, reach, tree, versions, views
@@ -91,15 +92,12 @@ def create(
     batch.put(Origin(op, obj.kind, None, None, at.name, None, born=view.sid))
     batch.adopt(obj, op)
     to = fs.store.content(view.sid, str(op))
-    try:
+    with versions.removed_on_error(to):
         making.make(fs, view, at.directory, to, mode, caller, rdev, target)
-    except OSError:
-        inodes.remove(to)
-        raise
-    batch.put(Version(view.sid, op, "m", Vector.of({G: 0, view.sid: "m"}), str(op), None))
-    _bind(view, at, op, batch)
-    touch(fs, view, at.directory, batch)
-    batch.commit()
+        batch.put(Version(view.sid, op, "m", Vector.of({G: 0, view.sid: "m"}), str(op), None))
+        _bind(view, at, op, batch)
+        touch(fs, view, at.directory, batch)
+        batch.commit()
     return obj
 
 
@@ -137,11 +135,25 @@ def _existing(at: Seen) -> Obj:
 def _remove(fs: Filesystem, view: View, at: Seen, obj: Obj) -> None:
     accounting.admit(fs, view, versions=obj.op not in view.versions, names=_names_more(view, at), frees=True)
     batch = Batch(fs)
-    content = _remove_in(fs, view, at, obj, batch)
-    touch(fs, view, at.directory, batch)
-    _forget_removed(fs, view, obj, batch)
-    batch.commit()
+    with _let_go_again(view, obj):
+        content = _remove_in(fs, view, at, obj, batch)
+        touch(fs, view, at.directory, batch)
+        _forget_removed(fs, view, obj, batch)
+        batch.commit()
     finish_removal(fs, obj, content)
+
+
+@contextlib.contextmanager
+def _let_go_again(view: View, obj: Obj | None) -> Iterator[None]:
+    """Around a change that may fail: the object's node is not held open for losing a name that it keeps."""
+    node = None if obj is None else obj.node(view.sid)
+    free = node is not None and node.pinned < 0
+    try:
+        yield
+    except BaseException:
+        if node is not None and free and node.pinned >= 0:
+            tree.unpin(node)
+        raise
 
 
 def _remove_in(fs: Filesystem, view: View, at: Seen, obj: Obj, batch: Batch) -> Place | None:
@@ -270,17 +282,18 @@ def rename(fs: Filesystem, view: View, source: Seen, to: Seen, *, noreplace: boo
     batch = Batch(fs)
     op = batch.op_of(obj)
     content = None
-    if target is not None:
-        content = _remove_in(fs, view, to, target, batch)
-    _unname(view, source, batch)
-    _bind(view, to, op, batch)
-    touch(fs, view, source.directory, batch)
-    if to.directory is not source.directory:
-        touch(fs, view, to.directory, batch)
-    relinked(fs, view, obj, batch)
-    if target is not None:
-        _forget_removed(fs, view, target, batch)
-    batch.commit()
+    with _let_go_again(view, target):
+        if target is not None:
+            content = _remove_in(fs, view, to, target, batch)
+        _unname(view, source, batch)
+        _bind(view, to, op, batch)
+        touch(fs, view, source.directory, batch)
+        if to.directory is not source.directory:
+            touch(fs, view, to.directory, batch)
+        relinked(fs, view, obj, batch)
+        if target is not None:
+            _forget_removed(fs, view, target, batch)
+        batch.commit()
     _claim_moved(fs, view, obj)
     if target is not None:
         finish_removal(fs, target, content)
@@ -311,30 +324,31 @@ def _replace_content(fs: Filesystem, view: View, source: Seen, to: Obj, obj: Obj
     """`obj` is renamed over `target`, both with one name: target stays the object, modified to obj's content."""
     versions.copy_up(fs, view, obj)
     version = view.versions[obj.op]
-    relinked(fs, view, obj, Batch(fs))
-    old = target.node(view.sid)
-    if old is not None:
-        tree.pin(fs, old)
-    batch = Batch(fs)
-    target_op = batch.op_of(target)
-    replaced = view.version(target_op)
-    obsolete = fs.store.content(view.sid, replaced.content) if replaced and replaced.content else None
-    if replaced is None:
-        at = tree.located(fs, target)[1]
-        main, own = isolate(batch.vector(target_op), view.sid, "m")
-        batch.set_vector(target_op, main)
-        mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
-        replaced = Version(view.sid, target_op, "m", own, None, mark)
-    if batch.vector(obj.op) is None:
-        batch.drop(version)
-    else:
-        gone = delete_isolated(version.vector, view.sid)
-        batch.put(replace(version, state="d", vector=gone, content=None))
-    batch.put(replace(replaced, content=version.content, attributes=False))  # no moment in which two have it
-    _unname(view, source, batch)
-    touch(fs, view, source.directory, batch)
-    touch(fs, view, to, batch)
-    batch.commit()
+    with _let_go_again(view, target):
+        relinked(fs, view, obj, Batch(fs))
+        old = target.node(view.sid)
+        if old is not None:
+            tree.pin(fs, old)
+        batch = Batch(fs)
+        target_op = batch.op_of(target)
+        replaced = view.version(target_op)
+        obsolete = fs.store.content(view.sid, replaced.content) if replaced and replaced.content else None
+        if replaced is None:
+            at = tree.located(fs, target)[1]
+            main, own = isolate(batch.vector(target_op), view.sid, "m")
+            batch.set_vector(target_op, main)
+            mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
+            replaced = Version(view.sid, target_op, "m", own, None, mark)
+        if batch.vector(obj.op) is None:
+            batch.drop(version)
+        else:
+            gone = delete_isolated(version.vector, view.sid)
+            batch.put(replace(version, state="d", vector=gone, content=None))
+        batch.put(replace(replaced, content=version.content, attributes=False))  # no moment in which two have it
+        _unname(view, source, batch)
+        touch(fs, view, source.directory, batch)
+        touch(fs, view, to, batch)
+        batch.commit()
     _exchange_nodes(fs, view, obj, target)
     finish_removal(fs, obj, obsolete)
     versions.diverged(fs, target)

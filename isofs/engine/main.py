@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 
-from isofs.engine import attic, tree, trusted, versions
+from isofs.engine import attic, failure, tree, trusted, versions
 from isofs.engine.batch import Batch
 from isofs.engine.state import Caller, Filesystem, Obj
 from isofs.errors import CallError
@@ -148,21 +148,32 @@ def _remove(
             trusted.pin_nodes(fs, obj)
         remove = os.rmdir if obj.is_dir else os.unlink
         remove(where.name, dir_fd=where.directory)
-    lost_name(fs, directory, name, obj, last=last, stowed=stowed)
+    merging = by != MAIN or bool(operator)
+    lost_name(fs, directory, name, obj, last=last, stowed=stowed, merging=merging)
     return stowed
 
 
 def lost_name(
-    fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, stowed: Stowed | None = None
+    fs: Filesystem,
+    directory: Obj,
+    name: bytes,
+    obj: Obj,
+    *,
+    last: bool,
+    stowed: Stowed | None = None,
+    merging: bool = False,
 ) -> None:
-    """Follow in memory that main has an object under this name no more. `stowed` is what the attic has of it."""
+    """Follow in memory that main has an object under this name no more. `stowed` is what the attic has of it.
+
+    `merging` is whether an error of the store stops what is being done.
+    """
     obj.drop_link((directory, name))
     if last:
         batch = Batch(fs)
         if stowed is not None:
             batch.put(attic.settled(stowed))
         trusted.is_gone(fs, obj, batch)
-        batch.commit()
+        failure.follow(fs, batch, merging=merging)
         trusted.orphan_nodes(fs, obj)
         tree.close_descriptor(fs, obj)
         fs.objects.pop(obj.ino, None)
@@ -231,7 +242,7 @@ def rename(
         if last:
             trusted.pin_nodes(fs, replaced)
         renameat2(source, target, 0)
-    lost_name(fs, to, to_name, replaced, last=last)
+    lost_name(fs, to, to_name, replaced, last=last, merging=by != MAIN)
     _moved(obj, directory, name, to, to_name)
 
 
@@ -287,7 +298,7 @@ def _replace_content(
     obj.links = ()
     gone = Batch(fs)
     trusted.is_gone(fs, obj, gone)
-    gone.commit()
+    failure.follow(fs, gone)
     trusted.content_replaced(fs, replaced, obj, ino)
     node = replaced.node(MAIN)
     if node is not None:

@@ -8,21 +8,24 @@ have been changed while nobody watched; then its objects are searched.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 from dataclasses import replace
 
 from isofs.engine import accounting, attic, tree
 from isofs.engine.batch import Batch, apply
-from isofs.engine.state import Filesystem, Obj, View
+from isofs.engine.state import Failure, Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
 from isofs.errors import CallError, NoMount, StoreUnusable
 from isofs.model.reconcile import Outcome
 from isofs.model.records import RESERVED, Binding, Op, Origin, Put, SubjectState
-from isofs.model.vectors import G, Vector, trusted_deletion
-from isofs.store import inodes
+from isofs.model.vectors import G, Vector, trusted_deletion, trusted_modification
+from isofs.store import inodes, suspects
 from isofs.store.folder import Store
 from isofs.store.inodes import Place
+
+log = logging.getLogger(__name__)
 
 
 def open_filesystem(store: Store, directory: str) -> Filesystem:
@@ -33,12 +36,63 @@ def open_filesystem(store: Store, directory: str) -> Filesystem:
         with contextlib.suppress(StoreUnusable):
             store.close()
         raise
-    finish_announced(fs)
-    attic.recover(fs)
-    _remove_unknown_contents(fs)
-    find_moved(fs)
-    accounting.count_all(fs)
+    try:
+        if damage := store.database.damage():
+            raise StoreUnusable(f"the database of the store {store.path} is damaged: {damage[0]}")
+        _compare_suspects(fs)
+        finish_announced(fs)
+        attic.recover(fs)
+        _remove_unknown_contents(fs)
+        find_moved(fs)
+        accounting.count_all(fs)
+        if not suspects.is_watched(store.root):
+            _count_directories(fs)
+            suspects.set_watched(store.root, True)
+    except BaseException:
+        with contextlib.suppress(StoreUnusable):
+            close_filesystem(fs)
+        raise
     return fs
+
+
+def open_without_store(store: Store, directory: str, failure: Failure) -> Filesystem:
+    """The file system over a directory for those whom the failure of its store does not shut out."""
+    fs = load(store, directory)
+    fs.failure = failure
+    return fs
+
+
+def _compare_suspects(fs: Filesystem) -> None:
+    """A database that does not know who is isolated was replaced, or emptied, or damaged unnoticed."""
+    isolated = frozenset(fs.suspects)
+    try:
+        known = fs.store.known()
+    except StoreUnusable as error:
+        log.warning("%s; it is made anew", error)
+        known = None
+    if known is not None and known.isolated - isolated:
+        uids = ", ".join(map(str, sorted(known.isolated - isolated)))
+        raise StoreUnusable(
+            f"the database of the store {fs.store.path} does not know that the users {uids} are isolated"
+        )
+    if known is None or known.possible != isolated or known.changing:
+        fs.store.announced(isolated)
+
+
+def _count_directories(fs: Filesystem) -> None:
+    """The store failed, and main was changed: directories with another change time were modified, as far as anybody
+    knows. Of files the fingerprint says so at the merge."""
+    batch = Batch(fs)
+    for op, obj in fs.by_op.items():
+        vector = batch.vector(op)
+        versions = [v for view in (*fs.views.values(), *fs.waiting.values()) if (v := view.version(op)) is not None]
+        if not obj.is_dir or not obj.ino or vector is None or vector.deleted or not versions:
+            continue
+        at = tree.located(fs, obj)[1]
+        marks = [v.fingerprint for v in versions if v.fingerprint is not None]
+        if any((mark.ino, mark.ctime_ns) != (at.st_ino, at.st_ctime_ns) for mark in marks):
+            batch.set_vector(op, trusted_modification(vector))
+    batch.commit()
 
 
 def load(store: Store, directory: str) -> Filesystem:

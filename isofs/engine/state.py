@@ -10,6 +10,7 @@ import stat
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -162,6 +163,35 @@ class Handle:
         return self.flags & os.O_ACCMODE != os.O_RDONLY
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why and since when the file system does without its store, and the uids of who is `isolated`.
+
+    None stands for everybody but root: nothing says who it is.
+    """
+
+    reason: str
+    since: str
+    isolated: frozenset[int] | None
+
+    def shuts_out(self, uid: int) -> bool:
+        """Whether a user might be isolated, and gets no answer."""
+        return uid != 0 if self.isolated is None else uid in self.isolated
+
+    @property
+    def anybody(self) -> bool:
+        """Whether anybody might be isolated."""
+        return self.isolated is None or bool(self.isolated)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why and since when the store takes no changes, though nothing was missed so far."""
+
+    reason: str
+    since: str
+
+
 class Kernel(Protocol):
     """What the engine asks of whoever caches its answers. Neither call waits for the kernel's locks."""
 
@@ -263,7 +293,8 @@ class View:
 @dataclass(eq=False, slots=True)
 class Filesystem:
     """Everything. `views` are the active suspects', `waiting` those whose merge left conflicts; `store_inside` is
-    whether the store's folder lies in the root.
+    whether the store's folder lies in the root. `failure` is set while it does without its store (`failure`),
+    `trouble` since a change could not be written, until one is; `on_change_of_state` is called at either's change.
 
     `retries`, `handed`, `claims` and `held` serve `redirect`: by thread, what it was told to look up again; by parent
     node and name, the suspect's own node that was answered last; by suspect and thread, the directories that the next
@@ -295,6 +326,9 @@ class Filesystem:
     handed: dict[tuple[int, bytes], Node] = field(default_factory=dict)
     claims: dict[SubjectId, dict[int, tuple[Obj, ...]]] = field(default_factory=lambda: defaultdict(dict))
     held: OrderedDict[Node, None] = field(default_factory=OrderedDict)
+    failure: Failure | None = None
+    trouble: Trouble | None = None
+    on_change_of_state: Callable[[], None] = lambda: None
     next_node: int = FIRST_COUNTED_NODE
     next_handle: int = 1
 
@@ -328,6 +362,11 @@ class Filesystem:
 
     def view_of(self, sid: SubjectId) -> View | None:
         return self.views.get(sid) or self.waiting.get(sid)
+
+
+def now() -> str:
+    """This moment, as times are told."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def node_for(fs: Filesystem, sid: SubjectId, obj: Obj) -> Node:

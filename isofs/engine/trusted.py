@@ -14,10 +14,10 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import accounting, tree, versions, views
+from isofs.engine import accounting, failure, tree, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
-from isofs.errors import CallError
+from isofs.errors import CallError, StoreUnusable
 from isofs.model.records import MAIN, Base, Binding, SubjectId, SubjectState
 from isofs.model.vectors import G, Vector, merges, trusted_deletion, trusted_modification
 from isofs.store import inodes
@@ -80,9 +80,13 @@ def modified(fs: Filesystem, obj: Obj) -> None:
     """A trusted user is about to modify an object: it counts in G, durably."""
     if not obj.op or not fs.isolating:
         return
-    batch = Batch(fs)
-    count_modification(fs, obj, batch)
-    batch.commit()
+
+    def count() -> None:
+        batch = Batch(fs)
+        count_modification(fs, obj, batch)
+        batch.commit()
+
+    failure.anyway(fs, count)
 
 
 def count_modification(fs: Filesystem, obj: Obj, batch: Batch) -> None:
@@ -162,7 +166,7 @@ def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
                 _keep_renamed(fs, view, obj, batch)
             return
         if version is None:
-            versions.copy_up(fs, view, obj, limited=False)
+            _copy_up(fs, view, obj)
         if not (obj.is_dir and obj.op in view.placed):
             at = batch.op_of(directory)
             batch.put(Binding(view.sid, at, name, batch.op_of(obj), batch.op_of(obj), kept=True))
@@ -177,14 +181,22 @@ def _keep_renamed(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
     """
     try:
         if accounting.spare(fs, accounting.on_disk(tree.located(fs, obj)[1])):
-            versions.copy_up(fs, view, obj, limited=False)
+            _copy_up(fs, view, obj)
             return
-    except OSError as error:
+    except StoreUnusable as error:
         if error.errno not in _FULL:
             raise
     for name in list(view.placed.get(obj.op, ())):
         if (placed := view.binding(*name)) is not None:
             batch.drop(placed)
+
+
+def _copy_up(fs: Filesystem, view: View, obj: Obj) -> None:
+    """Make a version because main is about to change. StoreUnusable if it cannot be made."""
+    try:
+        versions.copy_up(fs, view, obj, limited=False)
+    except OSError as error:
+        raise StoreUnusable(f"a version cannot be kept in {fs.store.path}: {error.strerror}", error.errno) from error
 
 
 def _note_place(view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch) -> None:
@@ -332,10 +344,14 @@ def will_replace_content(fs: Filesystem, obj: Obj, ino: int, batch: Batch, merge
 
 
 def content_replaced(fs: Filesystem, obj: Obj, by: Obj | None, ino: int) -> None:
-    """The rename that `will_replace_content` announced has been made; `by` is the object that had the inode."""
-    batch = Batch(fs)
-    batch.put(replace(batch.origin(obj.op), ino=ino, next_ino=None))
-    batch.commit()
+    """The rename that `will_replace_content` announced has been made; `by` is the object that had the inode.
+
+    That is one of main's, replaced by a trusted user, or None in a merge.
+    """
+    if obj.op:
+        batch = Batch(fs)
+        batch.put(replace(batch.origin(obj.op), ino=ino, next_ino=None))
+        failure.follow(fs, batch, merging=by is None)
     orphan_nodes(fs, obj)
     if fs.objects.get(obj.ino) is obj:
         del fs.objects[obj.ino]

@@ -6,9 +6,11 @@ leaves a file that no row knows, and recovery removes it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 
 from isofs.engine import accounting, tree
@@ -72,21 +74,18 @@ def copy_up(
     batch = Batch(fs)
     op = batch.op_of(obj)
     to = fs.store.content(view.sid, str(op))
-    try:
+    with removed_on_error(to):
         _make_content(source, to, staged, empty=not data and obj.kind == stat.S_IFREG)
-    except OSError:
-        inodes.remove(to)
-        raise
-    main, own = isolate(batch.vector(op), view.sid, "m")
-    mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
-    batch.set_vector(op, main)
-    batch.put(Version(view.sid, op, "m", own, str(op), mark, attributes))
-    touched = view.touches.get(op)
-    if touched is not None:
-        if obj.is_dir:
-            set_mtime(to, max(touched, at.st_mtime_ns))
-        batch.drop(Touch(view.sid, op, touched))
-    batch.commit()
+        main, own = isolate(batch.vector(op), view.sid, "m")
+        mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
+        batch.set_vector(op, main)
+        batch.put(Version(view.sid, op, "m", own, str(op), mark, attributes))
+        touched = view.touches.get(op)
+        if touched is not None:
+            if obj.is_dir:
+                set_mtime(to, max(touched, at.st_mtime_ns))
+            batch.drop(Touch(view.sid, op, touched))
+        batch.commit()
     diverged(fs, obj)
     _expire_names(fs, view, obj)
     move_handles(fs, view, obj)
@@ -102,6 +101,18 @@ def _make_content(source: Place, to: Place, staged: Place | None, *, empty: bool
         inodes.copy_attributes(source, to)
     else:
         inodes.copy(source, to)
+
+
+@contextlib.contextmanager
+def removed_on_error(content: Place) -> Iterator[None]:
+    """Around the making of a content and its row: without the row the content goes as well, most of all if the disk is
+    full."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            inodes.remove(content)
+        raise
 
 
 def _expire_names(fs: Filesystem, view: View, obj: Obj) -> None:

@@ -43,6 +43,7 @@ ROOT_NAME = b"root"
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT = 428, 429
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOVE_MOUNT_BENEATH = 0x200
 _AT_FDCWD = -100
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -89,18 +90,21 @@ def prepare(directory: str) -> Session:
     try:
         _checked(_libc.unshare(_CLONE_NEWNS))
         _mount(None, b"/", None, _MS_REC | _MS_SLAVE, None)
-        _mount(None, os.fsencode(_mount_of(directory)), None, _MS_PRIVATE, None)
         for target in _isofs_mounts():
             _libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW)  # fails only for one that is gone by now
+        _mount(None, os.fsencode(_mount_of(directory)), None, _MS_PRIVATE, None)
     except OSError as error:
         raise NotAllowed(f"a mount namespace cannot be made: {error.strerror}; isofs needs CAP_SYS_ADMIN") from error
     return Session(device, directory, namespace)
 
 
 def _isofs_mounts() -> list[bytes]:
-    """Where this namespace has other isofs mounts: kept here, they would live on when they are unmounted elsewhere."""
+    """Where the namespace of this thread has isofs mounts, the latest first.
+
+    Kept in the daemon's, they would live on when they are unmounted elsewhere.
+    """
     found = []
-    with open("/proc/self/mountinfo", "rb") as table:
+    with open("/proc/thread-self/mountinfo", "rb") as table:
         for line in filter(None, table.read().split(b"\n")):
             front, _, back = line.partition(b" - ")
             if back.split(b" ")[0] == FILE_SYSTEM_TYPE.encode():
@@ -133,13 +137,16 @@ def mount(session: Session) -> None:
 
 
 def publish(session: Session) -> None:
-    """Mount over the directory, for everybody on the machine. Call it from a thread: it waits for an answer."""
+    """Mount over the directory, for everybody on the machine; a dead daemon's mount there goes.
+
+    Call it from a thread: it waits for an answer.
+    """
     target = os.fsencode(session.directory)
     try:
         tree = _open_tree(target + b"/" + ROOT_NAME)
         try:
             _checked(_libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW))
-            _in_namespace(session.namespace, lambda: _move_mount(tree, target))
+            _in_namespace(session.namespace, lambda: _show(tree, target))
         finally:
             os.close(tree)
     except OSError as error:
@@ -154,8 +161,25 @@ def _open_tree(path: bytes) -> int:
     return opened
 
 
-def _move_mount(tree: int, target: bytes) -> None:
-    to = (ctypes.c_int(_AT_FDCWD), ctypes.c_char_p(target), ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH))
+def _show(tree: int, target: bytes) -> None:
+    """Move the mount to its place, where dead ones may be: at no moment is there none, if the kernel can do so."""
+    dead = _isofs_mounts().count(target)
+    for _ in range(dead - 1):
+        _checked(_libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW))
+    try:
+        _move_mount(tree, target, _MOVE_MOUNT_BENEATH if dead else 0)
+    except OSError:  # before Linux 6.5
+        if not dead:
+            raise
+        _checked(_libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW))
+        _move_mount(tree, target, 0)
+        return
+    if dead:
+        _checked(_libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW))
+
+
+def _move_mount(tree: int, target: bytes, flags: int) -> None:
+    to = (ctypes.c_int(_AT_FDCWD), ctypes.c_char_p(target), ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH | flags))
     _checked(_libc.syscall(ctypes.c_long(_SYS_MOVE_MOUNT), ctypes.c_int(tree), ctypes.c_char_p(b""), *to))
 
 

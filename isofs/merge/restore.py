@@ -139,7 +139,7 @@ def _rename_over(
     if lives_on:
         trusted.content_replaced(fs, obj, None, new.st_ino)
     else:
-        main.lost_name(fs, directory, name, obj, last=last)
+        main.lost_name(fs, directory, name, obj, last=last, merging=True)
     return stowed
 
 

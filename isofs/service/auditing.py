@@ -87,7 +87,10 @@ class Auditing:
         self._say_limits()
 
     def _open(self) -> None:
-        folder = self._fs.store.folders[b"audit"]
+        folder = self._fs.store.folders.get(b"audit")
+        if folder is None:
+            log.error("there is no audit trail: the store is not in use")
+            return
         try:
             endpoint.make(mounts.RUN)
             ring, found = open_ring(_ring_path(folder), self._wake)

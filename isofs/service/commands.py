@@ -17,7 +17,7 @@ from isofs.engine import facts
 from isofs.engine.changes import Against, ChangeLine
 from isofs.engine.slices import Slices
 from isofs.engine.state import Filesystem, View
-from isofs.errors import IsofsError, UsageError
+from isofs.errors import Busy, IsofsError, UsageError
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, preview, resolving
@@ -25,7 +25,18 @@ from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model import risks
 from isofs.model.records import Op, Subject, SubjectId, SubjectState
-from isofs.service import answers, evidence, isolating, limiting, never, partly, resolutions, settling, unfinished
+from isofs.service import (
+    answers,
+    evidence,
+    health,
+    isolating,
+    limiting,
+    never,
+    partly,
+    resolutions,
+    settling,
+    unfinished,
+)
 from isofs.service.events import Event, Events, Kind
 from isofs.service.latelocks import LateLocks
 from isofs.service.live import Live
@@ -39,6 +50,9 @@ log = logging.getLogger(__name__)
 Args = Mapping[str, object]
 Progress = Callable[[int, int], None]
 
+#: Seconds between two looks whether nobody uses the mount any more.
+UNMOUNT_AGAIN = 0.1
+
 
 class Commands:
     """The calls on one mounted file system. Each is one method, named as the call."""
@@ -49,7 +63,7 @@ class Commands:
         adapter: Adapter,
         cache: KernelCache,
         mount: str,
-        unmount: Callable[[], None],
+        unmount: Callable[[str | None], Awaitable[None]],
         live: Live,
         events: Events,
     ) -> None:
@@ -89,7 +103,10 @@ class Commands:
 
     async def status(self, args: Args, progress: Progress) -> Result:
         """The mount, its store, and every subject that is not settled."""
+        degraded = health.degraded(self._fs)
         return {
+            "state": "degraded" if degraded else "ok",
+            "degraded": degraded,
             "mount": self._mount,
             "store": self._fs.store.path,
             "pid": os.getpid(),
@@ -100,7 +117,7 @@ class Commands:
                 for subject in list(self._fs.subjects.values())
                 if self._fs.view_of(subject.sid) is not None
             ],
-            "attic": answers.attic_totals(self._fs),
+            "attic": {"entries": 0, "bytes": 0} if self._fs.failure else answers.attic_totals(self._fs),
             "configuration": None if self._live.error is None else str(self._live.error),
             "quota": limiting.together(self._fs),
         }
@@ -286,7 +303,16 @@ class Commands:
         return dict(answers.checked(self._fs))
 
     async def umount(self, args: Args, progress: Progress) -> Result:
-        await trio.to_thread.run_sync(self._unmount)
+        timeout, how = wire.optional(args, "timeout", int) or 0, wire.optional(args, "how", str)
+        deadline = trio.current_time() + timeout
+        while True:
+            try:
+                await self._unmount(how)
+                break
+            except Busy:  # everybody is served meanwhile
+                if trio.current_time() >= deadline:
+                    raise
+            await trio.sleep(UNMOUNT_AGAIN)
         return {"pid": os.getpid()}
 
 

@@ -11,18 +11,19 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import TypedDict
 
 import trio
 
-from isofs.control import mounts, server
+from isofs.control import mounts, results, server
 from isofs.engine import recovery
 from isofs.engine.state import Filesystem
-from isofs.errors import Busy, IsofsError
+from isofs.errors import Busy, IsofsError, StoreUnusable
 from isofs.fuse import loop, mounting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
-from isofs.service import limiting, reviews, unfinished
+from isofs.service import health, limiting, logs, notify, opening, reviews
 from isofs.service.access import Access, identified
 from isofs.service.alerts import Alerts
 from isofs.service.attic import Attic
@@ -30,12 +31,13 @@ from isofs.service.auditing import Auditing
 from isofs.service.backup import Backups
 from isofs.service.commands import Commands
 from isofs.service.deciding import Deciding
-from isofs.service.events import Events
+from isofs.service.events import Event, Events, Kind
 from isofs.service.hooks import Hooks
 from isofs.service.live import Live
+from isofs.service.loglevel import LogLevel
 from isofs.service.proposals import Proposals
+from isofs.service.starting import check_directory
 from isofs.service.suspects import Suspects
-from isofs.store.folder import open_store
 
 log = logging.getLogger(__name__)
 
@@ -43,27 +45,29 @@ log = logging.getLogger(__name__)
 _DESCRIPTORS = 1 << 20
 
 
-def serve(directory: str, store: str, ready: Callable[[], None]) -> None:
+class Served(TypedDict):
+    """What is said when the mount answers."""
+
+    pid: int
+    degraded: results.Degraded | None
+
+
+def serve(directory: str, store: str, ready: Callable[[Served], None], *, trust_everybody: bool = False) -> None:
     """Open the store, mount, serve until unmounted, close. `ready` is called when the mount answers."""
     os.umask(0)
     _raise_descriptor_limit()
     session = mounting.prepare(directory)
-    fs = recovery.open_filesystem(open_store(store), directory)
+    check_directory(directory)
+    fs = opening.opened(directory, store, trust_everybody=trust_everybody)
     _let_garbage_be_young()
     try:
-        waits = unfinished.finish(fs)
-
-        def served() -> None:
-            ready()  # from here on there is a log
-            for line in waits:
-                log.error("%s", line)
-
-        _run(fs, session, served)
+        _run(fs, session, ready)
     finally:
-        recovery.close_filesystem(fs)
+        with contextlib.suppress(StoreUnusable) if fs.failure is not None else contextlib.nullcontext():
+            recovery.close_filesystem(fs)
 
 
-def _run(fs: Filesystem, session: mounting.Session, ready: Callable[[], None]) -> None:
+def _run(fs: Filesystem, session: mounting.Session, ready: Callable[[Served], None]) -> None:
     try:
         trio.run(_serve, fs, session, ready)
     except BaseExceptionGroup as group:
@@ -93,18 +97,20 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], None]) -> None:
+async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Served], None]) -> None:
     adapter, cache = Adapter(fs), KernelCache(session.device)
     fs.kernel = cache
     live, events = Live(fs.store), Events()
     auditing = Auditing(fs, adapter, session.directory, live.now.audit)
     live.subscribe(auditing.changed)
     mounting.mount(session)
-    unmounted = False
     failed: list[IsofsError] = []
 
-    def unmount() -> None:
-        mounting.unmount(session)
+    async def unmount(how: str | None) -> None:
+        """Unless nobody uses the mount: `lazy` goes on serving who does, `force` does not."""
+        await trio.to_thread.run_sync(lambda: mounting.unmount(session, lazily=how in ("lazy", "force")))
+        if how == "force":
+            loop.stop()
 
     limiting.follow(fs, live, events)
     commands = Commands(fs, adapter, cache, session.directory, unmount, live, events)
@@ -113,23 +119,33 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
     alerts = Alerts(fs, commands.suspect, live, events)
     hooks = Hooks(session.directory, session.namespace, live, events)
     deciding = Deciding(commands.verdicts, commands.readable, events)
-    offered = (commands, attic, backups, alerts, deciding, Suspects(fs))
-    fresh = {name: live.fresh(call) for one in offered for name, call in one.handlers().items()}
+    offered = (commands, attic, backups, alerts, deciding, Suspects(fs), LogLevel(live))
+    fresh = health.guarded(fs, {name: live.fresh(call) for one in offered for name, call in one.handlers().items()})
     socket_path = mounts.socket_for(session.directory)
     access = Access(fs, live, socket_path)
     proposals = Proposals(fs, live, access, fresh)
     commands.verdicts.agreed = proposals.agreed
-    handlers = identified(fresh) | proposals.handlers()
+    handlers = identified(fresh) | health.guarded(fs, proposals.handlers())
     listen = functools.partial(server.serve, admit=access.admit, groups=access.groups.all, record=auditing.control)
 
     async def published() -> None:
         await _publish(session, fs, ready, failed)
-        if not failed:  # and not before: SQLite opens its files by a path that would lead into the mount
+        if failed:
+            return
+        nursery.start_soon(notify.keep_telling, session)
+        if fs.failure is None:  # and not before: SQLite opens its files by a path that would lead into the mount
             nursery.start_soon(auditing.run)
             nursery.start_soon(reviews.remind, fs, live, events)
             await attic.forget_old()
 
+    def told() -> None:
+        degraded = health.degraded(fs)
+        events.tell(Event(Kind.FAILURE, {"state": "degraded" if degraded else "ok", "degraded": degraded}))
+        notify.tell(f"STATUS={health.sentence(degraded)}")
+
+    fs.on_change_of_state = told
     try:
+        # If this ends by an error, the mount stays and answers nobody: until the next daemon nobody comes to main.
         with loop.connected(adapter, session):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cache.run)
@@ -139,19 +155,16 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[], 
                 await nursery.start(listen, socket_path, handlers)
                 nursery.start_soon(published)
                 await loop.serve(session)
-                unmounted = not failed
+                notify.tell("STOPPING=1")
                 nursery.cancel_scope.cancel()
         for error in failed:
             raise error
     finally:
-        if not unmounted:
-            with contextlib.suppress(IsofsError):
-                mounting.unmount(session, lazily=True)
         await auditing.close()
 
 
 async def _publish(
-    session: mounting.Session, fs: Filesystem, ready: Callable[[], None], failed: list[IsofsError]
+    session: mounting.Session, fs: Filesystem, ready: Callable[[Served], None], failed: list[IsofsError]
 ) -> None:
     """Show the mount, which is being served; stop serving if it cannot be shown."""
     try:
@@ -160,8 +173,10 @@ async def _publish(
         failed.append(error)
         loop.stop()
         return
-    log.info("serving %s, store %s", session.directory, fs.store.path)
-    ready()
+    degraded = health.degraded(fs)
+    ready({"pid": os.getpid(), "degraded": degraded})
+    log.info("serving %s, store %s, %s", session.directory, fs.store.path, health.sentence(degraded))
+    notify.tell("READY=1", f"STATUS={health.sentence(degraded)}")
 
 
 async def _unmount_on_signal(session: mounting.Session) -> None:
@@ -176,44 +191,46 @@ async def _unmount_on_signal(session: mounting.Session) -> None:
                 loop.stop()
 
 
-def log_to_standard_error() -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-
-
-@contextlib.contextmanager
-def _log_file(store: str) -> Iterator[None]:
-    """Let the daemon's log, and whatever is printed, go to the file `log` in the store."""
-    path = os.path.join(store, "log")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    log_to_standard_error()
-    yield
+def _reopen_on_hangup(log_file: logs.StoreLog) -> None:
+    """SIGHUP: whoever moved the log away wants a new one."""
+    signal.signal(signal.SIGHUP, lambda *_: log_file.reopen())
 
 
 def _main() -> None:
-    """The background daemon's process."""
+    """The daemon's process: whoever starts it is told by `--ready` how that went. With `--wait` it begins when told to,
+    and has loaded everything by then."""
     parser = argparse.ArgumentParser()
     parser.add_argument("directory")
     parser.add_argument("store")
-    parser.add_argument("--ready", type=int, required=True)
+    parser.add_argument("--ready", type=int)
+    parser.add_argument("--wait", type=int)
+    parser.add_argument("--foreground", action="store_true")
+    parser.add_argument("--trust-everybody", action="store_true")
     args = parser.parse_args()
-    with open(args.ready, "w", encoding="utf-8") as answers:
+    if args.wait is not None and not os.read(args.wait, 1):
+        return  # it is not needed
+    answers = None if args.ready is None else open(args.ready, "w", encoding="utf-8")  # noqa: SIM115
+    if args.foreground:
+        logs.to_standard_error()
+    elif answers is None:
+        _reopen_on_hangup(logs.to_store(args.store))
 
-        def ready() -> None:
-            with _log_file(args.store):
-                answers.write(json.dumps({"pid": os.getpid()}) + "\n")
-                answers.close()
+    def ready(facts: Served) -> None:
+        if answers is not None:
+            if not args.foreground:
+                _reopen_on_hangup(logs.to_store(args.store))
+            answers.write(json.dumps(facts) + "\n")
+            answers.close()
 
-        try:
-            serve(args.directory, args.store, ready)
-        except IsofsError as error:
-            if answers.closed:
-                log.error("%s", error)
-            else:
-                answers.write(json.dumps({"error": error.code, "message": str(error)}) + "\n")
-            sys.exit(error.exit)
+    try:
+        serve(args.directory, args.store, ready, trust_everybody=args.trust_everybody)
+    except IsofsError as error:
+        if answers is None or answers.closed:
+            log.error("%s", error)
+        else:
+            answers.write(json.dumps({"error": error.code, "message": str(error)}) + "\n")
+            answers.close()
+        sys.exit(error.exit)
 
 
 if __name__ == "__main__":

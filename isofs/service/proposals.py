@@ -192,6 +192,8 @@ class Proposals:
         return {**found, "two_person": self._live.now.access.two_person, "proposals": self._all()}
 
     def _all(self) -> list[results.Proposal]:
+        if self._fs.failure is not None:
+            return []  # nobody can decide anything without the store
         return [self._told(proposal) for proposal in proposals.waiting(self._fs.store.database)]
 
     def _told(self, proposal: Proposal) -> results.Proposal:

@@ -13,6 +13,7 @@ from isofs.settings.document import Document
 from isofs.settings.hooks import Hooks
 from isofs.settings.kinds import Kind, Refused, number, read_table, setting
 from isofs.settings.quota import Quota
+from isofs.settings.service import Service
 
 #: What is read elsewhere, by whoever merges (`isofs.merge.config`).
 OF_MERGES = ("defaults", "resolve")
@@ -33,6 +34,7 @@ class Settings:
     audit: Audit = Audit()
     hooks: Hooks = Hooks()
     quota: Quota = Quota()
+    service: Service = Service()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """The store's folder: where the database and the contents lie, and who has it open.
 
 isofs.db             the database
+suspects             who is isolated, for when the database cannot be read; `watched`: whether all of main's changes
+                     are in the database (isofs.store.suspects)
 config.toml          what the operator configured; not there until then
 lock                 held by the one process that has the store open
 versions/SID/NAME    contents of a subject's versions, one inode each, of the object's own type
@@ -22,11 +24,12 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from isofs.errors import StoreUnusable
+from isofs.errors import StoreRefused, StoreUnusable
 from isofs.model.records import RESERVED, Change, Op, Record, SubjectId
-from isofs.store import attic, configuration, inodes
+from isofs.store import attic, configuration, inodes, suspects
 from isofs.store.inodes import Place
 from isofs.store.rows import Database, open_database
+from isofs.store.suspects import Known
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -153,10 +156,30 @@ class Store:
             if name.startswith(f"discarded-{sid}-"):
                 _remove_all(Place(self.folders[b"staging"], os.fsencode(name)))
 
+    def known(self) -> Known | None:
+        """Who is isolated by the list beside the database, None if there is none."""
+        return suspects.read(self.root, self.path)
+
+    def announce(self, isolated: frozenset[int], changing: frozenset[int]) -> None:
+        """Note that the next change of the database may isolate or release users. Cancelled by `announced`."""
+        suspects.write(self.root, self.path, Known(isolated - changing, changing))
+
+    def announced(self, isolated: frozenset[int]) -> None:
+        """Note who is isolated. What cannot be written is noted at the next start."""
+        with contextlib.suppress(StoreUnusable):
+            suspects.write(self.root, self.path, Known(isolated))
+
     def close(self) -> None:
-        for name in os.listdir(self.folders[b"staging"]):
-            _remove_all(Place(self.folders[b"staging"], os.fsencode(name)))
-        self.database.close()
+        """Close everything, also if the database or the scratch folder cannot be put in order any more."""
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.folders[b"staging"]) if b"staging" in self.folders else ():
+                _remove_all(Place(self.folders[b"staging"], os.fsencode(name)))
+        try:
+            self.database.close()
+        finally:
+            self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
         for descriptor in (*self.subjects.values(), *self.folders.values(), self.root, self.lock):
             os.close(descriptor)
         if self.beside is not None:
@@ -180,31 +203,73 @@ def locked(path: str) -> Iterator[None]:
 def open_store(path: str, *, create: bool = True) -> Store:
     """Open the store at `path`, made with mode 0700 where there is none (`create`).
 
-    Raises StoreUnusable if it is not a store, damaged, of another version, open in another process, or must
-    not be made.
+    Raises StoreRefused if it is not a store, open in another process, or must not be made, and StoreUnusable if it is
+    one that is damaged, of another version, or cannot be written.
     """
     root = _open_root(path, create)
+    opened = [root]
     try:
-        lock = _lock(root, path)
-    except BaseException:
-        os.close(root)
-        raise
-    opened = [lock, root]
-    try:
-        database = open_database(os.path.join(path, "isofs.db"))
-        folders = {}
-        for name in _FOLDERS:
-            folders[name] = _open_folder(root, name)
-            opened.append(folders[name])
+        opened.append(_lock(root, path))
+        is_old = _is_store(root)
+        if is_old and not os.path.exists(os.path.join(path, "isofs.db")):
+            raise StoreUnusable(f"the store {path} has lost its database")
+        try:
+            database = open_database(os.path.join(path, "isofs.db"))
+        except StoreRefused as error:
+            raise (StoreUnusable(str(error)) if is_old else error) from error
+        try:
+            folders = {}
+            for name in _FOLDERS:
+                folders[name] = _open_folder(root, name)
+                opened.append(folders[name])
+            if database.is_new and is_old:
+                raise StoreUnusable(f"the database of the store {path} is empty")
+            for leftover in os.listdir(folders[b"staging"]):
+                _remove_all(Place(folders[b"staging"], os.fsencode(leftover)))
+        except BaseException:
+            with contextlib.suppress(StoreUnusable):
+                database.close()
+            raise
     except BaseException as error:
         for descriptor in opened:
             os.close(descriptor)
         if isinstance(error, OSError):
-            raise StoreUnusable(f"the store {path} cannot be opened: {error.strerror}") from error
+            raise StoreUnusable(f"the store {path} cannot be opened: {error.strerror}", error.errno) from error
         raise
-    for leftover in os.listdir(folders[b"staging"]):
-        _remove_all(Place(folders[b"staging"], os.fsencode(leftover)))
-    return Store(path, database, lock, root, folders)
+    return Store(path, database, opened[1], root, folders)
+
+
+def open_unusable(path: str) -> Store:
+    """A store of which nothing is used but its lock and its lists: its database is one in memory, and empty.
+
+    Raises StoreRefused if there never was one, or another process has it open.
+    """
+    root = _open_root(path, create=True)
+    try:
+        if not os.path.exists(os.path.join(path, "isofs.db")) and not _is_store(root):
+            raise StoreRefused(f"no store can be made at {path}")
+        lock, folders = _lock(root, path), dict[bytes, int]()
+        for name in _FOLDERS:
+            with contextlib.suppress(OSError):
+                folders[name] = os.open(name, _FOLDER, dir_fd=root)
+        return Store(path, open_database(":memory:"), lock, root, folders)
+    except BaseException:
+        os.close(root)
+        raise
+
+
+def _is_store(root: int) -> bool:
+    """Whether the folder was a store before, though its database may be gone."""
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(suspects.NAME, dir_fd=root)
+        return True
+    with contextlib.suppress(FileNotFoundError):
+        versions = os.open(b"versions", _FOLDER, dir_fd=root)
+        try:
+            return bool(os.listdir(versions))
+        finally:
+            os.close(versions)
+    return False
 
 
 def _remove_all(place: Place) -> None:
@@ -225,29 +290,32 @@ def _open_root(path: str, create: bool) -> int:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)
         elif not os.path.exists(os.path.join(path, "isofs.db")):
-            raise StoreUnusable(f"there is no store at {path}; give the right --store")
+            raise StoreRefused(f"there is no store at {path}; give the right --store")
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise StoreUnusable(f"the store {path} cannot be opened: {error.strerror}") from error
+        raise StoreRefused(f"the store {path} cannot be opened: {error.strerror}") from error
     at = os.fstat(root)
     if at.st_uid != os.geteuid() or stat.S_IMODE(at.st_mode) & 0o077:
         os.close(root)
-        raise StoreUnusable(f"{path} is open to others; a store must be root's, with mode 0700")
-    if create and os.listdir(root) and not os.path.exists(os.path.join(path, "isofs.db")):
+        raise StoreRefused(f"{path} is open to others; a store must be root's, with mode 0700")
+    if create and not os.path.exists(os.path.join(path, "isofs.db")) and not _is_store(root):
         names = {os.fsencode(n) for n in os.listdir(root)} - {*_FOLDERS, b"lock"}
         if names:
             os.close(root)
-            raise StoreUnusable(f"{path} is not empty and not a store; give another --store")
+            raise StoreRefused(f"{path} is not empty and not a store; give another --store")
     return root
 
 
 def _lock(root: int, path: str) -> int:
-    lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=root)
+    try:
+        lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=root)
+    except OSError:  # on a file system that is read-only or full there is one already
+        lock = os.open("lock", os.O_RDONLY | os.O_CLOEXEC, dir_fd=root)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
-        raise StoreUnusable(f"another isofs has the store {path} open") from error
+        raise StoreRefused(f"another isofs has the store {path} open") from error
     return lock
 
 

@@ -7,6 +7,7 @@ loses nothing of it. `Database.sync` makes everything written survive a power lo
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -34,7 +35,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql.schema import Table
 
-from isofs.errors import StoreUnusable
+from isofs.errors import StoreRefused, StoreUnusable
 from isofs.model.records import (
     Base,
     Binding,
@@ -60,6 +61,9 @@ OPS_PER_BLOCK = 1024
 
 #: Pages of the write-ahead log after which SQLite folds it into the database, which waits for the disk twice.
 LOG_PAGES = 8192
+
+#: What a caller is answered where SQLite says more than that it failed.
+_ERRNOS = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROFS}
 
 #: What is read of a record, by column.
 _Found = dict[str, Any]
@@ -188,9 +192,10 @@ def readable(table: str, row: Mapping[str, Any]) -> str | None:
 class Database:
     """An open database. Every method raises StoreUnusable if SQLite cannot do what is asked."""
 
-    def __init__(self, connection: Connection, path: str) -> None:
+    def __init__(self, connection: Connection, path: str, *, is_new: bool) -> None:
         self._connection = connection
         self._path = path
+        self.is_new = is_new  # whether there was nothing before
         self._next_op = self._reserved = 0
 
     def read(self) -> Iterator[Record]:
@@ -298,12 +303,12 @@ def open_database(path: str) -> Database:
     with _translated(path):
         connection = engine.connect()
         try:
-            _check_version(connection, path)
+            is_new = _check_version(connection, path)
         except BaseException:
             connection.close()
             engine.dispose()
             raise
-        return Database(connection, path)
+        return Database(connection, path, is_new=is_new)
 
 
 def _configure(connection: sqlite3.Connection, _record: object) -> None:
@@ -324,7 +329,9 @@ def _configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA {name} = {value}")
 
 
-def _check_version(connection: Connection, path: str) -> None:
+def _check_version(connection: Connection, path: str) -> bool:
+    """Make the database what this program reads; whether there was nothing before."""
+
     def number(name: str) -> int:
         return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
 
@@ -334,7 +341,7 @@ def _check_version(connection: Connection, path: str) -> None:
     if not tables:
         _create(connection)
     elif application != schema.APPLICATION_ID:
-        raise StoreUnusable(f"{path} is not the database of an isofs store; give another --store")
+        raise StoreRefused(f"{path} is not the database of an isofs store; give another --store")
     elif 1 <= version < schema.VERSION:
         _migrate(connection, version)
     elif version != schema.VERSION:
@@ -342,6 +349,7 @@ def _check_version(connection: Connection, path: str) -> None:
             f"{path} is a store of version {version}, this isofs reads version {schema.VERSION};"
             " use the isofs that wrote it, or give another --store"
         )
+    return not tables
 
 
 def _create(connection: Connection) -> None:
@@ -378,6 +386,7 @@ def _translated(path: str) -> Iterator[None]:
         yield
     except (DatabaseError, sqlite3.Error) as error:
         cause = error.orig if isinstance(error, DatabaseError) else error
-        raise StoreUnusable(f"the database {path} is unusable: {cause}; see isoctl check") from error
+        number = _ERRNOS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
+        raise StoreUnusable(f"the database {path} is unusable: {cause}; see isoctl check", number) from error
     except (ValueError, KeyError, TypeError) as error:
         raise StoreUnusable(f"the database {path} has a damaged row: {error}; see isoctl check") from error

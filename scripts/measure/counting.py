@@ -58,7 +58,7 @@ def serve(directory: str, store: str, counts: str) -> None:
         memory = mmap.mmap(file.fileno(), 0)
     for number, kind in enumerate(KINDS):
         setattr(Adapter, kind, _counted(getattr(Adapter, kind), memory, number * _COUNT.size))
-    daemon.serve(directory, store, lambda: None)
+    daemon.serve(directory, store, lambda _: None)
 
 
 def _counted(handler: Callable[..., Awaitable[Any]], memory: mmap.mmap, at: int) -> Callable[..., Awaitable[Any]]:

@@ -25,4 +25,4 @@ async def _blind(what: Any) -> None:
 
 if __name__ == "__main__":
     trio.lowlevel.wait_readable = _blind
-    daemon.serve(sys.argv[1], starting.store_path(sys.argv[1], None), lambda: print("serving", flush=True))
+    daemon.serve(sys.argv[1], starting.store_path(sys.argv[1], None), lambda _: print("serving", flush=True))

@@ -14,7 +14,7 @@ from isofs.engine import calls, files, xattrs
 from isofs.engine.calls import NewAttributes
 from isofs.engine.state import Caller, Filesystem, Handle, Node, node_for
 from isofs.engine.views import Attributes
-from isofs.errors import CallError
+from isofs.errors import IsofsError
 from isofs.model.records import MAIN
 from support.vfs import Change, Stat, Vfs, fail
 
@@ -32,7 +32,7 @@ def _errnos() -> Iterator[None]:
     """The engine's refusals become what a program sees."""
     try:
         yield
-    except CallError as error:
+    except IsofsError as error:
         raise OSError(error.errno, os.strerror(error.errno)) from error
 
 

@@ -62,7 +62,7 @@ def _main() -> None:
     directory, commit, when = sys.argv[1:]
     deadly = Deadly(int(commit), when)
 
-    def ready() -> None:
+    def ready(_: object) -> None:
         deadly.arm()
         print("serving", flush=True)
 

@@ -80,7 +80,7 @@ def mounted_without(rule: str, directory: Path) -> Iterator[Mounted]:
 def _main() -> None:
     directory, rule = sys.argv[1:]
     RULES[rule]()
-    daemon.serve(directory, starting.store_path(directory, None), lambda: print("serving", flush=True))
+    daemon.serve(directory, starting.store_path(directory, None), lambda _: print("serving", flush=True))
 
 
 if __name__ == "__main__":
