@@ -291,7 +291,10 @@ def test_an_mh_folder(tmp_path: Path) -> None:
     renumbered = maildirs.renumber([b"%d" % n for n in range(1, 6)] + [b".mh_sequences"], [b"5", b"6", b"x"])
     assert renumbered == {b"5": b"7"}
     suspect = b"unseen: 2-3 5-6\nflagged: 1 5\n"
-    assert maildirs.merge_sequences(base, main, suspect, renumbered) == b"unseen: 3 5-7\nflagged: 1 7\n"
+    assert (
+        maildirs.merge_sequences(base, main, maildirs.renumbered(suspect, renumbered))
+        == b"unseen: 3 5-7\nflagged: 1 7\n"
+    )
 
 
 @given(*(st.binary(max_size=40) for _ in range(3)))

@@ -15,7 +15,7 @@ from isofs.engine import attic, main, recovery, tree, trusted, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError, IsofsError
-from isofs.merge import marks, naming, preview, resolving, settle
+from isofs.merge import marks, naming, preview, resolving, sequences, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
@@ -86,7 +86,10 @@ def _merge(
     total = len(view.versions) + sum(len(names) for names in view.bindings.values())
     done, undisturbed = 0, marks.undisturbed(fs, view)
     _report_conflicts(fs, view, report)
-    for decided in list(view.decisions.values()):  # while main is what resolvers read, and has its names still
+    late = sequences.late(fs, view)
+    for decided in [
+        d for d in view.decisions.values() if d.op not in late
+    ]:  # while main is what resolvers read, and has its names still
         if decided.outcome == Outcome.TAKE.value and fs.by_op[decided.op].ino:
             if fs.by_op[decided.op].is_dir:
                 _stow_directory(fs, view, decided)
@@ -95,6 +98,7 @@ def _merge(
                 done += 1
         yield done, total
     names = Names(fs, view, report)
+    names.number_all()
     for _ in names.place_all():
         done += 1
         yield done, total

@@ -16,10 +16,12 @@ from dataclasses import replace
 from isofs.engine import attic, main, tree, trusted, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import folders, naming, settle
+from isofs.merge import folders, naming, sequences, settle
 from isofs.merge.report import Item, Report
+from isofs.merge.resolvers import maildirs
 from isofs.model.records import MAIN, Binding, Op
 from isofs.store import inodes
+from isofs.store.inodes import Place
 
 
 class Names:
@@ -29,6 +31,15 @@ class Names:
         self.fs, self.view, self.report = fs, view, report
         self._born: list[tuple[Obj, int]] = []
         self._renamed: set[Obj] = set()
+        self._wanted: dict[tuple[Op, bytes], bytes] = {}  # the numbers that messages had
+
+    def number_all(self) -> None:
+        """Give numbers to the suspect's messages of MH folders whose own main has given to others."""
+        for op in list(self.view.bindings):
+            directory = self.fs.by_op[op]
+            for name, number in naming.numbers(self.fs, self.view, directory).items():
+                self._given(self.view.bindings[op][name], number)
+                self._wanted[op, number] = name
 
     def place_all(self) -> Iterator[None]:
         """Give objects the suspect's names, as soon as the directory is in main and the name is free."""
@@ -289,8 +300,8 @@ class Names:
     def _report_name(
         self, binding: Binding, directory: Obj, name: bytes, action: str, reason: str, review: bool = False
     ) -> None:
-        above = naming.told(self.fs, self.view, directory)
-        wanted, given = (above + b"/" + one if above else one for one in (binding.name, name))
+        above, own = naming.told(self.fs, self.view, directory), self._wanted.get((directory.op, name), binding.name)
+        wanted, given = (above + b"/" + one if above else one for one in (own, name))
         if given == wanted:
             self.report.items.append(Item(wanted, action, reason, review))
         else:
@@ -301,15 +312,20 @@ class Names:
         if name == binding.name:
             return binding
         given = replace(binding, name=name, replaced=None)
-        batch = Batch(self.fs)
+        batch, left = Batch(self.fs), list[Place]()
         batch.put(given)
-        batch.commit()
-        self._done(binding)
+        if maildirs.is_number(name):
+            directory = self.fs.by_op[binding.directory]
+            left = sequences.follow(self.fs, self.view, directory, {binding.name: name}, batch)
+        self._done(binding, batch)
+        for place in left:
+            with contextlib.suppress(OSError):  # `settle.tidy` tries once more
+                inodes.remove(place)
         return given
 
-    def _done(self, binding: Binding) -> None:
+    def _done(self, binding: Binding, batch: Batch | None = None) -> None:
         """The name has been dealt with; that main's object of this name was taken away stays to be done."""
-        batch = Batch(self.fs)
+        batch = batch or Batch(self.fs)
         if binding.replaced is not None and binding.replaced != binding.op:
             batch.put(replace(binding, op=None))
         else:

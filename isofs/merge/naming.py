@@ -9,6 +9,7 @@ from isofs.engine import tree, views
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, settle
 from isofs.merge.plan import is_conflict
+from isofs.merge.resolvers import maildirs
 from isofs.model.reconcile import Outcome
 from isofs.model.records import MOVING as MOVING
 from isofs.model.records import Binding, Decided, Op
@@ -119,7 +120,8 @@ def left_in(fs: Filesystem, view: View, directory: Obj) -> Iterator[Obj | None]:
 
 def beside(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
     """`NAME.isofs-USER`, with a number if that is taken, cut to what the file system allows; of MH the next number."""
-    number = folders.next_number(fs, view, directory, name)
+    number = numbers(fs, view, directory).get(name) if maildirs.is_number(name) else None
+    number = number or folders.next_number(fs, view, directory, name)
     if number is not None:
         return number
     user = os.fsencode(fs.subjects[view.sid].name)
@@ -130,6 +132,26 @@ def beside(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
         if tree.child(fs, directory, aside) is None:
             return aside
         count += 1
+
+
+def numbers(fs: Filesystem, view: View, directory: Obj) -> dict[bytes, bytes]:
+    """The numbers that the suspect's messages of an MH folder get, of those whose own main has given to others."""
+    if not directory.ino or tree.child(fs, directory, maildirs.SEQUENCES) is None:
+        return {}
+    there = view.bindings.get(directory.op, {})
+    clashing = [name for name, binding in there.items() if maildirs.is_number(name) and _clashes(fs, view, binding)]
+    taken = (name for names in (tree.names(fs, directory), there) for name in names) if clashing else ()
+    return maildirs.renumber(taken, clashing)
+
+
+def _clashes(fs: Filesystem, view: View, binding: Binding) -> bool:
+    """Whether a name that the suspect gave is something else's in main, and stays that."""
+    if binding.op is None or contested(view, binding.op) or not takes(view, binding.op):
+        return False
+    if binding.kept and fs.by_op[binding.op].ino:
+        return False
+    found = tree.child(fs, fs.by_op[binding.directory], binding.name)
+    return found is not None and found[0].op != binding.op and stays(fs, view, binding, found[0])
 
 
 def _cut(name: bytes, length: int) -> bytes:

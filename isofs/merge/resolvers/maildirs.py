@@ -100,21 +100,32 @@ def is_number(name: bytes) -> bool:
     return name.isdigit() and not name.startswith(b"0") and len(name) < 19
 
 
-def merge_sequences(base: bytes, main: bytes, suspect: bytes, renumbered: Mapping[bytes, bytes] | None = None) -> bytes:
-    """An MH folder's `.mh_sequences` from the three of them: message by message what either side changed.
+def is_sequences(content: bytes) -> bool:
+    """Whether every line of a content can be one of an `.mh_sequences`."""
+    return all(b":" in line for line in content.splitlines())
 
-    `renumbered` are the suspect's messages that `renumber` gave other numbers.
-    """
-    numbers = {int(old): int(new) for old, new in (renumbered or {}).items()}
+
+def renumbered(content: bytes, numbers: Mapping[bytes, bytes]) -> bytes:
+    """An `.mh_sequences` for messages that `renumber` gave other numbers; as it is if none of them is in it."""
+    moved, found = {int(old): int(new) for old, new in numbers.items()}, read_sequences(content)
+    if not any(members & moved.keys() for members in found.values()):
+        return content
+    return _written({name: {moved.get(one, one) for one in members} for name, members in found.items()})
+
+
+def merge_sequences(base: bytes, main: bytes, suspect: bytes) -> bytes:
+    """An MH folder's `.mh_sequences` from the three of them: message by message what either side changed."""
     old, mine, theirs = (read_sequences(side) for side in (base, main, suspect))
-    theirs = {name: {numbers.get(one, one) for one in members} for name, members in theirs.items()}
     none: set[int] = set()
-    lines = []
+    merged = {}
     for name in {**mine, **theirs}:
         before, here, there = (side.get(name, none) for side in (old, mine, theirs))
-        members = (here & there) | (here - before) | (there - before)
-        if members:
-            lines.append(name + b": " + _ranges(sorted(members)) + b"\n")
+        merged[name] = (here & there) | (here - before) | (there - before)
+    return _written(merged)
+
+
+def _written(sequences: Mapping[bytes, set[int]]) -> bytes:
+    lines = (name + b": " + _ranges(sorted(members)) + b"\n" for name, members in sequences.items() if members)
     return b"".join(lines)
 
 
@@ -122,7 +133,7 @@ def merge_sequences(base: bytes, main: bytes, suspect: bytes, renumbered: Mappin
     "mh",
     "the .mh_sequences of an MH folder: message by message what either side changed",
     needs_base=False,
-    fits=lambda content, options: all(b":" in line for line in content.splitlines()),
+    fits=lambda content, options: is_sequences(content),
 )
 def merge_mh(inputs: Inputs, options: Options) -> Proposal:
     """Main's sequences with the suspect's changes. Without a base both sides' members are united."""
