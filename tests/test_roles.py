@@ -66,6 +66,7 @@ def test_every_decision_waits_for_two_persons_or_gives_nothing_free() -> None:
     [
         ("malicious", {"uid": 1, "no_evidence": True}),
         ("malicious", {"uid": 1, "evidence": "/etc/cron.d/x"}),
+        ("decide", {"uid": 1, "main": [1], "evidence": "/etc/cron.d/x"}),
         ("resolve", {"uid": 1, "using": "external", "options": ["command=id"]}),
         ("markers", {"uid": 1, "using": "external", "options": ["command=id"]}),
     ],

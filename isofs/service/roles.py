@@ -44,10 +44,10 @@ NEEDS: Mapping[str, Role] = {
     "attic_restore": Role.DECIDE,
 }
 
-#: Arguments with which a call needs root, and why: (call, argument).
-_FOR_ROOT: Mapping[tuple[str, str], str] = {
-    ("malicious", "no_evidence"): "to discard without evidence",
-    ("malicious", "evidence"): "to choose where evidence is written",
+#: Arguments with which any call needs root, and what they choose.
+_FOR_ROOT: Mapping[str, str] = {
+    "no_evidence": "to discard without evidence",
+    "evidence": "to choose where evidence is written",
 }
 
 #: The resolver that runs a command which the caller chooses.
@@ -88,8 +88,8 @@ def check(role: Role, call: str, args: Mapping[str, object]) -> None:
         raise NotAllowed(f"{call} is for {_WHO[need]}: your role is {role.name.lower()}")
     if role is Role.ROOT:
         return
-    for (of, name), what in _FOR_ROOT.items():
-        if call == of and args.get(name):
+    for name, what in _FOR_ROOT.items():
+        if args.get(name):
             raise NotAllowed(f"only root may choose {what}: your role is {role.name.lower()}")
     if call in ("resolve", "markers") and args.get("using") == _EXTERNAL:
         raise NotAllowed("only root may choose a command to merge with: have it configured, or choose another resolver")
