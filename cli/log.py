@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +24,9 @@ from isofs.errors import Problems, UsageError
 _AGO = re.compile(r"([0-9]{1,9}) ?(s|min|h|d)")
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
 _KNOWN = re.compile(r"([0-9]{1,19}):([0-9a-f]{64})")
+
+#: Seconds between two questions for more, while the trail is followed.
+_LOOK = 0.5
 
 
 @click.group(invoke_without_command=True)
@@ -52,31 +57,52 @@ def log(
     """
     if context.invoked_subcommand is not None:
         return
-    daemon.need_root()
     wanted = Wanted(
         "" if since is None else _moment(since),
         "~" if until is None else _moment(until),
         None if user is None else users.find(user).uid,
         _matching(globs) if globs else None,
     )
+    if os.geteuid() != 0 and store is None:
+        _show(_asked(daemon.mount_point(context.obj), wanted, follow=follow), follow, as_json)
+        return
+    daemon.need_root()
     with reading.folder_of(stores.folder(context.obj, store)) as folder:
-        if folder is None:
-            return
-        found = reading.records(folder, wanted, follow=follow)
-        try:
-            if as_json:
-                for line, _ in found:
-                    click.echo(line)
-                    if follow:
-                        sys.stdout.flush()
-            elif follow:
-                for _, fields in found:
-                    output.line(_told(fields))
+        if folder is not None:
+            _show(reading.records(folder, wanted, follow=follow), follow, as_json)
+
+
+def _show(found: Iterator[tuple[bytes, Mapping[str, Any]]], follow: bool, as_json: bool) -> None:
+    try:
+        if as_json:
+            for line, _ in found:
+                click.echo(line)
+                if follow:
                     sys.stdout.flush()
-            else:
-                output.paged(_told(fields) for _, fields in found)
-        except BrokenPipeError:
-            sys.stderr.close()  # whoever reads has seen enough
+        elif follow:
+            for _, fields in found:
+                output.line(_told(fields))
+                sys.stdout.flush()
+        else:
+            output.paged(_told(fields) for _, fields in found)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever reads has seen enough
+
+
+def _asked(where: str, wanted: Wanted, *, follow: bool) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
+    """The lines that are wanted, from the daemon: for whoever has a role, and not the store."""
+    asked: dict[str, object] = {"since": wanted.since, "until": wanted.until, "uid": wanted.uid}
+    while True:
+        page: results.Logged = daemon.ask_at(where, "log", asked)
+        for text in page["lines"]:
+            line = text.encode("utf-8", "surrogateescape")
+            if (fields := wanted.has(line)) is not None:
+                yield line, fields
+        asked |= {"after": page["last"], "since": page["since"]}
+        if not page["more"]:
+            if not follow:
+                return
+            time.sleep(_LOOK)
 
 
 def _matching(globs: tuple[str, ...]) -> Callable[[bytes], bool]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import grp
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from isofs.audit import reading
+from isofs.audit.reading import Wanted
 from isofs.control import client, mounts
 from isofs.errors import Exit, IsofsError
+from isofs.service import trail
 from isofs.service.roles import NEEDS
 from support.command import refused
 from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person, Worker, as_user, isoctl
@@ -88,7 +92,7 @@ def test_an_observer_sees_and_changes_nothing(shared: Mounted, person: Callable[
     assert as_observer("conflicts").out == "no conflicts\n"
     assert as_observer("attic", "list").out == "the attic is empty\n"
     assert as_observer("check").code == 0
-    before = shared.ask("status")
+    before = shared.ask("status")["subjects"]
     for words in (
         ("suspect", str(DAVE)),
         ("innocent", str(ALICE)),
@@ -101,7 +105,39 @@ def test_an_observer_sees_and_changes_nothing(shared: Mounted, person: Callable[
         refused(as_observer(*words), Exit.NOT_ALLOWED, "only root")
     refused(as_observer("attic", "purge", "--yes"), Exit.NOT_ALLOWED, "root alone")
     refused(isoctl("umount", str(shared.path), uid=BOB, groups=(OBSERVE,)), Exit.NOT_ALLOWED, "only root")
-    assert shared.ask("status") == before
+    assert shared.ask("status")["subjects"] == before
+
+
+def test_an_observer_reads_the_audit_trail(
+    shared: Mounted, person: Callable[[int], Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same as root reads in the store, whole or page by page."""
+    alice = person(ALICE)
+    for number in range(5):
+        alice.write(f"audited-{number}\n", "x")
+    asking: tuple[str, ...] = ("log", "--json", "--user", str(ALICE), "--path", "audited-*")
+    for _ in range(200):  # it is written a moment later
+        expected = shared.isoctl(*asking).out
+        if "audited-4" in expected:
+            break
+        time.sleep(0.05)
+    assert expected.count("\n") >= 5
+    assert shared.isoctl(*asking, uid=BOB, groups=(OBSERVE,)).out == expected
+    shown = shared.isoctl("log", "--user", str(ALICE), uid=BOB, groups=(OBSERVE,)).out
+    assert shown == shared.isoctl("log", "--user", str(ALICE)).out
+    refused(shared.isoctl("log", uid=BOB), Exit.NOT_ALLOWED, "only root")
+    refused(shared.isoctl("log", "verify", uid=BOB, groups=(OBSERVE,)), Exit.NOT_ALLOWED, "only root")
+
+    monkeypatch.setattr(trail, "_LINES", 2)
+    with reading.folder_of(str(shared.backing / ".isofs")) as folder:
+        assert folder is not None
+        every = [line.decode() for line, _ in reading.records(folder, Wanted(uid=ALICE))]
+        paged, page = list[str](), trail._page(folder, Wanted(uid=ALICE), 0)
+        paged += page["lines"]
+        while page["more"]:
+            page = trail._page(folder, Wanted(page["since"], uid=ALICE), page["last"])
+            paged += page["lines"]
+    assert paged == every
 
 
 def test_a_decider_suspects_and_gives_verdicts(shared: Mounted, person: Callable[[int], Person]) -> None:

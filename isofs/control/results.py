@@ -521,6 +521,15 @@ class Confirmed(TypedDict):
     result: dict[str, Any]
 
 
+class Logged(TypedDict):
+    """`log`: lines of the audit trail, and whether there are `more`, `after` the `last` and from `since` on."""
+
+    lines: list[str]
+    more: bool
+    last: int
+    since: str
+
+
 class Unmounted(TypedDict):
     """`umount`: the daemon that unmounted, and that ends now."""
 

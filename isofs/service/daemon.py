@@ -38,6 +38,7 @@ from isofs.service.loglevel import LogLevel
 from isofs.service.proposals import Proposals
 from isofs.service.starting import check_directory
 from isofs.service.suspects import Suspects
+from isofs.service.trail import Trail
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
     alerts = Alerts(fs, commands.suspect, live, events)
     hooks = Hooks(session.directory, session.namespace, live, events)
     deciding = Deciding(commands.verdicts, commands.readable, events)
-    offered = (commands, attic, backups, alerts, deciding, Suspects(fs), LogLevel(live))
+    offered = (commands, attic, backups, alerts, deciding, Suspects(fs), LogLevel(live), Trail(fs))
     fresh = health.guarded(fs, {name: live.fresh(call) for one in offered for name, call in one.handlers().items()})
     socket_path = mounts.socket_for(session.directory)
     access = Access(fs, live, socket_path)
