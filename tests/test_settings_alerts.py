@@ -43,6 +43,7 @@ def test_the_documentation_has_every_hook() -> None:
     page = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text()
     for kind in Kind:
         assert f"| `on_{kind}` |" in page
+        assert re.search(rf"^\| `{kind}` \| `", page, re.MULTILINE), "its keys are not told"
         assert hasattr(Settings().hooks, f"on_{kind}")
 
 
