@@ -15,6 +15,7 @@ from pathlib import Path
 
 import assets
 import counting
+import effort
 import extent
 import report
 import verdicts
@@ -23,6 +24,8 @@ from report import Results
 from work import CHAINS, QUICK, Context, Scale, timed
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
+#: What is measured of isofs alone.
+_TABLES = ("calls", "effort", "extent", "verdicts")
 #: Objects that the crowd has changed.
 _CROWD, _QUICK_CROWD = 100_000, 5000
 
@@ -30,15 +33,13 @@ _CROWD, _QUICK_CROWD = 100_000, 5000
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="less of everything: a few minutes")
-    parser.add_argument(
-        "--only", action="append", metavar="WORK", help=f"of {', '.join([*CHAINS, 'calls', 'extent', 'verdicts'])}"
-    )
+    parser.add_argument("--only", action="append", metavar="WORK", help=f"of {', '.join([*CHAINS, *_TABLES])}")
     parser.add_argument("--of", action="append", metavar="NAME", help="only these contenders, beside the host")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds (5; quick: 3)")
     parser.add_argument("--at", default="/dev/shm", metavar="DIR", help="where everything lies (%(default)s)")
     parser.add_argument("--write", action="store_true", help="write the table and the plot into docs/")
     args = parser.parse_args()
-    if unknown := set(args.only or ()) - {*CHAINS, "calls", "extent", "verdicts"}:
+    if unknown := set(args.only or ()) - {*CHAINS, *_TABLES}:
         parser.error(f"no such work: {', '.join(unknown)}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
@@ -74,6 +75,8 @@ def _measure(args: argparse.Namespace, at: Path) -> str:
             (_DOCS / "performance.svg").write_text(report.plot(results))
     if not args.only or "calls" in args.only:
         parts.append(counting.table(at / "calls"))
+    if not args.only or "effort" in args.only:
+        parts.append(effort.table(at / "effort", rounds))
     if not args.only or "extent" in args.only:
         parts.append(extent.table(at / "extent", 50_000 if args.quick else 1_000_000))
     if not args.only or "verdicts" in args.only:

@@ -104,6 +104,9 @@ def _read(path: str) -> None:
     os.close(descriptor)
 
 
+make_file = _write(os.O_WRONLY | os.O_CREAT, bytes(100))
+
+
 #: By name, what is called on each of some files, in this order; the files were made before by the same user.
 CALLS: dict[str, Callable[[str], object]] = {
     "stat": os.stat,
@@ -147,11 +150,11 @@ def _requests(place: Path, uid: int, counts: Callable[[], list[int]]) -> dict[st
     place.mkdir()
     os.chown(place, uid, uid)
     paths = [str(place / f"f{n}") for n in range(_FILES)]
-    _as(uid, _write(os.O_WRONLY | os.O_CREAT, bytes(100)), paths)
+    as_user(uid, make_file, paths)
     found = {}
     for name, call in CALLS.items():
         before = _settled(counts)
-        _as(uid, call, paths)
+        as_user(uid, call, paths)
         after = _settled(counts)
         found[name] = _told([b - a for a, b in zip(before, after, strict=True)])
     return found
@@ -179,7 +182,8 @@ def _told(more: list[int]) -> str:
     return ", ".join(parts) or "none"
 
 
-def _as(uid: int, call: Callable[[str], object], paths: list[str]) -> None:
+def as_user(uid: int, call: Callable[[str], object], paths: list[str]) -> None:
+    """Make a call on each path, in a process of this user."""
     pid = os.fork()
     if not pid:
         try:
