@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds that the writer is started after the first record, or the share of the ring that is filled before: a mount
 #: that is short-lived needs none.
-_LATER, _SOON = 2.0, 0.05
+_LATER, _SOON = 1.0, 0.05
 
 #: Seconds between two starts of a writer that ends by itself.
 _AGAIN = 1.0

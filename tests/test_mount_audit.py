@@ -1,0 +1,334 @@
+"""The audit trail of a mount: what people did is in it, in order, whatever becomes of the daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isofs.audit import reading
+from isofs.audit.reading import Wanted
+from support.mount import ALICE, BOB, CAROL, Mounted, Person, Result, mounted
+
+pytestmark = pytest.mark.mount
+
+#: User, view, action, path, where it came from or leads to, and the error.
+Told = tuple[int, str, str, bytes, bytes | str | None, str | None]
+
+#: A name that clears a terminal, ends a line, and is no text.
+HOSTILE = os.fsdecode(b"e/\x1b[2J\n\xff")
+
+
+_marks = itertools.count()
+
+
+class Trail:
+    """The trail of a mount from now on."""
+
+    def __init__(self, mount: Mounted) -> None:
+        self._mount = mount
+        self._folder = os.open(mount.backing / ".isofs/audit", os.O_RDONLY)
+        self._lines = reading.records(self._folder, Wanted(), follow=True)
+        self.told()
+
+    def told(self) -> list[Mapping[str, Any]]:
+        """What has come since this was last asked."""
+        mark = f"mark-{next(_marks)}"
+        os.mkdir(self._mount.path / mark)
+        found = []
+        for _, fields in self._lines:
+            if fields.get("file.path") == f"{self._mount.path}/{mark}":
+                os.rmdir(self._mount.path / mark)
+                return [one for one in found if "/mark-" not in one.get("file.path", "")]
+            found.append(fields)
+        raise AssertionError("the trail ended")
+
+    def close(self) -> None:
+        self._lines.close()  # type: ignore[attr-defined]
+        os.close(self._folder)
+
+
+@pytest.fixture
+def trail(mount: Mounted) -> Iterator[Trail]:
+    opened = Trail(mount)
+    yield opened
+    opened.close()
+
+
+def called(fields: Mapping[str, Any]) -> Told:
+    paths = list(reading.paths(fields))
+    other = fields.get("file.target_path") or (paths[1] if len(paths) > 1 else None)
+    error = fields.get("isofs.errno")
+    return int(fields["user.id"]), fields["isofs.view"], fields["event.action"], paths[0], other, error
+
+
+class Work:
+    """A person at work, and what the trail must tell of it."""
+
+    def __init__(self, person: Person, view: str, expected: list[Told]) -> None:
+        self.person, self.view, self.expected = person, view, expected
+
+    def did(self, action: str, path: str, other: str | None = None, error: str | None = None) -> None:
+        to = other if action == "symlink" or other is None else os.fsencode(other)
+        self.expected.append((self.person.uid, self.view, action, os.fsencode(path), to, error))
+
+    def call(self, function: Callable[..., object], *args: object, error: str | None = None) -> None:
+        """Make a call that succeeds or fails as told."""
+        if error is None:
+            self.person(function, *args)
+        else:
+            with pytest.raises(OSError):
+                self.person(function, *args)
+
+    def everything(self, at: str) -> None:
+        """Every call there is, in a directory of one's own; `at` is where that is."""
+        person, path = self.person, self.person.path
+        person.mkdir(at)
+        self.did("mkdir", at)
+        self.did("chmod", at)
+        f, g = f"{at}/f", f"{at}/g"
+        person.write(f, "some text")
+        self.did("create", f)
+        self.did("close", f)
+        person.append(f, "more")
+        self.did("open", f)
+        self.did("close", f)
+        person(os.truncate, path(f), 3)
+        self.did("truncate", f)
+        person.chmod(f, 0o640)
+        self.did("chmod", f)
+        person(os.chown, path(f), -1, person.uid)
+        self.did("chown", f)
+        person.utime(f, 10**18)
+        self.did("utime", f)
+        person(os.setxattr, path(f), "user.x", b"1")
+        self.did("setxattr", f)
+        person(os.removexattr, path(f), "user.x")
+        self.did("removexattr", f)
+        person.link(f, g)
+        self.did("link", g, f)
+        person.rename(g, f"{at}/h")
+        self.did("rename", f"{at}/h", g)
+        person.symlink("to/nowhere", f"{at}/s")
+        self.did("symlink", f"{at}/s", "to/nowhere")
+        person(os.mkfifo, path(f"{at}/p"))
+        self.did("mknod", f"{at}/p")
+        person.mkdir(f"{at}/full")
+        self.did("mkdir", f"{at}/full")
+        self.did("chmod", f"{at}/full")
+        person.rename(f"{at}/h", f"{at}/full/h")
+        self.did("rename", f"{at}/full/h", f"{at}/h")
+        self.call(os.rmdir, path(f"{at}/full"), error="ENOTEMPTY")
+        self.did("rmdir", f"{at}/full", error="ENOTEMPTY")
+        person.remove(f"{at}/full/h")
+        self.did("unlink", f"{at}/full/h")
+        person.rmdir(f"{at}/full")
+        self.did("rmdir", f"{at}/full")
+
+
+def test_every_call_of_everyone_and_every_opening_of_a_suspect_is_told(
+    mount: Mounted, trail: Trail, person: Callable[[int], Person]
+) -> None:
+    expected: list[Told] = []
+    bob, alice = Work(person(BOB), "main", expected), Work(person(ALICE), "main", expected)
+    bob.everything("b")
+    alice.everything("a")
+    bob.person.mkdir("e")
+    bob.person.write("e/shared", "bob's")
+    bob.person.read("e/shared")
+    for action, path in (("mkdir", "e"), ("chmod", "e"), ("create", "e/shared"), ("close", "e/shared")):
+        bob.did(action, path)
+    assert [called(fields) for fields in trail.told()] == expected
+    expected.clear()
+
+    mount.ask("suspect", uid=ALICE, user="alice")
+    sid = trail.told()[-1]["isofs.subject"]
+    alice.view = f"S{sid}"
+    alice.everything("own")
+    alice.person.read("e/shared")  # twice: only the first is new to her read set
+    alice.person.read("e/shared")
+    for action in ("open", "close") * 2:
+        alice.did(action, "e/shared")
+    alice.person.append("e/shared", "alice's")
+    alice.did("open", "e/shared")
+    alice.did("close", "e/shared")
+    alice.person.chmod("a/f", 0o600)
+    alice.did("chmod", "a/f")
+    alice.person.names("e")
+    alice.did("list", "e")
+    alice.person.rename("e", "moved")
+    alice.did("rename", "moved", "e")
+    alice.person.write("moved/new", "x")
+    alice.did("create", "moved/new")
+    alice.did("close", "moved/new")
+    alice.person.remove("moved/shared")
+    alice.did("unlink", "moved/shared")
+    bob.person.append("e/shared", "bob again")
+    bob.did("open", "e/shared")
+    bob.did("close", "e/shared")
+    bob.person.write(HOSTILE, "")
+    bob.did("create", HOSTILE)
+    alice.person.read(HOSTILE.replace("e/", "moved/"))
+    alice.did("open", HOSTILE.replace("e/", "moved/"))
+    found = trail.told()
+    assert [called(fields) for fields in found] == expected
+    assert [fields["event.sequence"] for fields in found] == list(
+        range(found[0]["event.sequence"], found[0]["event.sequence"] + len(found))
+    )
+    for fields in found:
+        worker = alice if fields["user.id"] == str(ALICE) else bob
+        assert fields["process.pid"] == worker.person.pid
+    written = [fields["isofs.written"] for fields in found if fields.get("isofs.written")]
+    assert written == [9, 4, 7, 1, 9]
+    [removed] = [fields for fields in found if called(fields)[2:4] == ("unlink", b"moved/shared")]
+    changed = [fields for fields in found if called(fields)[:4] == (ALICE, alice.view, "close", b"e/shared")]
+    assert removed["isofs.op"] == changed[-1]["isofs.op"] > 0
+
+    read = mount.facts("reads", str(ALICE))["reads"]
+    mine = [(one["path"], one["kind"], one["size"]) for one in read if one["subject"] == sid]
+    assert mine == [("e/shared", "file", 5), ("e", "directory", None), (HOSTILE.replace("e/", "moved/"), "file", 0)]
+
+
+def test_what_was_open_when_somebody_was_isolated_is_in_the_read_set(
+    mount: Mounted, trail: Trail, person: Callable[[int], Person]
+) -> None:
+    person(BOB).write("f", "secret")
+    alice = person(CAROL)
+    alice(_keep_open, alice.path("f"))
+    trail.told()
+    mount.ask("suspect", uid=CAROL, user="carol")
+    told = [fields for fields in trail.told() if fields["event.action"] == "open"]
+    assert [(fields["isofs.before"], fields["isofs.main"]) for fields in told] == [(True, True)]
+    assert [one["path"] for one in mount.facts("reads", str(CAROL))["reads"]] == ["f"]
+
+
+_opened: list[int] = []
+
+
+def _keep_open(path: str) -> None:
+    _opened.append(os.open(path, os.O_RDONLY))
+
+
+def test_what_the_operator_decides_is_told(mount: Mounted, trail: Trail) -> None:
+    mount.isoctl("suspect", str(ALICE), "--reason", "odd \x1b[2J logins")
+    mount.isoctl("suspect", str(ALICE))
+    mount.isoctl("status")
+    mount.isoctl("innocent", str(ALICE))
+    told = [fields for fields in trail.told() if "isofs.facts" in fields]
+    assert [(one["event.action"], one["event.outcome"]) for one in told] == [
+        ("suspect", "success"),
+        ("suspect", "failure"),
+        ("innocent", "success"),
+    ]
+    assert all(one["user.id"] == "0" and one["event.type"] == ["admin"] for one in told)
+    assert len({one["isofs.subject"] for one in told}) == 1
+    assert told[0]["isofs.facts"]["reason"] == "odd \x1b[2J logins"
+    assert told[1]["isofs.facts"]["error"] == "already"
+
+
+def log(mount: Mounted, *words: str) -> Result:
+    done = mount.isoctl("log", *words)
+    assert done.code == 0, done
+    return done
+
+
+def test_the_log_is_shown_and_verified(mount: Mounted, trail: Trail, person: Callable[[int], Person]) -> None:
+    bob = person(BOB)
+    bob.mkdir("e")
+    bob.write(HOSTILE, "x")
+    trail.told()
+    shown = log(mount, "--user", str(BOB), "--path", "e/*").out.splitlines()
+    assert [line.split()[4] for line in shown[-2:]] == ["create", "close"]
+    assert all("\x1b" not in line and r"e/\x1b[2J\x0a\xff" in line for line in shown[-2:])
+    lines = [json.loads(line) for line in log(mount, "--json").out.splitlines()]
+    assert [one["event.sequence"] for one in lines] == list(range(1, len(lines) + 1))
+    assert log(mount, "--since", "2100-01-01").out == ""
+    assert log(mount, "--until", "2000-01-01T00:00:00").out == ""
+    assert mount.isoctl("log", "--since", "yesterday").code == 2
+    found = mount.facts("log", "verify")
+    assert (found["ok"], found["problem"]) == (True, None)
+    known = f"{found['last']}:{found['hash']}"
+    assert mount.isoctl("log", "verify", "--known", known).code == 0
+    assert mount.isoctl("log", "verify", "--known", f"{found['last']}:{'0' * 64}").code == 11
+
+
+def configure(mount: Mounted, place: Path, text: str) -> None:
+    (place / "config.toml").write_text(text)
+    assert mount.isoctl("config", "edit", "--from", str(place / "config.toml")).code == 0
+
+
+def test_what_is_recorded_is_configured_and_counts_at_once(place: Path, tree: Path) -> None:
+    with mounted(tree) as mount, contextlib.ExitStack() as stack:
+        bob, alice = (stack.enter_context(contextlib.closing(Person(uid, tree))) for uid in (BOB, ALICE))
+        mount.ask("suspect", uid=ALICE, user="alice")
+        for number, on in enumerate(("off", "suspects", "writes")):
+            configure(mount, place, f'[audit]\non = "{on}"\n')
+            bob.write(f"bob{number}", "x")
+            alice.write(f"alice{number}", "x")
+        mount.umount()
+        lines = [json.loads(line) for line in log(mount, "--json").out.splitlines()]
+        created = [one["file.path"].rpartition("/")[2] for one in lines if one["event.action"] == "create"]
+        assert created == ["alice1", "bob2", "alice2"]
+        changes = [one["isofs.facts"]["on"] for one in lines if one["event.action"] == "audit-settings"]
+        assert changes == ["off", "suspects", "writes"]
+        assert mount.isoctl("log", "verify").code == 0
+        (tree / ".isofs/audit" / "0000000000000001.jsonl").write_bytes(b"")
+        assert mount.isoctl("log", "verify").code == 11
+        mount.mount()
+
+
+def writers_of(tree: Path) -> list[int]:
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+            if b"isofs.audit.writer" in words and os.fsencode(tree) in words:
+                found.append(int(entry))
+    return found
+
+
+def test_daemon_and_writer_killed_together_lose_nothing_that_was_answered(tree: Path) -> None:
+    with mounted(tree) as mount:
+        names = []
+        for turn in range(2):
+            if turn:  # so that there is a writer, too
+                trail = Trail(mount)
+                trail.close()
+                assert writers_of(tree)
+            bob = Person(BOB, tree)
+            for number in range(50):
+                bob.mkdir(f"d{turn}-{number}")
+                names.append(f"d{turn}-{number}")
+            writers = [os.pidfd_open(pid) for pid in writers_of(tree)]
+            for writer in writers:
+                signal.pidfd_send_signal(writer, signal.SIGKILL)
+                os.close(writer)
+            mount.kill()
+            bob.close()
+            mount.mount()
+        mount.umount()
+        lines = [json.loads(line) for line in log(mount, "--json").out.splitlines()]
+        made = [one["file.path"].rpartition("/")[2] for one in lines if one["event.action"] == "mkdir"]
+        assert [name for name in made if name.startswith("d")] == names
+        starts = [one["isofs.facts"]["killed"] for one in lines if one["event.action"] == "audit-start"]
+        assert starts == [False, True, True]
+        assert mount.isoctl("log", "verify").code == 0
+        mount.mount()
+
+
+def test_a_writer_that_dies_is_replaced_and_that_is_told(tree: Path) -> None:
+    with mounted(tree) as mount:
+        trail = Trail(mount)
+        for pid in writers_of(tree):
+            os.kill(pid, signal.SIGKILL)
+        found = trail.told()
+        assert [one["isofs.facts"] for one in found if one["event.action"] == "audit-gap"] == [{"writer": "signal 9"}]
+        trail.close()
+        assert mount.isoctl("log", "verify").code == 0
