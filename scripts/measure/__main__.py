@@ -18,6 +18,7 @@ import counting
 import effort
 import extent
 import report
+import trail
 import verdicts
 from contenders import Contender, Trouble, contenders
 from report import Results
@@ -25,7 +26,7 @@ from work import CHAINS, QUICK, Context, Scale, timed
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 #: What is measured of isofs alone.
-_TABLES = ("calls", "effort", "extent", "verdicts")
+_TABLES = ("calls", "effort", "trail", "extent", "verdicts")
 #: Objects that the crowd has changed.
 _CROWD, _QUICK_CROWD = 100_000, 5000
 
@@ -77,6 +78,8 @@ def _measure(args: argparse.Namespace, at: Path) -> str:
         parts.append(counting.table(at / "calls"))
     if not args.only or "effort" in args.only:
         parts.append(effort.table(at / "effort", rounds))
+    if not args.only or "trail" in args.only:
+        parts.append(trail.table(at / "trail", scale, 3 * rounds))
     if not args.only or "extent" in args.only:
         parts.append(extent.table(at / "extent", 50_000 if args.quick else 1_000_000))
     if not args.only or "verdicts" in args.only:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import statistics
 from collections import defaultdict
 from pathlib import Path
 
 import assets
 from contenders import TRUSTED, directories, isoctl, unmounted
-from work import CHAINS, Context, Scale, timed
+from work import CHAINS, Context, Scale, Step, timed
 
 from isofs.control import client, mounts
 
@@ -23,7 +22,6 @@ from isofs.control import client, mounts
 _WORK = {
     "small": ("append 100 bytes", "create", "open/close", "rename", "unlink"),
     "tree": ("untar", "remove the tree"),
-    "git": ("git checkout",),
 }
 _STATES = ("off", "writes")
 
@@ -43,7 +41,7 @@ def table(at: Path, scale: Scale, rounds: int) -> str:
                     context = Context(files / f"{chain}{number}{state}", scale, made)
                     os.mkdir(context.place)
                     os.chown(context.place, TRUSTED, TRUSTED)
-                    for step in CHAINS[chain]:
+                    for step in _steps(chain):
                         before = _processor(pid)
                         took = timed(step, context, TRUSTED)
                         if step.name in wanted:
@@ -56,16 +54,21 @@ def table(at: Path, scale: Scale, rounds: int) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     for chain, wanted in _WORK.items():
-        for step in CHAINS[chain]:
+        for step in _steps(chain):
             if step.name in wanted:
                 calls = step.calls(scale) if step.calls else 1
                 lines.append(_line(step.name, calls, used[step.name, "off"], used[step.name, "writes"]))
     return "\n".join(lines)
 
 
+def _steps(chain: str) -> list[Step]:
+    """What is measured of a chain, and what that needs to be done before."""
+    return [step for step in CHAINS[chain] if not step.name or step.name in _WORK[chain]]
+
+
 def _line(name: str, calls: int, off: list[tuple[float, float]], on: list[tuple[float, float]]) -> str:
-    """One row. The quickest rounds tell how long the work takes: everything else is other work on the machine."""
-    without, trail = (statistics.median(used for used, _ in found) / calls for found in (off, on))
+    """One row, of the rounds that needed least: what is more is other work on the machine."""
+    without, trail = (min(used for used, _ in found) / calls for found in (off, on))
     took = min(took for _, took in off) / calls
     unit, factor = ("µs", 1e6) if calls > 1 else ("ms", 1e3)
     more = (trail - without) * factor
