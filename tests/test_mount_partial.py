@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,35 @@ def test_what_a_resolver_merges_can_be_accepted(mount: Mounted, people: tuple[Pe
     assert bob.read("docs/plan") == BASE.replace("one", "bob's").replace("five", "alice's")
     assert bob.read("src/main") == "bob's src/main\n"
     assert alice.tree() == bob.tree()
+
+
+@pytest.mark.parametrize("words", [(), ("--only", "plan", "--only", "src/main")])
+def test_the_host_stops_a_merge_half_way(mount: Mounted, people: tuple[Person, Person], words: tuple[str, ...]) -> None:
+    """It is said, nothing is lost, and the same command goes on with it; the report is of all of it."""
+    alice, bob = people
+    alice.write("docs/plan", "alice's plan\n")
+    alice.write("src/main", "alice's main\n")
+    alice.write("docs/notes", "alice's notes\n")
+    held = mount.backing / "docs"
+    subprocess.run(["chattr", "+i", held], check=True)
+    try:
+        done = mount.isoctl("innocent", str(ALICE), *words)
+        assert done.code == Exit.INTERNAL
+        assert "merging stopped half way: Operation not permitted; nothing is lost" in done.err
+        assert f"run isoctl innocent {ALICE} again" in done.err
+        assert ("with the same globs" in done.err) == bool(words)
+        assert bob.read("docs/plan") == "bob's docs/plan\n"
+    finally:
+        subprocess.run(["chattr", "-i", held], check=True)
+    facts = mount.facts("innocent", str(ALICE), *words)
+    chosen = {"docs/plan", "src/main"} if words else {"docs/plan", "src/main", "docs/notes"}
+    assert merged(facts) == {("took", path) for path in chosen}
+    assert {path: bob.read(path) for path in chosen} == {
+        path: f"alice's {path[path.index('/') + 1 :]}\n" for path in chosen
+    }
+    assert alice.read("docs/notes") == "alice's notes\n"
+    assert bool(mount.facts("status")["subjects"]) == bool(words)
+    mount.check()
 
 
 def test_globs_that_name_nothing_change_nothing(mount: Mounted, people: tuple[Person, Person]) -> None:

@@ -57,10 +57,11 @@ def changes(fs: Filesystem, view: View) -> list[ChangeLine]:
 def gather(fs: Filesystem, view: View) -> Slices[list[ChangeLine]]:
     """`changes`, in slices."""
     ops = set(view.versions)
-    for b in list(view.all_bindings()):
-        if not b.kept:
-            ops.update(op for op in (b.op, b.replaced) if op is not None)
-    yield
+    for names in list(view.bindings.values()):
+        for b in list(names.values()):
+            if not b.kept:
+                ops.update(op for op in (b.op, b.replaced) if op is not None)
+        yield
     lines: list[ChangeLine] = []
     for op in ops:
         if op in fs.by_op:

@@ -138,9 +138,10 @@ def partial(
     What resolvers merge becomes main's as well (`resolutions`).
     """
     barred = dict.fromkeys(wish.barred, "")
-    for op in view.placed:
+    for op in list(view.placed):
         if fs.by_op[op].ino and any(b.kept for b in _names(view, op)):
             barred.setdefault(op, MOVED)
+        yield
     conflicts = set[Op]()
     while True:
         parting = yield from part(found, wish.wanted, barred)

@@ -18,7 +18,7 @@ from isofs.engine.batch import Batch
 from isofs.engine.slices import at_once
 from isofs.engine.state import Filesystem, Handle, Node, Obj, View, node_for
 from isofs.errors import IsofsError, StoreUnusable
-from isofs.merge import apply
+from isofs.merge import apply, settle
 from isofs.merge.partial import Aside, Discarded, Looked, Partial, aside, bindings_of
 from isofs.merge.report import Report
 from isofs.model.records import MAIN, Decided, Op, Subject, SubjectId, SubjectState, Touch, Version
@@ -26,7 +26,7 @@ from isofs.store import inodes
 from isofs.store.inodes import Place
 
 #: So many objects are split off at a stretch, unless they need each other.
-_TOGETHER = 40
+_TOGETHER = 15
 
 
 @dataclass(slots=True)
@@ -88,6 +88,21 @@ def discard_steps(fs: Filesystem, part: Part, there: Discarded) -> Iterator[tupl
                 yield total + done, total + 2
     finally:
         _give_back(fs, part)
+
+
+def finish_steps(fs: Filesystem, sid: SubjectId, report: Report) -> Iterator[tuple[int, int]]:
+    """Go on with the verdict on a part that the host stopped half way; yields (done, total).
+
+    Nodes and handles are the suspect's again already. After a discarding, `Store.remove_discarded` is due.
+    """
+    subject = fs.subjects[sid]
+    if subject.part_of in fs.views:  # what the part has is not to have another name there
+        fs.store.sync()
+        settle.tidy(fs, fs.views[subject.part_of])
+    if subject.state is SubjectState.MERGING:
+        yield from apply.merge_steps(fs, sid, report)
+    else:
+        yield from apply.discard_steps(fs, sid)
 
 
 #: What of some groups is split off, and what is decided of it.
@@ -155,20 +170,26 @@ def _split(fs: Filesystem, part: Part, ops: Collection[Op], decisions: Mapping[O
     names = [row.content for rows in (moved, decided) for row in rows if row.content is not None]
     try:
         for name in names:
-            inodes.link(fs.store.content(part.of, name), fs.store.content(number, name))
+            _link(fs.store.content(part.of, name), fs.store.content(number, name))
         _rows(fs, part, number, ops, moved, decided).commit()
     except (OSError, IsofsError) as error:
         _unlink(fs, part, number, names)
         if not isinstance(error, OSError):
             raise
-        what = (
-            "nothing is lost, and what was split off before is decided first next time" if part.sid else "nothing was"
-        )
-        raise StoreUnusable(f"what is decided alone cannot be split off: {error.strerror}; {what}") from error
+        so_far = "run it again to go on" if part.sid else "nothing was done"
+        raise StoreUnusable(f"what is decided alone cannot be split off: {error.strerror}; {so_far}") from error
     part.sid = number
     for version in moved:
         _keep(fs, part, version)
     return [fs.store.content(part.of, name) for name in names]
+
+
+def _link(content: Place, to: Place) -> None:
+    try:
+        inodes.link(content, to)
+    except FileExistsError:  # of a part that could not be split off, and not be removed either
+        inodes.remove(to)
+        inodes.link(content, to)
 
 
 def _unlink(fs: Filesystem, part: Part, number: SubjectId, names: list[str]) -> None:

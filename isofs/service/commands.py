@@ -17,7 +17,7 @@ from isofs.engine import facts
 from isofs.engine.changes import Against, ChangeLine
 from isofs.engine.slices import Slices
 from isofs.engine.state import Filesystem, View
-from isofs.errors import Busy, IsofsError, UsageError
+from isofs.errors import Busy, UsageError
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, preview, resolving
@@ -41,7 +41,7 @@ from isofs.service.events import Event, Events, Kind
 from isofs.service.latelocks import LateLocks
 from isofs.service.live import Live
 from isofs.service.serving import each, in_slices, looked
-from isofs.service.verdicts import Verdicts, silent
+from isofs.service.verdicts import Verdicts, silent, stopped
 
 Result = answers.Result
 
@@ -203,16 +203,17 @@ class Commands:
             unfinished.check_innocent(subject)
             report = self._reports.setdefault(subject.sid, Report())  # one that was cut off is gone on with
             try:
-                await verdicts.finish_parts(subject, report, progress)
+                finished = await verdicts.finish_parts(subject, report, progress)
                 if asked is None:
                     await verdicts.merge_all(subject, report, progress)
                 else:
                     part = await verdicts.merge_part(subject, asked, report, progress)
+            except UsageError:
+                if not finished:  # else nothing that the globs name may be left
+                    raise
             except OSError as error:
-                raise IsofsError(
-                    f"merging stopped half way: {error.strerror}; nothing is lost, {subject.name} waits: "
-                    f"make it possible and run isoctl innocent {subject.name} again"
-                ) from error
+                again = f"isoctl innocent {subject.name} again" + (", with the same globs" if asked else "")
+                raise stopped(error, subject, again) from error
             del self._reports[subject.sid]
         log.warning("%s is innocent%s: %s", subject.name, f", {asked.words}" if asked else "", report.counts)
         self._tell_verdict(subject, args, "innocent", asked.words if asked else "", report.counts)

@@ -13,7 +13,7 @@ import trio
 from isofs.control import wire
 from isofs.engine.slices import Slices
 from isofs.engine.state import Filesystem, View
-from isofs.errors import IsofsError, UsageError
+from isofs.errors import UsageError
 from isofs.merge import apply, contested, partial, preview, resolving
 from isofs.merge.contested import Choice, Given, Waiting
 from isofs.merge.partial import Discarded, Partial
@@ -25,7 +25,7 @@ from isofs.service import answers, evidence, partly, settling
 from isofs.service.answers import Result
 from isofs.service.events import Event, Events, Kind
 from isofs.service.serving import in_slices
-from isofs.service.verdicts import Progress, Verdicts, silent
+from isofs.service.verdicts import Progress, Verdicts, silent, stopped
 from isofs.store.inodes import Place
 
 log = logging.getLogger(__name__)
@@ -167,8 +167,10 @@ class Deciding:
         verdicts = self._verdicts
         counts = await verdicts.counts(subject, away.chosen)
         about = {"counts": dict(counts), "accept": [], "isofs": answers.version()}
-        kept = await evidence.keep(verdicts.fs, subject, args, about, verdicts.mount, progress, only=away.chosen)
+        by = {"by": wire.optional(args, "by", str)}
+        kept = await evidence.keep(verdicts.fs, subject, by, about, verdicts.mount, progress, only=away.chosen)
         part = await verdicts.discard_chosen(subject, away, _KEPT, silent)
+        log.warning("%s: discarded %s of single objects, evidence: %s", subject.name, dict(counts), kept.path)
         await trio.to_thread.run_sync(verdicts.fs.store.remove_discarded, part)
         return kept, counts
 
@@ -190,10 +192,7 @@ class Deciding:
             part = await verdicts.merge_chosen(subject, sorting.there, _TAKEN, report, progress)
             return {part.sid} - {0}
         except OSError as error:
-            raise IsofsError(
-                f"merging stopped half way: {error.strerror}; nothing is lost, {subject.name} waits: "
-                f"make it possible and run isoctl innocent {subject.name} again"
-            ) from error
+            raise stopped(error, subject, "this again") from error
 
     async def _settle(self, sids: set[SubjectId], given: Answers, contents: Mapping[Op, Place], report: Report) -> None:
         """Settle the conflicts that wait by now as was decided."""

@@ -12,7 +12,7 @@ import trio
 from isofs.control import wire
 from isofs.engine import changes as changed
 from isofs.engine.state import Filesystem
-from isofs.errors import NoSubject
+from isofs.errors import IsofsError, NoSubject
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
 from isofs.merge import apply, resolving, split
@@ -30,6 +30,14 @@ Progress = Callable[[int, int], None]
 
 def silent(done: int, total: int) -> None:
     """For steps of which nobody is told."""
+
+
+def stopped(error: OSError, subject: Subject, again: str) -> IsofsError:
+    """What is said of a merge that the host stopped."""
+    return IsofsError(
+        f"merging stopped half way: {error.strerror}; nothing is lost, {subject.name} waits: "
+        f"make it possible and run {again}"
+    )
 
 
 class Verdicts:
@@ -146,16 +154,14 @@ class Verdicts:
         await self.carry_out(split.discard_steps(self.fs, part, there), progress)
         return part.sid
 
-    async def finish_parts(self, subject: Subject, report: Report, progress: Progress) -> None:
-        """Finish the verdicts on parts of a subject's work that the host stopped half way."""
+    async def finish_parts(self, subject: Subject, report: Report, progress: Progress) -> bool:
+        """Finish the verdicts on parts of a subject's work that the host stopped half way. Whether there were any."""
         parts = [s for s in self.fs.subjects.values() if s.part_of == subject.sid and s.sid in self.fs.views]
         for part in parts:
             with self.held(subject):
-                if part.state is SubjectState.MERGING:
-                    await self.carry_out(apply.merge_steps(self.fs, part.sid, report), progress)
-                else:
-                    await self.carry_out(apply.discard_steps(self.fs, part.sid), progress)
-                    await trio.to_thread.run_sync(self.fs.store.remove_discarded, part.sid)
+                await self.carry_out(split.finish_steps(self.fs, part.sid, report), progress)
+            await trio.to_thread.run_sync(self.fs.store.remove_discarded, part.sid)
+        return bool(parts)
 
     async def counts(self, subject: Subject, ops: Collection[Op] | None = None) -> Counter[str]:
         """How much a subject changed, or of these objects, by kind of change; nothing if its discarding has begun."""
