@@ -44,6 +44,13 @@ def test_replies_are_one_line_of_ascii_and_come_back(facts: dict[str, object]) -
         assert wire.parse_reply(again) == wire.parse_reply(encoded)
 
 
+@given(json_object, st.integers(0, 120))
+def test_a_result_in_pieces_is_the_same_line(facts: dict[str, object], length: int) -> None:
+    result = wire.Result({**facts, "list": [facts, None] * length})
+    assert b"".join(wire.pieces(result)) == wire.encode(result)
+    assert b"".join(wire.pieces(wire.Result({}))) == wire.encode(wire.Result({}))
+
+
 @given(st.binary(max_size=200) | json_value.map(lambda value: json.dumps(value).encode()))
 def test_a_line_is_understood_or_refused_but_never_a_crash(garbage: bytes) -> None:
     for parse in (wire.parse_request, wire.parse_reply):

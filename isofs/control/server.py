@@ -89,6 +89,9 @@ class Limits:
 
 LIMITS = Limits()
 
+#: Seconds of writing an answer at a stretch, before others are served.
+_SLICE = 0.005
+
 
 async def serve(
     socket_path: str,
@@ -219,7 +222,7 @@ class _Server:
             if handler is None:
                 raise UsageError(f"there is no call {request.call!r}")
             result = wire.Result(await handler(Call(request.args, report, peer)))
-            return wire.encode(result), result
+            return await _encoded(result), result
         except IsofsError as error:
             failure = wire.Failure(error.code, str(error))
         except Exception as error:
@@ -290,3 +293,14 @@ class _Lines:
 
 def _line(error: IsofsError) -> bytes:
     return wire.encode(wire.Failure(error.code, str(error)))
+
+
+async def _encoded(result: wire.Result) -> bytes:
+    """The line of a result. Whoever calls the file system is served while a long one is written."""
+    found, last = list[bytes](), trio.current_time()
+    for piece in wire.pieces(result):
+        found.append(piece)
+        if trio.current_time() - last > _SLICE:
+            await trio.lowlevel.checkpoint()
+            last = trio.current_time()
+    return b"".join(found)
