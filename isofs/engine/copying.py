@@ -23,10 +23,11 @@ BIG = 4 << 20
 ATTEMPTS = 3
 
 
-async def copy_big(fs: Filesystem, sid: SubjectId, node: Node) -> None:
+async def copy_big(fs: Filesystem, sid: SubjectId, node: Node, limiter: trio.CapacityLimiter | None = None) -> None:
     """Give a suspect its version of a big file, if it has none yet, without keeping others waiting.
 
-    For small files, and for whoever is no suspect, nothing is done: the call that follows copies by itself.
+    `limiter` says how many are made at a time. For small files, and for whoever is no suspect, nothing is done: the
+    call that follows copies by itself.
     """
     obj = node.obj
     for _ in range(ATTEMPTS):
@@ -44,7 +45,7 @@ async def copy_big(fs: Filesystem, sid: SubjectId, node: Node) -> None:
         staged = fs.store.staged()
         with accounting.promised(fs, view, accounting.on_disk(before)):
             try:
-                await trio.to_thread.run_sync(inodes.copy, source, staged)
+                await trio.to_thread.run_sync(inodes.copy, source, staged, limiter=limiter)
             except OSError:
                 inodes.remove(staged)
                 raise
@@ -67,11 +68,11 @@ def _same(fs: Filesystem, obj: Obj, before: os.stat_result) -> bool:
     return marks[0] == marks[1]
 
 
-async def sync(descriptor: int, *, data_only: bool) -> None:
+async def sync(descriptor: int, *, data_only: bool, limiter: trio.CapacityLimiter | None = None) -> None:
     """fsync or fdatasync of an open file."""
     held = os.dup(descriptor)
     try:
-        await trio.to_thread.run_sync(os.fdatasync if data_only else os.fsync, held)
+        await trio.to_thread.run_sync(os.fdatasync if data_only else os.fsync, held, limiter=limiter)
     finally:
         os.close(held)
 

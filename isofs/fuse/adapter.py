@@ -31,6 +31,12 @@ T = TypeVar("T")
 #: Seconds that a suspect's call waits for a running verdict before it fails with EBUSY.
 VERDICT_PATIENCE = 3.0
 
+#: Calls that wait for verdicts at the same time, at most; more fail at once. Each takes one of the loop's tasks.
+MOST_WAITING = 1000
+
+#: Copies and syncs of suspects' at the same time, at most: they take threads that others need as well.
+THREADS = 4
+
 
 def answered(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Turn every exception of a handler into an errno: one that got through would end the mount."""
@@ -72,6 +78,8 @@ class Adapter(pyfuse3.Operations):
         self._directories: dict[int, Directory] = {}
         self._next_directory = 1
         self.settled = trio.Event()  # replaced whenever a verdict ends
+        self._waiting = 0
+        self._apart = trio.CapacityLimiter(THREADS)
         self._held: set[int] = set()  # subjects that wait though their verdict is not written down yet
 
     @contextlib.contextmanager
@@ -106,9 +114,15 @@ class Adapter(pyfuse3.Operations):
     async def _wait_for_verdict(self, sid: int) -> None:
         if not self._in_verdict(sid):
             return
-        with trio.move_on_after(VERDICT_PATIENCE) as scope:
-            while self._in_verdict(sid):
-                await self.settled.wait()
+        if self._waiting >= MOST_WAITING:
+            raise FUSEError(errno.EBUSY)
+        self._waiting += 1
+        try:
+            with trio.move_on_after(VERDICT_PATIENCE) as scope:
+                while self._in_verdict(sid):
+                    await self.settled.wait()
+        finally:
+            self._waiting -= 1
         if scope.cancelled_caught:
             raise FUSEError(errno.EBUSY)
 
@@ -177,7 +191,7 @@ class Adapter(pyfuse3.Operations):
         )
         caller, node = await self.caller(ctx), self._node(inode)
         if new.size != 0:
-            await copying.copy_big(self._fs, self._fs.suspects.get(ctx.uid, node.sid), node)
+            await copying.copy_big(self._fs, self._fs.suspects.get(ctx.uid, node.sid), node, self._apart)
             caller = await self.caller(ctx)  # a verdict may have fallen while a big file was copied
         return _attributes(*calls.setattr(self._fs, caller, node, new, fh))
 
@@ -250,7 +264,7 @@ class Adapter(pyfuse3.Operations):
         handle = self._handle(fh)
         if handle.sid:
             await self._wait_for_verdict(handle.sid)
-            await copying.copy_big(self._fs, handle.sid, handle.node)
+            await copying.copy_big(self._fs, handle.sid, handle.node, self._apart)
             await self._wait_for_verdict(handle.sid)  # it may have fallen while a big file was copied
         return files.write(self._fs, handle, off, buf)
 
@@ -262,7 +276,8 @@ class Adapter(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         handle = self._handle(fh)
         if handle.descriptor >= 0:
-            await copying.sync(handle.descriptor, data_only=datasync)
+            limiter = self._apart if handle.sid else None
+            await copying.sync(handle.descriptor, data_only=datasync, limiter=limiter)
         if handle.sid:
             self._fs.store.sync()
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pyfuse3
 
 from isofs.fuse import waiting
-from isofs.fuse.adapter import Adapter
+from isofs.fuse.adapter import MOST_WAITING, Adapter
 from isofs.fuse.mounting import Session
 
-#: Requests that are answered at the same time, at most.
-MAX_TASKS = 64
+#: Requests that are answered at the same time, at most: those that wait for a verdict, and as many as are needed.
+MAX_TASKS = MOST_WAITING + 64
 
 #: Seconds for which a request that vanished can hold everything up.
 TICK = 0.2
