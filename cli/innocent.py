@@ -26,11 +26,11 @@ def innocent(
     that has begun is finished even if this command is interrupted.
 
     With --only or --except, USER stays a suspect, and what was left out stays isolated. What
-    cannot be merged as USER has it is left out as well, and the exit code says so. Globs are
-    those of a .gitignore; try them with `isoctl plan`.
+    no rule merges, and cannot be merged as USER has it, is left out as well, and the exit code
+    says so. Globs are those of a .gitignore; try them with `isoctl plan`.
 
-    With --interactive, objects that are skipped stay isolated, and as long as there are some,
-    conflicts do too.
+    With --interactive, what is skipped stays isolated, and main's is kept of what you say so:
+    that is discarded as `isoctl malicious` does it, with evidence in the store.
     """
     if interactive:
         if only or excepted or as_json:

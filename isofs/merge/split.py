@@ -65,13 +65,18 @@ def merge_steps(fs: Filesystem, part: Part, there: Partial, report: Report) -> I
     """
     total = len(there.chosen)
     try:
-        for done in _split_steps(fs, part, there.groups, _as_it_is(fs, part, there)):
+        for done in split_steps(fs, part, there):
             yield done, 2 * total
         if part.sid:
             for done, of in apply.merge_steps(fs, part.sid, report):
                 yield total + done, total + of
     finally:
         _give_back(fs, part)
+
+
+def split_steps(fs: Filesystem, part: Part, there: Partial) -> Iterator[int]:
+    """The first half of `merge_steps`: what was chosen becomes a subject of its own. Yields how much is done."""
+    return _split_steps(fs, part, there.groups, _as_it_is(fs, part, there))
 
 
 def discard_steps(fs: Filesystem, part: Part, there: Discarded) -> Iterator[tuple[int, int]]:

@@ -23,7 +23,8 @@ def finish(fs: Filesystem) -> list[str]:
         subject = fs.subjects[sid]
         log.warning("finishing the verdict on %s, which was cut off", subject.name)
         try:
-            apply.resume(fs, sid)
+            report = apply.resume(fs, sid)
+            log.warning("finished: %s, beside what was done before it was cut off", report.counts)
         except (OSError, IsofsError) as error:
             waits.append(
                 f"the verdict on {subject.name} could not be finished: {_reason(error)}; {subject.name} waits until "
