@@ -559,12 +559,14 @@ def test_another_users_process_with_the_suspects_descriptor_ends(mount: Mounted,
     assert not heir.alive
 
 
-def map_privately(path: str) -> None:
-    """Keep a file that was opened for reading and writing by nothing but a private map of it."""
+def map_privately(path: str, flags: int = os.O_RDWR, lock: Lock | None = None) -> None:
+    """Keep a file that was opened, and perhaps locked, by nothing but a private map of it."""
     long = ctypes.c_long
     libc = ctypes.CDLL(None)
     libc.mmap.argtypes, libc.mmap.restype = (long,) * 6, long
-    opened = os.open(path, os.O_RDWR)
+    opened = os.open(path, flags)
+    if lock is not None:
+        lock(opened, fcntl.LOCK_SH)
     assert libc.mmap(0, 4096, mmap.PROT_READ, mmap.MAP_PRIVATE, opened, 0) != -1
     os.close(opened)
 
@@ -602,6 +604,22 @@ def test_a_lock_from_before_holds_nobody_up(
     facts = suspect(mount)
     assert [(h["pid"], h["path"]) for h in facts["killed"]] == [(alice.pid, "f")]
     assert bystander.alive
+    bob(open_and_lock, bob.path("f"), os.O_RDWR, lock)
+
+
+@pytest.mark.parametrize("lock", [flock, ofd])
+def test_a_lock_that_a_map_keeps_holds_nobody_up(mount: Mounted, alice: Person, bob: Person, lock: Lock) -> None:
+    """Its descriptor is closed. A trusted user who has the file mapped goes on."""
+    bob.write("f", MAIN)
+    bob.write("g", MAIN)
+    bob(map_privately, bob.path("f"), os.O_RDONLY)
+    alice(map_privately, alice.path("g"), os.O_RDONLY)
+    alice(map_privately, alice.path("f"), os.O_RDONLY, lock)
+    with pytest.raises(BlockingIOError):
+        bob(open_and_lock, bob.path("f"), os.O_RDWR, lock)
+    facts = suspect(mount)
+    assert [(h["pid"], h["path"]) for h in facts["killed"]] == [(alice.pid, "f")]
+    assert bob.alive
     bob(open_and_lock, bob.path("f"), os.O_RDWR, lock)
 
 

@@ -7,8 +7,10 @@ import ctypes
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 #: Of <asm/unistd.h>, the same on all machines; Python has no name for it.
 _PIDFD_GETFD = 438
@@ -63,9 +65,36 @@ def mappers_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
 
 
 def lockers_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
-    """Who holds a lock on one of these inodes of a mount, by `flock` or `fcntl`; as `holders_of`."""
-    _, mount_ids = _identity(mount)
-    return _holders(inodes, lambda pid: _open_by(pid, mount_ids, locked=True))
+    """Who holds a lock on one of these inodes of a mount, by `flock` or `fcntl`; as `holders_of`.
+
+    Who has a file mapped keeps the locks of a descriptor that is closed: of a lock that no descriptor has, who maps the
+    file is a holder.
+    """
+    device, mount_ids = _identity(mount)
+    found = _holders(inodes, lambda pid: _open_by(pid, mount_ids, locked=True))
+    hidden = {inode: inodes[inode] for inode in _locked_by_maps(device) & inodes.keys()}
+    return found + (_holders(hidden, lambda pid: _mapped_by(pid, device, private=True)) if hidden else [])
+
+
+def _locked_by_maps(device: tuple[int, int]) -> set[int]:
+    """The inodes of a device with a lock that no descriptor of any process has."""
+    locks = Counter(lock for lock in map(_lock, _read("/proc/locks").splitlines()) if lock[:1] == (device,))
+    for pid in os.listdir("/proc") if locks else ():
+        if pid.isdigit():
+            with contextlib.suppress(OSError):
+                for number in os.listdir(f"/proc/{pid}/fdinfo"):
+                    lines = _read(f"/proc/{pid}/fdinfo/{number}").splitlines()
+                    locks.subtract(_lock(line.partition(b":")[2]) for line in lines if line.startswith(b"lock:"))
+    return {lock[1] for lock, count in locks.items() if count > 0}
+
+
+def _lock(line: bytes) -> tuple[Any, ...]:
+    """A lock as the kernel writes it: device and inode, and all that tells it from others; empty for who waits."""
+    fields = line.split()[1:]
+    if len(fields) < 5 or fields[0] == b"->":
+        return ()
+    major, minor, inode = fields[4].split(b":")
+    return ((int(major, 16), int(minor, 16)), int(inode), *fields[:4], *fields[5:])
 
 
 def _holders(inodes: Mapping[int, str], held_by: Callable[[str], set[int]]) -> list[Holder]:
