@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,17 @@ def test_a_proposal_survives_a_kill_and_a_restart(two: Mounted, alice: Person) -
     assert not before[0]["changed"]
     assert by(two, CAROL, "confirm")["call"] == "innocent"
     assert (two.path / "hers").read_text() == "one\n"
+
+
+def test_a_proposal_about_nobody_goes_at_the_next_start(two: Mounted, alice: Person) -> None:
+    """As a kill leaves one right after it was carried out."""
+    assert by(two, BOB, "innocent") == "unconfirmed"
+    configure(two, TWO.replace("true", "false"))
+    two.umount()
+    with closing(sqlite3.connect(two.path / ".isofs" / "isofs.db")) as database, database:
+        database.execute("UPDATE proposals SET uid = ?", (DAVE,))
+    two.mount()
+    assert waiting(two) == []
 
 
 def test_without_the_option_one_person_decides_and_what_was_proposed_goes(two: Mounted, alice: Person) -> None:

@@ -7,6 +7,8 @@ import logging
 import pwd
 from collections.abc import Mapping
 
+import trio
+
 from isofs.control import endpoint, wire
 from isofs.control.peers import Peer
 from isofs.control.server import Call, Handler, Plain
@@ -35,10 +37,14 @@ class Access:
         roles.check(self.role(peer), request.call, request.args)
 
     def role(self, peer: Peer) -> Role:
-        return roles.held(peer, self.groups, self.suspects())
+        failure = self._fs.failure
+        unknown = failure is not None and failure.isolated is None  # who is isolated
+        return roles.held(peer, Groups() if unknown else self.groups, self.suspects())
 
     def suspects(self) -> set[int]:
         """The users who decide nothing: those of whom something is isolated, or waits for a decision."""
+        if self._fs.failure is not None:
+            return set(self._fs.failure.isolated or ())
         return {s.uid for s in self._fs.subjects.values() if s.state is not SubjectState.ENDED}
 
     def _changed(self, settings: Settings) -> None:
@@ -68,7 +74,7 @@ def identified(handlers: Mapping[str, Plain]) -> dict[str, Handler]:
 
     def handler(carry_out: Plain) -> Handler:
         async def called(call: Call) -> Mapping[str, object]:
-            result: Mapping[str, object] = await carry_out(true_args(call), call.progress)
+            result: Mapping[str, object] = await carry_out(await true_args(call), call.progress)
             return result
 
         return called
@@ -76,20 +82,20 @@ def identified(handlers: Mapping[str, Plain]) -> dict[str, Handler]:
     return {name: handler(carry_out) for name, carry_out in handlers.items()}
 
 
-def true_args(call: Call) -> Mapping[str, object]:
+async def true_args(call: Call) -> Mapping[str, object]:
     """The arguments of a call, with what the kernel says of the caller in the place of what it says itself."""
     if call.peer.uid == 0:
         return call.args
-    true: dict[str, object] = {**call.args, "by": name_of(call.peer.person), "pid": call.peer.pid}
+    true: dict[str, object] = {**call.args, "by": await name_of(call.peer.person), "pid": call.peer.pid}
     uid = call.args.get("uid")
     if type(uid) is int:
-        true["user"] = name_of(uid)
+        true["user"] = await name_of(uid)
     return true
 
 
-def name_of(uid: int) -> str:
-    """The name that goes with a uid, or the number where there is none."""
+async def name_of(uid: int) -> str:
+    """The name that goes with a uid, or the number where there is none. In a thread: it may be another machine's."""
     try:
-        return pwd.getpwuid(uid).pw_name
+        return (await trio.to_thread.run_sync(pwd.getpwuid, uid)).pw_name
     except (KeyError, OverflowError):
         return str(uid)

@@ -8,7 +8,7 @@ import logging
 from isofs.engine import recovery
 from isofs.engine.state import Failure, Filesystem, now
 from isofs.errors import NoMount, StoreRefused, StoreUnusable
-from isofs.service import unfinished
+from isofs.service import proposals, unfinished
 from isofs.store.folder import Store, open_store, open_unusable
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ def _recovered(store: Store, directory: str) -> Filesystem:
     try:
         for line in unfinished.finish(fs):
             log.error("%s", line)
+        proposals.forget_ended(fs)
     except BaseException:
         with contextlib.suppress(StoreUnusable):
             recovery.close_filesystem(fs)

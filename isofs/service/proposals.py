@@ -70,7 +70,7 @@ class Proposals:
             )
 
     async def _verdict(self, name: str, call: Call) -> Mapping[str, object]:
-        args = true_args(call)
+        args = await true_args(call)
         uid = wire.argument(args, "uid", int)
         if self._live.now.access.two_person and not self._begun(name, args):
             await self._propose(name, args, call.peer)
@@ -84,14 +84,14 @@ class Proposals:
         dry = wire.optional(call.args, "dry", bool)
         if self._live.now.access.two_person and not dry:
             raise NotAllowed(f"{name} cannot wait for a second person, whom `access.two_person` asks for")
-        result: Mapping[str, object] = await self._carry_out[name](true_args(call), call.progress)
+        result: Mapping[str, object] = await self._carry_out[name](await true_args(call), call.progress)
         if not dry:
             self._remove(wire.argument(call.args, "uid", int))
         return result
 
     async def _propose(self, name: str, args: Mapping[str, object], peer: Peer) -> None:
         """Keep what is asked for, if it can be carried out as far as that can be told now; raises Unconfirmed."""
-        uid, content = wire.argument(args, "uid", int), None
+        uid, by, content = wire.argument(args, "uid", int), await name_of(peer.person), None
         subject = self._subject(uid)
         if name == "resolve":
             settling.check(self._fs, args)
@@ -107,7 +107,7 @@ class Proposals:
                 f"confirm that, or withdraw it (`isoctl proposals` shows it)"
             )
         kept = {key: value for key, value in args.items() if key not in _OF_THE_CALLER}
-        now, by = wire.moment(time.time()), name_of(peer.person)
+        now = wire.moment(time.time())
         digest, seen = digests.marks(self._fs, uid)
         self._fs.store.write([Put(Proposal(uid, now, by, peer.persons, name, kept, content, digest, seen))])
         log.warning("%s proposes %s for %s", by, name, subject.name)
@@ -126,7 +126,8 @@ class Proposals:
     async def confirm(self, call: Call) -> Mapping[str, object]:
         """Carry out what another person proposed; with `anyway`, though the user has changed something since."""
         uid, anyway = wire.argument(call.args, "uid", int), wire.optional(call.args, "anyway", bool)
-        proposal, peer = self._about(uid), call.peer
+        by, peer = await name_of(call.peer.person), call.peer
+        proposal = self._about(uid)
         self._check_not_busy(uid)
         self._check_persons(proposal, peer)
         user = self._subject(uid).name
@@ -137,7 +138,6 @@ class Proposals:
                 f"{user} has changed something since it was proposed ({_named(changed)}), and nothing was carried out: "
                 f"look at it, then `isoctl confirm {user} --anyway`"
             )
-        by = name_of(peer.person)
         args = {**proposal.args, "uid": uid, "by": f"{proposal.by}, confirmed by {by}"}
         if peer.uid == 0:  # whose paths are what they seem
             args["pid"] = peer.pid
@@ -174,12 +174,12 @@ class Proposals:
 
     async def withdraw(self, call: Call) -> Mapping[str, object]:
         """Remove a proposal, whoever made it."""
-        uid = wire.argument(call.args, "uid", int)
+        uid, by = wire.argument(call.args, "uid", int), await name_of(call.peer.person)
         proposal = self._about(uid)
         self._check_not_busy(uid)
         told = self._told(proposal)
         self._remove(uid)
-        log.warning("%s withdraws what %s proposed for user %d", name_of(call.peer.person), proposal.by, uid)
+        log.warning("%s withdraws what %s proposed for %s", by, proposal.by, told["user"])
         return dict(told)
 
     async def waiting(self, call: Call) -> Mapping[str, object]:
@@ -198,7 +198,7 @@ class Proposals:
 
     def _told(self, proposal: Proposal) -> results.Proposal:
         view = next(digests.views_of(self._fs, proposal.uid), None)
-        user = name_of(proposal.uid) if view is None else self._fs.subjects[view.sid].name
+        user = str(proposal.uid) if view is None else self._fs.subjects[view.sid].name
         content = proposal.content
         return {
             "user": user,
@@ -229,6 +229,13 @@ class Proposals:
         found = proposals.about(self._fs.store.database, uid)
         if found is not None:
             self._fs.store.write([Drop(found)])
+
+
+def forget_ended(fs: Filesystem) -> None:
+    """Remove what is proposed about nobody any more: it was carried out, and the daemon killed right after."""
+    ended = [p for p in proposals.waiting(fs.store.database) if next(digests.views_of(fs, p.uid), None) is None]
+    if ended:
+        fs.store.write([Drop(proposal) for proposal in ended])
 
 
 @contextlib.contextmanager
