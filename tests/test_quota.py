@@ -16,9 +16,17 @@ import pytest
 from isofs.engine import accounting, recovery, suspicion, views
 from isofs.engine.checks import check
 from isofs.engine.quota import Limit, Limits, Notice
+from isofs.engine.slices import at_once
 from isofs.engine.state import Caller, Filesystem, View
-from isofs.merge import apply
+from isofs.merge import apply, partial, split
+from isofs.merge.parting import Wish
+from isofs.merge.report import Report
 from isofs.model.records import MAIN
+from isofs.service import limiting
+from isofs.service.events import Event, Events
+from isofs.service.live import Live
+from isofs.settings.kinds import read_table
+from isofs.settings.quota import Quota
 from isofs.store.folder import open_store
 from support.engine import Kernel, OpenFile, Walker, killed
 from support.trees import differences, tree
@@ -357,6 +365,14 @@ def test_somebody_is_told_once(world: World) -> None:
             alice.symlink(b"x", b"link%d" % number)
     assert told() == [("objects", False), ("objects", True)]
     assert view.objects == 10
+    fill(world.user(CAROL), b"big", 1 << 20)
+    for name in (b"b", b"c", b"d"):
+        alice.unlink(name)
+    world.kernel.forget()
+    for _ in range(3):
+        with fails(errno.EDQUOT):
+            alice.chmod(b"big", 0o600)
+    assert told() == [("bytes", False), ("bytes", True)]
 
 
 def test_directories_lie_no_deeper_than_a_path_can_name(world: World) -> None:
@@ -494,7 +510,7 @@ class History:
             world.killed()
         elif chance < 0.05:
             sid = world.fs.suspects[draw.choice(list(SUSPECTS))]
-            draw.choice([apply.innocent, apply.malicious])(world.fs, sid)
+            draw.choice([apply.innocent, apply.malicious, self.part])(world.fs, sid)
             for _, file in self.open:
                 file.close()
             self.open.clear()
@@ -505,6 +521,14 @@ class History:
         else:
             uid = draw.choice([ALICE, ALICE, BOB, BOB, CAROL])
             self.call(uid, world.user(uid))
+
+    def part(self, fs: Filesystem, sid: int) -> None:
+        """A verdict on some of what a suspect did, who goes on being one."""
+        pieces = at_once(partial.pieces(fs, fs.views[sid]))
+        chosen = frozenset(piece.op for piece in pieces if self.draw.random() < 0.5)
+        found = at_once(partial.partial(fs, fs.views[sid], pieces, Wish(chosen)))
+        for _ in split.merge_steps(fs, split.merged(sid, "some", SINCE), found, Report()):
+            pass
 
     def call(self, uid: int, user: Walker) -> None:
         draw = self.draw
@@ -576,3 +600,24 @@ def test_limits_are_each_users(world: World) -> None:
     own = Limit(bytes=1)
     limits = replace(LIMITS, users={"alice": own})
     assert (limits.of("alice"), limits.of("bob")) == (own, LIMITS.each)
+
+
+def test_what_is_configured_is_what_counts_and_what_happens_is_told(world: World) -> None:
+    config = Path(world.fs.store.path) / "config.toml"
+    config.write_text("[quota]\nbytes = 4096\n[quota.users.bob]\nobjects = 1\n")
+    live, events, told = Live(world.fs.store), Events(), list[Event]()
+    events.subscribe(told.append)
+    limiting.follow(world.fs, live, events)
+    world.suspect(ALICE, "alice")
+    world.suspect(BOB, "bob")
+    assert fill(world.user(ALICE), b"a", 10_000) == (4096, errno.EDQUOT)
+    facts = {"user": "alice", "uid": ALICE, "limit": "bytes", "of": 4096}
+    assert [(event.kind, event.facts) for event in told] == [
+        ("quota", {**facts, "refused": False, "used": 0}),
+        ("quota", {**facts, "refused": True, "used": 4096}),
+    ]
+    config.write_text("[quota]\nbytes = 8192\n")
+    live.refresh()
+    assert fill(world.user(ALICE), b"a", 10_000) == (8192, errno.EDQUOT)
+    bob = limiting.limits(read_table(Quota, {"users": {"bob": {"objects": 7}}}), 1000).of("bob")
+    assert bob == Limit(bytes=10 << 30, objects=7, handles=2000)

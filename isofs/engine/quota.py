@@ -103,7 +103,7 @@ class Account:
     `taken` are the bytes of what was looked at, `used` their sum; `stale` is to be looked at, `written` are the handles
     that were written through since. `promised` is being copied. Before `left` is used up, of what was `granted`,
     there is no need to look at anything; the same with inodes and `makes`. `handles` are open, `nameless` files are
-    held without a name. `told` are the limits that somebody was told of.
+    held without a name. `told` are the limits that somebody was told of, `used_up` those that are used by half.
     """
 
     taken: dict[Held, int] = field(default_factory=dict)
@@ -117,6 +117,7 @@ class Account:
     handles: int = 0
     nameless: int = 0
     told: set[tuple[str, bool]] = field(default_factory=set)
+    used_up: set[str] = field(default_factory=set)
 
     def holds(self, held: Held) -> bool:
         return held in self.taken or held in self.stale
@@ -165,6 +166,9 @@ class Account:
         return True
 
     def eased(self, limit: str, of: int, room: int) -> None:
-        """Of a limit that is half free again, somebody is to be told anew."""
-        if self.told and room * 2 > of:
+        """Of a limit that was half used, and is half free again, somebody is to be told anew."""
+        if room * 2 <= of:
+            self.used_up.add(limit)
+        elif limit in self.used_up:
+            self.used_up.discard(limit)
             self.told -= {(limit, False), (limit, True)}
