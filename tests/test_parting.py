@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from isofs.engine.slices import at_once
 from isofs.errors import UsageError
-from isofs.merge.parting import Piece, part, wish
+from isofs.merge.parting import Piece, apart, in_groups, part, wish
 
 OPS = range(1, 9)
 
@@ -43,6 +43,27 @@ def test_what_is_merged_is_closed_and_nothing_is_merged_for_no_reason(
     assert all(op in needs[by] and by in parting.chosen for op, by in parting.along.items())
     assert parting.left.keys() == wanted - possible
     assert all(by in barred & whole[op] for op, by in parting.left.items())
+
+
+@given(needs=graphs)
+def test_groups_need_what_came_before_and_are_as_small_as_can_be(needs: dict[int, set[int]]) -> None:
+    groups, whole = at_once(in_groups(needs)), reachable(reachable(needs))
+    assert sorted(op for group in groups for op in group) == list(OPS)
+    before: set[int] = set()
+    for group in groups:
+        before |= set(group)
+        assert all(whole[op] <= before for op in group)
+        assert all(set(group) <= whole[op] for op in group)
+
+
+@given(needs=graphs, unwanted=ops)
+def test_what_is_discarded_is_needed_by_nothing_that_stays(needs: dict[int, set[int]], unwanted: set[int]) -> None:
+    pieces = [Piece(op, (), needs=frozenset(needs[op])) for op in OPS]
+    parting, whole = at_once(apart(pieces, unwanted)), reachable(reachable(needs))
+    needed = {other for op in OPS if op not in unwanted for other in whole[op]}
+    assert parting.chosen == unwanted - needed
+    assert parting.left.keys() == unwanted & needed
+    assert all(op in whole[by] and by not in unwanted for op, by in parting.left.items())
 
 
 PATHS = ["a", "b", "docs/a", "docs/b/a", "src/docs/a", "a b", "a.txt", "docs/a.txt", "src/x/y/a.txt", "weiß", "[a]"]
