@@ -20,7 +20,7 @@ from isofs.merge.partial import Discarded, Partial
 from isofs.merge.parting import Piece, Wish
 from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
-from isofs.model.records import Op, Subject, SubjectId
+from isofs.model.records import Op, Subject, SubjectId, SubjectState
 from isofs.service import answers, evidence, partly, settling
 from isofs.service.answers import Result
 from isofs.service.events import Event, Events, Kind
@@ -119,6 +119,10 @@ class Deciding:
                     for sid in sids:
                         await settling.keep_both(fs, verdicts.cache, sid, found, report)
                     await self._settle(sids, given, contents, report)
+                except OSError as error:
+                    begun = fs.subjects[subject.sid].state is SubjectState.MERGING
+                    again = f"isoctl innocent {subject.name}" if begun else "this again"
+                    raise stopped(error, subject, again) from error
                 finally:
                     resolving.remove_unused(fs, view, found)
             await verdicts.cache.drained()
@@ -185,14 +189,11 @@ class Deciding:
     ) -> set[SubjectId]:
         """Merge what was taken. The subjects of which conflicts may wait then, beside the suspect."""
         verdicts = self._verdicts
-        try:
-            if sorting.everything:
-                await verdicts.merge_held(subject, found, report, progress, list(sorting.there.settled))
-                return set()
-            part = await verdicts.merge_chosen(subject, sorting.there, _TAKEN, report, progress)
-            return {part.sid} - {0}
-        except OSError as error:
-            raise stopped(error, subject, "this again") from error
+        if sorting.everything:
+            await verdicts.merge_held(subject, found, report, progress, list(sorting.there.settled))
+            return set()
+        part = await verdicts.merge_chosen(subject, sorting.there, _TAKEN, report, progress)
+        return {part.sid} - {0}
 
     async def _settle(self, sids: set[SubjectId], given: Answers, contents: Mapping[Op, Place], report: Report) -> None:
         """Settle the conflicts that wait by now as was decided."""
