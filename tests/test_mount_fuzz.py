@@ -94,6 +94,33 @@ def test_no_bytes_of_an_observer_change_anything(world: Fuzzed, seed: int, count
     assert world.state() == before
 
 
+ODD = [
+    call("attic", before=2**64),
+    call("attic", before=-(2**63) - 1),
+    call("attic", path="\ud800"),
+    call("attic_restore", number=2**64),
+    call("attic_restore", path="a" * 5000),
+    call("suspect", uid=63_000, user="\udcff", reason="caf\udce9"),
+    call("suspect", uid=63_001, user="x", reason="\ud800"),
+    call("malicious", uid=ALICE, reason="\ud800"),
+    call("innocent", uid=ALICE, only=["\udcff*"]),
+    call("confirm", uid=2**64),
+    call("withdraw", uid=-(2**64)),
+    call("log", since="\ud800", after=2**70),
+    call("decide", uid=ALICE, take=[2**70], dry=True),
+    call(
+        "markers", uid=DAVE, user="dave", path="contested", using="text", options=["\ud800=1"], pid=1, descriptor=2**70
+    ),
+]
+
+
+@pytest.mark.parametrize("frame", ODD, ids=lambda frame: frame[:70].decode())
+def test_odd_values_do_not_reach_the_store(world: Fuzzed, frame: bytes) -> None:
+    """Which nothing a caller says can make unusable."""
+    (answer,) = world.say("decider", frame)
+    assert answer["ok"] or answer["error"]["code"] != "store", answer
+
+
 def test_every_request_of_others_is_refused_by_the_kernel(world: Fuzzed) -> None:
     """Who is in no group, and who is a suspect, in whatever group."""
     before = world.state()

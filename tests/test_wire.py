@@ -115,6 +115,28 @@ def test_an_argument_is_of_its_kind_exactly(kind: type, value: object) -> None:
         wire.argument({}, "it", kind)
 
 
+@pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1, 10**40])
+def test_a_number_is_one_that_a_database_keeps(value: int) -> None:
+    for ask in (lambda: wire.argument({"it": value}, "it", int), lambda: wire.numbers({"it": [value]}, "it")):
+        with pytest.raises(UsageError, match="'it'"):
+            ask()
+    assert wire.argument({"it": (1 << 63) - 1}, "it", int) == (1 << 63) - 1
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_words_can_be_kept_and_are_what_they_were_where_they_could(text: str) -> None:
+    kept = wire.words({"it": text}, "it")
+    assert kept.encode("utf-8").decode("utf-8") == kept
+    assert wire.words({"it": kept}, "it") == kept
+    if not any("\ud800" <= character <= "\udfff" for character in text):
+        assert kept == text
+
+
+def test_bytes_that_are_no_text_are_escapes() -> None:
+    assert wire.words({"it": "caf\udce9 \ud800"}, "it") == r"caf\xe9 \ud800"
+    assert wire.words({}, "it") == ""
+
+
 def test_arguments_are_handed_over() -> None:
     args = {"uid": 7, "user": "a", "yes": False, "none": None, "paths": ["a", "b"]}
     assert wire.argument(args, "uid", int) == 7

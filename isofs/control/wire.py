@@ -127,7 +127,7 @@ def argument(args: Mapping[str, object], name: str, kind: type[T]) -> T:
     """The argument `name` of a request, which must be there and of exactly this kind."""
     value = args.get(name)
     # Exactly: to isinstance, true is a number.
-    if type(value) is not kind:
+    if type(value) is not kind or not _fits(value):
         raise UsageError(f"the argument {name!r} must be {_NAMES[kind]}")
     return value
 
@@ -148,9 +148,22 @@ def texts(args: Mapping[str, object], name: str) -> list[str]:
 def numbers(args: Mapping[str, object], name: str) -> list[int]:
     """The argument `name` of a request, which must be a list of whole numbers."""
     value = args.get(name)
-    if not isinstance(value, list) or not all(type(item) is int for item in value):
+    if not isinstance(value, list) or not all(type(item) is int and _fits(item) for item in value):
         raise UsageError(f"the argument {name!r} must be a list of whole numbers")
     return value
+
+
+def words(args: Mapping[str, object], name: str) -> str:
+    """The argument `name` of a request, a text for people, empty where it is left out; any store can keep it.
+
+    Bytes of a command line that are not UTF-8 are written as escapes.
+    """
+    return plain(optional(args, name, str) or "")
+
+
+def plain(text: str) -> str:
+    """The text with everything as an escape that has no place in UTF-8."""
+    return "".join(_escaped(character) if _lone(character) else character for character in text)
 
 
 def path_text(path: bytes) -> str:
@@ -176,6 +189,20 @@ def moment(seconds: float) -> str:
 
 
 _NAMES: dict[type, str] = {bool: "true or false", int: "a whole number", str: "a text"}
+
+
+def _fits(value: object) -> bool:
+    """Whether a number is one that a machine counts with, and a database keeps."""
+    return not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
+
+
+def _lone(character: str) -> bool:
+    return "\ud800" <= character <= "\udfff"
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else f"\\u{ord(character):04x}"
 
 
 def _line(fields: Mapping[str, object]) -> bytes:

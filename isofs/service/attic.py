@@ -80,7 +80,7 @@ class Attic:
         is left in the attic.
         """
         given, replace = wire.optional(args, "as", str), bool(wire.optional(args, "replace", bool))
-        doing = _Restoring(wire.optional(args, "by", str) or "root", replace)
+        doing = _Restoring(wire.words(args, "by") or "root", replace)
         top, tree = self._chosen(args)
         to = top if given is None else wire.path_bytes(given)
         if len(tree) == 1 and tree[0].path == top:

@@ -41,8 +41,8 @@ class StillOpen(IsofsError):
 
 async def suspect(fs: Filesystem, cache: KernelCache, mount: str, args: Args) -> results.Suspected:
     """Isolate a user from now on, and deal with the files that the user has open for reading and writing."""
-    uid, name = wire.argument(args, "uid", int), wire.argument(args, "user", str)
-    reason = wire.optional(args, "reason", str) or ""
+    uid, name = wire.argument(args, "uid", int), wire.plain(wire.argument(args, "user", str))
+    reason = wire.words(args, "reason")
     policy = wire.optional(args, "handles", str) or "kill"
     if policy not in ("kill", "refuse", "leave"):
         raise UsageError(f"handles is kill, refuse or leave, not {policy!r}")

@@ -38,13 +38,13 @@ def asked(args: Mapping[str, object]) -> Asked | None:
     """What `only` and `except` ask for; None for all that the subject did."""
     only, excepted = (wire.texts(args, name) if name in args else [] for name in ("only", "except"))
     words = [*(f"--only {glob}" for glob in only), *(f"--except {glob}" for glob in excepted)]
-    return Asked(only, excepted, " ".join(words)) if words else None
+    return Asked(only, excepted, wire.plain(" ".join(words))) if words else None
 
 
 def accepted(args: Mapping[str, object]) -> Asked | None:
     """What a malicious verdict accepts; None for nothing."""
     only = wire.texts(args, "accept") if "accept" in args else []
-    return Asked(only, [], " ".join(f"--accept {glob}" for glob in only)) if only else None
+    return Asked(only, [], wire.plain(" ".join(f"--accept {glob}" for glob in only))) if only else None
 
 
 def view_of(fs: Filesystem, subject: Subject) -> View:

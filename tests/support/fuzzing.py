@@ -24,7 +24,7 @@ OBSERVERS, DECIDERS = ("daemon", 1), ("bin", 2)
 CONFIGURATION = f'[access]\nobserve = "{OBSERVERS[0]}"\ndecide = "{DECIDERS[0]}"\ntwo_person = true\n'
 
 #: What who observes may call, and who decides beyond that; written down here once more, on purpose.
-OBSERVABLE = {"status", "changes", "diff", "plan", "conflicts", "attic", "check", "log", "proposals"}
+OBSERVABLE = {"status", "changes", "diff", "plan", "conflicts", "attic", "check", "log", "proposals", "suspects"}
 DECIDABLE = {"suspect", "innocent", "malicious", "resolve", "markers", "attic_restore", "confirm", "withdraw"}
 DECIDABLE |= {"alert", "detector", "decide"}
 ROOTS = {"umount", "backup", "attic_purge", "nonsense", "__class__", "handlers", ""}
