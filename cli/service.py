@@ -12,7 +12,10 @@ _root = click.option("--root", metavar="DIR", default="/", help="Work below DIR 
 
 @click.group()
 def service() -> None:
-    """Make isofs known to mount(8) and systemd: an fstab entry, or a unit for each mount."""
+    """Make isofs known to mount(8) and to systemd.
+
+    By an entry of fstab, or by a unit for each mount.
+    """
 
 
 @service.command()
