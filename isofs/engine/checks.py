@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isofs.engine import accounting, tree, views
-from isofs.engine.state import Filesystem, View
+from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectState
 from isofs.model.vectors import G
@@ -72,38 +72,26 @@ def i2_contents(fs: Filesystem) -> Iterator[Problem]:
             continue  # some of it is gone
         known = {decided.content for decided in view.decisions.values()}
         for op, version in view.versions.items():
-            path = views.path(fs, view.sid, fs.by_op[op])
             if version.state == "d":
                 if version.content is not None:
                     known.add(version.content)
-                    yield Problem(
-                        "I2", view.sid, path, "a deleted version has a content", Fault.CONTENT_OF_DELETED, (op,)
-                    )
+                    yield _of_version(fs, view, op, "a deleted version has a content", Fault.CONTENT_OF_DELETED)
                 continue
             if version.content is None:
-                yield Problem("I2", view.sid, path, "a modified version has no content", Fault.CONTENT_MISSING, (op,))
+                yield _of_version(fs, view, op, "a modified version has no content", Fault.CONTENT_MISSING)
                 continue
             known.add(version.content)
             try:
                 found = inodes.lstat(fs.store.content(view.sid, version.content))
             except FileNotFoundError:
-                yield Problem(
-                    "I2", view.sid, path, f"the content {version.content} is missing", Fault.CONTENT_MISSING, (op,)
-                )
+                yield _of_version(fs, view, op, f"the content {version.content} is missing", Fault.CONTENT_MISSING)
                 continue
             if stat.S_IFMT(found.st_mode) != fs.by_op[op].kind:
-                yield Problem(
-                    "I2",
-                    view.sid,
-                    path,
-                    "the content is of another type than the object",
-                    Fault.CONTENT_OF_OTHER_TYPE,
-                    (op,),
+                yield _of_version(
+                    fs, view, op, "the content is of another type than the object", Fault.CONTENT_OF_OTHER_TYPE
                 )
             elif found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
-                yield Problem(
-                    "I2", view.sid, path, "the content has a name outside the store", Fault.CONTENT_LINKED, (op,)
-                )
+                yield _of_version(fs, view, op, "the content has a name outside the store", Fault.CONTENT_LINKED)
         for name in fs.store.contents(view.sid):
             if name not in known:
                 yield Problem(
@@ -192,12 +180,13 @@ def i4_bindings(fs: Filesystem) -> Iterator[Problem]:
                 yield Problem(
                     "I4", view.sid, _path(fs, op), "a directory has several names", Fault.NAMES_TOO_MANY, (op,)
                 )
+        named: set[Obj] = set()
         for op, version in view.versions.items():
             state = fs.subjects[view.sid].state
             if (
                 state is SubjectState.SUSPECT
                 and version.state == "m"
-                and views.path(fs, view.sid, fs.by_op[op]) is None
+                and not views.has_path(fs, view.sid, fs.by_op[op], named)
             ):
                 yield Problem(
                     "I4", view.sid, None, f"version {op} has no name in the view: it is lost", Fault.VERSION_LOST, (op,)
@@ -337,6 +326,10 @@ CHECKS: tuple[Callable[[Filesystem], Iterator[Problem]], ...] = (
     i8_attic,
     i9_accounts,
 )
+
+
+def _of_version(fs: Filesystem, view: View, op: int, text: str, fault: Fault) -> Problem:
+    return Problem("I2", view.sid, views.path(fs, view.sid, fs.by_op[op]), text, fault, (op,))
 
 
 def _path(fs: Filesystem, op: int) -> bytes | None:

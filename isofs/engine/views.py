@@ -258,6 +258,20 @@ def path(fs: Filesystem, sid: SubjectId, obj: Obj) -> bytes | None:
     return b"/".join(reversed(parts))
 
 
+def has_path(fs: Filesystem, sid: SubjectId, obj: Obj, known: set[Obj]) -> bool:
+    """Whether an object has a path in a view. `known` are objects that have one; whoever asks for many keeps it."""
+    way: list[Obj] = []
+    view = fs.view_of(sid)
+    while obj is not fs.root and obj not in known:
+        way.append(obj)
+        found = _parent(fs, view, obj)
+        if found is None or len(way) > 4096:
+            return False
+        obj = found[0]
+    known.update(way)
+    return True
+
+
 def _parent(fs: Filesystem, view: View | None, obj: Obj) -> tuple[Obj, bytes] | None:
     """The first of the `parents`; a path is as many of them as it is deep."""
     if view is not None and obj.op:
