@@ -19,9 +19,9 @@ from isofs.control import results
 def reads_(directory: str | None, user: str, store: str | None, as_json: bool) -> None:
     """List what USER read while isolated, of what others made.
 
-    That is all of main that USER may have copied out in that time: a line for each object, with when it
-    was opened first, its size then, and by which program. Directories were listed. Also what was open
-    when USER was isolated counts. It stays when the verdict has fallen.
+    That is what others made and USER opened for reading while isolated, or had open then: a line for
+    each object, with when it was opened first, its size then, and by which program. Directories were
+    listed. It stays when the verdict has fallen.
     """
     daemon.need_root()
     who = users.find(user)

@@ -76,8 +76,6 @@ def records(folder: int, wanted: Wanted, *, follow: bool = False) -> Iterator[tu
         fields = wanted.has(line)
         if fields is not None:
             yield line, fields
-        elif not follow and line[_TIME].decode("ascii", "replace") > wanted.until:
-            return
 
 
 def _lines(folder: int, since: str, follow: bool) -> Iterator[bytes]:

@@ -166,8 +166,6 @@ def write(ring: Ring, folder: int, mount: str, wakes: _Wakes) -> None:
 def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends when the daemon has, and not before
-    with contextlib.suppress(OSError):
-        os.nice(5)
     mount, path, folder, wake = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     with locked(folder):
         ring = taking(path)

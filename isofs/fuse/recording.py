@@ -123,8 +123,7 @@ class Recorder:
             if sid is None:
                 return await plain(*args)
             path, obj, more = describe(sid, node, args)
-            number, at = 0, time_ns()
-            task = task_of(ctx.pid, at)
+            number, task = 0, task_of(ctx.pid, time_ns())
             try:
                 answer = await own(*args)
                 if answered is not None:
@@ -137,7 +136,7 @@ class Recorder:
                 answer = refused
             ino, op = (obj.ino, obj.op) if obj is not None else (0, 0)
             what = action if name != "setattr" else _change(args[2])
-            put(at, what, sid, ctx.uid, task, path, ino, op, number, -1, more)
+            put(time_ns(), what, sid, ctx.uid, task, path, ino, op, number, -1, more)
             if number:
                 raise answer from None
             return answer

@@ -101,9 +101,6 @@ def _raise_descriptor_limit() -> None:
 async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Served], None]) -> None:
     adapter, cache = Adapter(fs), KernelCache(session.device)
     fs.kernel = cache
-    live, events = Live(fs.store), Events()
-    auditing = Auditing(fs, adapter, session.directory, live.now.audit)
-    live.subscribe(auditing.changed)
     mounting.mount(session)
     failed: list[IsofsError] = []
 
@@ -113,6 +110,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
         if how == "force":
             loop.stop()
 
+    live, events = Live(fs.store), Events()
     limiting.follow(fs, live, events)
     commands = Commands(fs, adapter, cache, session.directory, unmount, live, events)
     attic = Attic(fs, live)
@@ -127,6 +125,8 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
     proposals = Proposals(fs, live, access, fresh)
     commands.verdicts.agreed = proposals.agreed
     handlers = identified(fresh) | health.guarded(fs, proposals.handlers())
+    auditing = Auditing(fs, adapter, session.directory, live.now.audit)
+    live.subscribe(auditing.changed)
     listen = functools.partial(server.serve, admit=access.admit, groups=access.groups.all, record=auditing.control)
 
     async def published() -> None:
