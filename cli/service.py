@@ -12,9 +12,9 @@ _root = click.option("--root", metavar="DIR", default="/", help="Work below DIR 
 
 @click.group()
 def service() -> None:
-    """Make isofs known to mount(8) and to systemd.
+    """Make isofs known to mount(8) and systemd.
 
-    By an entry of fstab, or by a unit for each mount.
+    Then an entry of fstab mounts it, or a unit for each mount.
     """
 
 

@@ -141,7 +141,8 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
 
     def told() -> None:
         degraded = health.degraded(fs)
-        events.tell(Event(Kind.FAILURE, {"state": "degraded" if degraded else "ok", "degraded": degraded}))
+        facts = {"what": "store", "problem": degraded["reason"] if degraded else None}
+        events.tell(Event(Kind.FAILURE, {**facts, "suspects": degraded["suspects"] if degraded else None}))
         notify.tell(f"STATUS={health.sentence(degraded)}")
 
     fs.on_change_of_state = told
