@@ -214,6 +214,7 @@ def _main() -> None:
     answers = None if args.ready is None else open(args.ready, "w", encoding="utf-8")  # noqa: SIM115
     if args.foreground:
         logs.to_standard_error()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no file to begin anew
     elif answers is None:
         _reopen_on_hangup(logs.to_store(args.store))
 
