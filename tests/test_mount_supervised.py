@@ -230,6 +230,20 @@ def test_umount_waits_for_the_last_one_to_leave(tree: Path) -> None:
         inside.close()
         until("the daemon ends", lambda: not Path(f"/proc/{pid}").exists())
 
+        # Whatever is at its place when the daemon is told to end is left alone.
+        mount.mount()
+        inside = Worker(BOB, cwd=tree)
+        pid = mount.pid
+        assert isoctl("umount", str(tree), "--lazy").code == 0
+        subprocess.run(["mount", "-t", "tmpfs", "other", str(tree)], check=True)
+        os.kill(pid, signal.SIGTERM)
+        until("the daemon ends", lambda: not Path(f"/proc/{pid}").exists())
+        assert mounts_below(tree) == [str(tree)]
+        subprocess.run(["umount", str(tree)], check=True)
+        with pytest.raises(OSError):
+            inside(os.listdir, ".")
+        inside.close()
+
         mount.mount()
         inside = Worker(BOB, cwd=tree)
         assert isoctl("umount", str(tree), "--force").code == 0

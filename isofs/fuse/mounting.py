@@ -183,12 +183,18 @@ def _move_mount(tree: int, target: bytes, flags: int) -> None:
     _checked(_libc.syscall(ctypes.c_long(_SYS_MOVE_MOUNT), ctypes.c_int(tree), ctypes.c_char_p(b""), *to))
 
 
-def unmount(session: Session, *, lazily: bool = False) -> None:
-    """Undo the mount. Raises Busy while somebody uses it, unless `lazily`: then it goes when the last one leaves."""
-    target = os.fsencode(session.directory)
+def unmount(session: Session, *, lazily: bool = False) -> bool:
+    """Undo the mount. Raises Busy while somebody uses it, unless `lazily`: then it goes when the last one leaves.
+
+    Whether there was one: it may have been taken away already, and what is at its place now is not ours.
+    """
+    target, there = os.fsencode(session.directory), False
 
     def do() -> None:
-        _checked(_libc.umount2(target, _MNT_DETACH if lazily else 0))
+        nonlocal there
+        there = target in _isofs_mounts()
+        if there:
+            _checked(_libc.umount2(target, _MNT_DETACH if lazily else 0))
 
     try:
         _in_namespace(session.namespace, do)
@@ -197,6 +203,7 @@ def unmount(session: Session, *, lazily: bool = False) -> None:
             raise Busy(f"{session.directory} is in use") from error
         if error.errno != errno.EINVAL:  # not mounted any more
             raise IsofsError(f"{session.directory} cannot be unmounted: {error.strerror}") from error
+    return there
 
 
 def _in_namespace(namespace: int, do: Callable[[], None]) -> None:

@@ -186,7 +186,8 @@ async def _unmount_on_signal(session: mounting.Session) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
             try:
-                await trio.to_thread.run_sync(mounting.unmount, session)
+                if not await trio.to_thread.run_sync(mounting.unmount, session):
+                    loop.stop()  # it was taken away before, and somebody is in it still
             except Busy:
                 log.warning("%s is in use and is detached", session.directory)
                 await trio.to_thread.run_sync(lambda: mounting.unmount(session, lazily=True))
