@@ -167,7 +167,7 @@ class Store:
     def announced(self, isolated: frozenset[int]) -> None:
         """Note who is isolated. What cannot be written is noted at the next start."""
         with contextlib.suppress(StoreUnusable):
-            suspects.write(self.root, self.path, Known(isolated))
+            suspects.write(self.root, self.path, Known(isolated), durably=False)
 
     def close(self) -> None:
         """Close everything, also if the database or the scratch folder cannot be put in order any more."""

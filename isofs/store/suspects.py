@@ -1,7 +1,7 @@
 """Who is isolated, in a file of its own beside the database: what is left to go by when that cannot be read.
 
-The file is replaced whole and durably around each change of the database that isolates somebody or ends it: users of
-whom the database may say either meanwhile are in `changing`. A hash tells a damaged list from a sound one.
+The file is replaced whole around each change of the database that isolates somebody or ends it, durably before: users
+of whom the database may say either meanwhile are in `changing`. A hash tells a damaged list from a sound one.
 """
 
 from __future__ import annotations
@@ -52,8 +52,11 @@ def read(root: int, path: str) -> Known | None:
         raise StoreUnusable(f"the list {path}/{NAME} of who is isolated cannot be read: {error}") from error
 
 
-def write(root: int, path: str, known: Known) -> None:
-    """Put another list in the place of what is there, durably. StoreUnusable if that cannot be done."""
+def write(root: int, path: str, known: Known, *, durably: bool = True) -> None:
+    """Put another list in the place of what is there. StoreUnusable if that cannot be done.
+
+    Not `durably`: a power loss may bring back the list before.
+    """
     text = json.dumps({"isolated": sorted(known.isolated), "changing": sorted(known.changing)})
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -62,9 +65,11 @@ def write(root: int, path: str, known: Known) -> None:
         with open(opened, "w", encoding="utf-8") as file:
             file.write(f"{text}\n{_digest(text)}\n")
             file.flush()
-            os.fsync(file.fileno())
+            if durably:
+                os.fsync(file.fileno())
         os.rename(_SCRATCH, NAME, src_dir_fd=root, dst_dir_fd=root)
-        os.fsync(root)
+        if durably:
+            os.fsync(root)
     except OSError as error:
         raise StoreUnusable(
             f"the list {path}/{NAME} of who is isolated cannot be written: {error.strerror}", error.errno
