@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -319,6 +319,22 @@ def test_a_damaged_database_is_rebuilt_of_what_can_be_read(world: World, damage:
     assert before - world.everything() == set()
     assert fs.store.new_op() not in fs.by_op
     recovery.close_filesystem(fs)
+
+
+def test_a_suspect_whose_row_is_lost_is_isolated_again(world: World) -> None:
+    """Nobody is released by a damage: who was isolated is in a list of its own."""
+    no_subject(world)
+    assert any("does not know" in one["problem"] for one in resting.repair(str(world.main), None, rebuild)["problems"])
+    assert not resting.check(str(world.main), None)["ok"]
+    assert resting.repair(str(world.main), None, lambda one: True)["ok"]
+    fs = recovery.open_filesystem(open_store(str(world.store)), str(world.main))
+    assert set(fs.suspects) == {ALICE}
+    assert (world.store / "rescued" / f"{world.sid}-{world.op(b'file')}").read_bytes() == b"hers"
+    recovery.close_filesystem(fs)
+
+
+def rebuild(one: Mapping[str, object]) -> bool:
+    return "new database" in str(one["repair"])
 
 
 def test_a_row_that_means_nothing_costs_that_version_only(world: World) -> None:

@@ -70,13 +70,22 @@ def _compare_suspects(fs: Filesystem) -> None:
     except StoreUnusable as error:
         log.warning("%s; it is made anew", error)
         known = None
-    if known is not None and known.isolated - isolated:
-        uids = ", ".join(map(str, sorted(known.isolated - isolated)))
+    if unknown := unknown_suspects(fs):
+        uids = ", ".join(map(str, sorted(unknown)))
         raise StoreUnusable(
             f"the database of the store {fs.store.path} does not know that the users {uids} are isolated"
         )
     if known is None or known.possible != isolated or known.changing:
         fs.store.announced(isolated)
+
+
+def unknown_suspects(fs: Filesystem) -> frozenset[int]:
+    """The uids that the list of suspects has as isolated, and the database has not."""
+    try:
+        known = fs.store.known()
+    except StoreUnusable:
+        return frozenset()
+    return frozenset() if known is None else known.isolated - frozenset(fs.suspects)
 
 
 def _count_directories(fs: Filesystem) -> None:

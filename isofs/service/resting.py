@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
+import time
 from collections.abc import Callable, Iterator
 
-from isofs.control import results
-from isofs.engine import recovery, repairs
+from isofs.control import results, wire
+from isofs.engine import recovery, repairs, suspicion
 from isofs.engine.state import Filesystem
 from isofs.service import backup as backups
 from isofs.service import newfile
@@ -21,6 +23,8 @@ Wanted = Callable[[results.Repair], bool]
 
 _REBUILD = "make a new database of the {} rows that can be read; contents of lost rows go to the folder rescued"
 
+_AGAIN = "isolate the user again; what is left of the work from before is in the folder rescued"
+
 
 def check(directory: str, store: str | None) -> results.Checked:
     """Run the invariants on a store whose directory is not mounted. Changes nothing but what recovery must."""
@@ -31,7 +35,9 @@ def check(directory: str, store: str | None) -> results.Checked:
     if found:  # nothing else can be told of it before it is mended
         return {"ok": False, "checked": {"invariants": 1}, "problems": [_of_database(line) for line in found]}
     with _loaded(directory, path) as fs:
-        return checked(fs)
+        result = checked(fs)
+        unknown = [_unknown(uid) for uid in sorted(recovery.unknown_suspects(fs))]
+        return {**result, "ok": result["ok"] and not unknown, "problems": [*unknown, *result["problems"]]}
 
 
 def repair(directory: str, store: str | None, wanted: Wanted) -> results.Repaired:
@@ -56,13 +62,21 @@ def repair(directory: str, store: str | None, wanted: Wanted) -> results.Repaire
     with _loaded(directory, path) as fs:
         if kept is not None:
             _rescue_unknown(fs)
+        for uid in sorted(recovery.unknown_suspects(fs)):
+            one = _repair(_unknown(uid), _AGAIN)
+            if wanted(one):
+                since = wire.moment(time.time())
+                suspicion.suspect(fs, uid, name_of(uid), "isolated again by a repair", since)
+                made.append(one)
 
         def asked(one: repairs.Repair) -> bool:
             return wanted(_repair(problem(fs, one.problem), one.does))
 
         done, left = repairs.repair(fs, asked)
         made += [_repair(problem(fs, one.problem), one.does) for one in done]
-        return {"ok": not left, "repaired": made, "problems": [problem(fs, one) for one in left], "kept": kept}
+        problems = [_unknown(uid) for uid in sorted(recovery.unknown_suspects(fs))]
+        problems += [problem(fs, one) for one in left]
+        return {"ok": not problems, "repaired": made, "problems": problems, "kept": kept}
 
 
 @contextlib.contextmanager
@@ -93,6 +107,18 @@ def _rescue_unknown(fs: Filesystem) -> None:
 
 def _of_database(line: str) -> results.Problem:
     return {"invariant": "I1", "subject": None, "path": None, "problem": line}
+
+
+def _unknown(uid: int) -> results.Problem:
+    return _of_database(f"user {uid} is isolated, and the database does not know it")
+
+
+def name_of(uid: int) -> str:
+    """The name that goes with a uid, or the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
 
 
 def _repair(found: results.Problem, does: str) -> results.Repair:
