@@ -218,6 +218,8 @@ def _main() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no file to begin anew
     elif answers is None:
         _reopen_on_hangup(logs.to_store(args.store))
+    else:
+        logs.until_served()
 
     def ready(facts: Served) -> None:
         if answers is not None:

@@ -48,6 +48,23 @@ class StoreLog(logging.StreamHandler):  # type: ignore[type-arg]
             self.reopen()
 
 
+class _Early(logging.StreamHandler):  # type: ignore[type-arg]
+    """Standard error, for as long as the log in the store is not open; what it was told belongs there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        self.records.append(record)
+
+
+def until_served() -> None:
+    """Log to standard error, and once more when the log goes to the store."""
+    _use(_Early())
+
+
 def to_standard_error() -> None:
     """Log to standard error; with marks for the journal if that is what it is."""
     journal = _is_journal(2)
@@ -57,10 +74,13 @@ def to_standard_error() -> None:
 
 
 def to_store(store: str) -> StoreLog:
-    """Log to the file `log` in a store."""
+    """Log to the file `log` in a store, what was told before (`until_served`) first."""
+    early = [one for handler in logging.getLogger().handlers if isinstance(handler, _Early) for one in handler.records]
     handler = StoreLog(store)
     handler.setFormatter(_plain())
     _use(handler)
+    for record in early:
+        handler.handle(record)
     return handler
 
 
