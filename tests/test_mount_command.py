@@ -179,7 +179,7 @@ def test_the_folder_of_sockets_goes_with_the_last_one(tree: Path) -> None:
     """On a machine with a /run of its own and nothing else mounted."""
     isoctl_here = f"{sys.executable} -m isoctl.main"
     script = (
-        f"set -e; mount -t tmpfs none /run; {isoctl_here} mount '{tree}'; ls /run/isofs | wc -l; "
+        f"set -e; mount -t tmpfs none /run; {isoctl_here} mount '{tree}'; ls /run/isofs/*.sock | wc -l; "
         f"{isoctl_here} umount '{tree}'; ls /run"
     )
     done = subprocess.run(
