@@ -241,7 +241,16 @@ def person(on: Stage, name: str) -> Iterator[Person]:
             raise Trouble(f"there is a user {account} already, and it is not the demo's")
         _system("userdel", account)
     options = {"home-dir": str(home), "shell": "/usr/sbin/nologin", "gid": str(on.gid), "comment": _REMARK}
-    _system("useradd", "--system", "--no-create-home", *(f"--{k}={v}" for k, v in options.items()), account)
+    _system(
+        "useradd",
+        "--no-create-home",
+        "--key",
+        "SUB_UID_COUNT=0",
+        "--key",
+        "SUB_GID_COUNT=0",
+        *(f"--{k}={v}" for k, v in options.items()),
+        account,
+    )
     try:
         uid = pwd.getpwnam(account).pw_uid
         home.mkdir(mode=0o700)
