@@ -449,6 +449,8 @@ def extended_attributes(c: Calls) -> None:
         c(os.removexattr, name, "user.empty")
         c(os.removexattr, name, "user.empty")
         c(os.removexattr, name, "nothing.a")
+        c(os.removexattr, name, "system.posix_acl_access")
+        c(os.removexattr, name, "system.posix_acl_default")
         c.note("names", sorted(os.listxattr(name)))
     c(os.setxattr, "l", "user.a", b"1", follow_symlinks=False)
     c(os.setxattr, "p", "user.a", b"1")

@@ -262,6 +262,7 @@ class Machine(RuleBasedStateMachine):
         self.main = world.twins / "main"
         self.views: dict[int, View] = {}
         self.kept: list[Kept] = []
+        self.ties: list[set[str]] = []  # directories at the top that may have names of the same file
         self.numbers = 0
 
     @initialize(suspects=st.sampled_from(((ALICE,), (CAROL,), (ALICE, CAROL), (CAROL, ALICE))))
@@ -298,9 +299,12 @@ class Machine(RuleBasedStateMachine):
 
     def _make(self, uid: int, call: Call, where: set[str]) -> Any:
         """Make a call on the mount and on the twins that it concerns, and compare; returns what it returns."""
+        where = self._with_tied(where)
         person = self.world.people[uid]
         seen = person(perform, str(self.mount.path), call)
         expected = person(perform, str(self._twin(uid)), call)
+        if len(tops(call)) > 1 and seen is None:
+            self.ties.append(tops(call))
         view = self.views.get(uid)
         changes = call[0] not in READING
         if view is not None:
@@ -317,6 +321,13 @@ class Machine(RuleBasedStateMachine):
             for other in self.views.values():
                 self._follow(other, person, call, where)
         return seen
+
+    def _with_tied(self, where: set[str]) -> set[str]:
+        """A file may have other names elsewhere: what is changed here is changed there."""
+        found = set(where)
+        for tie in self.ties * 2:
+            found |= tie if tie & found else set()
+        return found
 
     def _follow(self, view: View, person: Person, call: Call, where: set[str]) -> None:
         """A trusted user's change: a suspect that changed nothing there sees it."""
