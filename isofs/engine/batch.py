@@ -28,6 +28,7 @@ from isofs.model.records import (
     Version,
 )
 from isofs.model.vectors import Vector
+from isofs.store import inodes
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,20 @@ class Batch:
         """Give an object that has none this origin point, whose row is in the batch."""
         self._ops[obj] = op
 
-    def commit(self) -> None:
-        """Write everything, then change the memory. On an error nothing has changed."""
+    def commit(self, *, lasting: bool = False) -> None:
+        """Write everything, then change the memory. On an error nothing has changed.
+
+        `lasting`: it is on the disk then, with all that was written before. A change that a merge makes of main, or the
+        removal of a content, may survive a power loss as soon as it is made; so what it follows from must do so before.
+        If the store is on another file system, what was done to main goes to the disk first, before rows that say so.
+        """
+        if lasting and self.fs.store.device != self.fs.device:
+            inodes.sync_all(self.fs.descriptors[self.fs.root])
+        self._commit()
+        if lasting:
+            self.fs.store.sync()
+
+    def _commit(self) -> None:
         if not self.changes:
             return
         if self.fs.failure is not None:

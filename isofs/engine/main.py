@@ -139,16 +139,15 @@ def _remove(
 ) -> Stowed | None:
     where = at(fs, directory, name)
     batch = Batch(fs)
-    keeps = last and (by != MAIN or bool(operator))
+    merging = by != MAIN or bool(operator)
     stowing = attic.stowing(fs, obj, batch, "deleted", by=by, operator=operator)
-    with trusted.announced(fs, obj), stowing if keeps else contextlib.nullcontext() as stowed:
+    with trusted.announced(fs, obj), stowing if last and merging else contextlib.nullcontext() as stowed:
         trusted.will_unlink(fs, directory, name, obj, batch, last=last, by=by)
-        batch.commit()
+        batch.commit(lasting=merging)
         if last:
             trusted.pin_nodes(fs, obj)
         remove = os.rmdir if obj.is_dir else os.unlink
         remove(where.name, dir_fd=where.directory)
-    merging = by != MAIN or bool(operator)
     lost_name(fs, directory, name, obj, last=last, stowed=stowed, merging=merging)
     return stowed
 
@@ -186,7 +185,7 @@ def link(fs: Filesystem, obj: Obj, directory: Obj, name: bytes, *, by: SubjectId
     source, to = tree.place(fs, obj), at(fs, directory, name)
     batch = Batch(fs)
     trusted.will_link(fs, directory, name, obj, batch, by=by)
-    batch.commit()
+    batch.commit(lasting=by != MAIN)
     os.link(
         source.name,
         to.name,
@@ -238,7 +237,7 @@ def rename(
     with trusted.announced(fs, obj, replaced):
         trusted.will_unlink(fs, to, to_name, replaced, batch, last=last, by=by)
         trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
-        batch.commit()
+        batch.commit(lasting=by != MAIN)
         if last:
             trusted.pin_nodes(fs, replaced)
         renameat2(source, target, 0)
@@ -265,7 +264,7 @@ def _move(
     batch = Batch(fs)
     with trusted.announced(fs, obj):
         trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
-        batch.commit()
+        batch.commit(lasting=by != MAIN)
         renameat2(at(fs, directory, name), at(fs, to, to_name), flags)
     _moved(obj, directory, name, to, to_name)
 
@@ -322,7 +321,7 @@ def _exchange(
     batch = Batch(fs)
     with trusted.announced(fs, obj, other):
         trusted.will_exchange(fs, directory, name, to, to_name, obj, other, batch, by=by)
-        batch.commit()
+        batch.commit(lasting=by != MAIN)
         renameat2(at(fs, directory, name), at(fs, to, to_name), RENAME_EXCHANGE)
     _moved(obj, directory, name, to, to_name)
     _moved(other, to, to_name, directory, name)

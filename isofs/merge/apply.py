@@ -141,6 +141,7 @@ def begin_merge(fs: Filesystem, sid: SubjectId, resolutions: Mapping[Op, Resolut
             batch.put(resolving.decided(fs, view, decided, resolutions.get(decided.op)))
         batch.commit()
         resolving.remove_unused(fs, view, resolutions)
+    fs.store.sync_contents()  # what main will have of them, and what was decided
     return view
 
 
@@ -266,7 +267,7 @@ def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decide
         batch.set_vector(obj.op, settle.merged_now(fs, decided))
         try:
             with trusted.announced(fs, obj, merging=True):
-                batch.commit()
+                batch.commit(lasting=True)
                 overwriting.overwrite(content, place, kept=fs.store.stowed(stowed.number))
         except OSError:
             attic.forget(fs, stowed)
@@ -277,7 +278,7 @@ def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decide
     with trusted.announced(fs, obj, merging=True), attic.stowing(fs, obj, batch, "replaced", by=view.sid) as stowed:
         trusted.pin_nodes(fs, obj)
         trusted.will_replace_content(fs, obj, ino, batch, settle.merged_now(fs, decided))
-        batch.commit()
+        batch.commit(lasting=True)
         before = settle.open_before(fs, view, obj, content)
         with settle.same_times(place.directory):
             main.renameat2(content, place, 0)

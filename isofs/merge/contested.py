@@ -169,6 +169,7 @@ def _keep_main(fs: Filesystem, view: View, one: Waiting) -> None:
 
 def _remove_content(fs: Filesystem, view: View, version: Version) -> None:
     if version.content is not None:
+        fs.store.sync()
         inodes.remove(fs.store.content(view.sid, version.content))
 
 
@@ -187,6 +188,8 @@ def _replace_main(
         settle.note_places(fs, view, batch)
     batch.put(replace(decided, outcome=Outcome.TAKE.value, reason=reason, review=review))
     try:
+        if version.content is not None:
+            inodes.sync(fs.store.content(view.sid, version.content))
         batch.commit()
         _carry_out(fs, view, one.op, report, "merged" if isinstance(choice, Given) else "took")
     except (OSError, CallError, AtticFailed):

@@ -215,7 +215,7 @@ class Names:
         batch.put(announced)
         trusted.comes_back(fs, directory, name, obj, batch, by=view.sid)
         with trusted.announced(fs, obj, merging=True):
-            batch.commit()
+            batch.commit(lasting=True)
             main.renameat2(content, to, 0)
         action = "restored" if decided is not None else "took"
         reason = decided.reason if decided is not None else naming.MADE
@@ -250,7 +250,7 @@ class Names:
         decided = view.decisions.get(obj.op)
         if decided is not None:
             batch.drop(decided)
-        batch.commit()
+        batch.commit(lasting=True)
         if version is not None and version.content is not None:
             with contextlib.suppress(OSError):  # `settle.tidy` tries once more
                 inodes.remove(fs.store.content(view.sid, version.content))

@@ -68,6 +68,7 @@ def restore(
     directory, name = _target(fs, path)
     there = tree.child(fs, directory, name)
     content, to = copy or fs.store.stowed(entry.number), main.at(fs, directory, name)
+    inodes.sync(content)
     stowed, batch = None, Batch(fs)
     if there is not None and there[0].is_dir and inodes.is_directory(content):
         stowed = _give_attributes(fs, there[0], content, operator)
@@ -84,7 +85,7 @@ def restore(
     if stowed is not None:
         batch.put(attic.settled(stowed))
     batch.drop(entry)
-    batch.commit()
+    batch.commit(lasting=True)
     for left in (fs.store.stowed(entry.number), *([copy] if copy else [])):
         inodes.remove(left)
     return stowed
@@ -132,7 +133,7 @@ def _rename_over(
             trusted.will_replace_content(fs, obj, new.st_ino, batch)
         else:
             trusted.will_unlink(fs, directory, name, obj, batch, last=last)
-        batch.commit()
+        batch.commit(lasting=True)
         if last:
             trusted.pin_nodes(fs, obj)
         main.renameat2(content, to, 0)
@@ -147,7 +148,7 @@ def _give_attributes(fs: Filesystem, obj: Obj, content: Place, operator: str) ->
     batch = Batch(fs)
     stowed = attic.stow_in_place(fs, obj, batch, by=MAIN, operator=operator)
     trusted.count_modification(fs, obj, batch)
-    batch.commit()
+    batch.commit(lasting=True)
     inodes.copy_attributes(content, tree.place(fs, obj))
     for node in obj.nodes:
         fs.kernel.forget_attributes(node.id)

@@ -84,4 +84,5 @@ def _write(fs: Filesystem, view: View, content: bytes, like: Place) -> str:
     with open(os.open(to.name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=to.directory), "wb") as file:
         file.write(content)
     inodes.copy_attributes(like, to)
+    inodes.sync(to)
     return name

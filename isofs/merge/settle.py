@@ -59,6 +59,7 @@ def beside_main(fs: Filesystem, content: Place) -> Place:
     copy = fs.store.staged_beside(fs.descriptors[fs.root])
     fs.store_inside = True  # a scratch folder of its name, at least
     inodes.copy(content, copy)
+    inodes.sync(copy)
     return copy
 
 
@@ -100,8 +101,11 @@ def remove_content(fs: Filesystem, view: View, obj: Obj, name: str) -> None:
     for handle in _handles(fs, view):
         if handle.node.obj is obj:
             to_main(fs, handle)
+    content = fs.store.content(view.sid, name)
     with contextlib.suppress(OSError):  # `tidy` tries once more
-        inodes.remove(fs.store.content(view.sid, name))
+        if inodes.exists(content):
+            fs.store.sync()
+            inodes.remove(content)
 
 
 def tidy(fs: Filesystem, view: View) -> None:
@@ -116,7 +120,10 @@ def tidy(fs: Filesystem, view: View) -> None:
 def remove_unused(fs: Filesystem, decided: Decided) -> None:
     """Remove what a resolver made for a decision, if it is not main's by now."""
     if decided.content is not None:
-        inodes.remove(fs.store.content(decided.sid, decided.content))
+        content = fs.store.content(decided.sid, decided.content)
+        if inodes.exists(content):
+            fs.store.sync()
+            inodes.remove(content)
 
 
 def _handles(fs: Filesystem, view: View) -> list[Handle]:
@@ -228,7 +235,7 @@ def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int
     state = SubjectState.CONFLICTS if contested else SubjectState.ENDED
     batch.put(replace(subject, state=state))
     bases = _drop_unneeded(fs, view, contested, noted, batch)
-    batch.commit()
+    batch.commit(lasting=True)
     for base in bases:
         with contextlib.suppress(OSError):  # it is nobody's: the next start removes it
             inodes.remove(base)

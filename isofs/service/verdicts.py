@@ -95,12 +95,18 @@ class Verdicts:
         settled: Sequence[Op] = (),
     ) -> None:
         """The same while the subject's calls wait. Nobody is asked about what is `settled`."""
+        await self.write_back()
         view = self.fs.view_of(subject.sid)
         assert view is not None
         contested = await in_slices(resolutions.contested(self.fs, view))
         await self.asking(subject, found, progress, write=True)([op for op in contested if op not in settled])
         mapped = await self.mapped(subject)
         await self.carry_out(apply.merge_steps(self.fs, subject.sid, report, mapped, found), progress)
+
+    async def write_back(self) -> None:
+        """Write in a thread what a merge will have on the disk before it begins, so that it need not wait for long."""
+        with contextlib.suppress(OSError):  # the merge tries it itself, and says so
+            await trio.to_thread.run_sync(self.fs.store.sync_contents)
 
     def asking(
         self, subject: Subject, found: dict[Op, Resolution], progress: Progress, *, write: bool = False
@@ -143,6 +149,7 @@ class Verdicts:
         self, subject: Subject, there: Partial, words: str, report: Report, progress: Progress
     ) -> split.Part:
         """Merge what was chosen; what stays after all is among what is left."""
+        await self.write_back()
         part = split.merged(subject.sid, words, wire.moment(time.time()))
         await self.carry_out(split.merge_steps(self.fs, part, there, report), progress)
         there.left.extend(part.left)

@@ -61,7 +61,17 @@ class Store:
         return self.database.new_op()
 
     def sync(self) -> None:
+        """Make all rows survive a power loss; nothing is to be done if none was written since the last time."""
         self.database.sync()
+
+    def sync_contents(self) -> None:
+        """Make the contents and all rows survive a power loss, by syncing the whole file system."""
+        inodes.sync_all(self.root)
+
+    @property
+    def device(self) -> int:
+        """The file system that contents are on."""
+        return os.fstat(self.root).st_dev
 
     def space(self) -> os.statvfs_result:
         """What is free on the store's file system."""

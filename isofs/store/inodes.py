@@ -7,6 +7,7 @@ mount.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -22,6 +23,8 @@ DEFAULT_ACL = "system.posix_acl_default"
 #: Bytes that one copying call moves: large enough to be fast, small enough to be interrupted.
 _CHUNK = 1 << 24
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
 
 class Place(NamedTuple):
     """A name below an open directory: the only way in which backing files are addressed."""
@@ -33,6 +36,28 @@ class Place(NamedTuple):
     def path(self) -> bytes:
         """A path to the same, for calls that know no directory descriptors. Its last component may be a link."""
         return b"/proc/self/fd/%d/%b" % (self.directory, self.name)
+
+
+def sync_all(directory: int) -> None:
+    """syncfs(2), which Python does not offer: everything on the file system of a directory goes to the disk."""
+    opened = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if _libc.syncfs(opened):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(opened)
+
+
+def sync(place: Place) -> None:
+    """Make the content of a regular file survive a power loss, before a rename brings it somewhere."""
+    if not stat.S_ISREG(lstat(place).st_mode):
+        return
+    opened = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.directory)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def lstat(place: Place) -> os.stat_result:

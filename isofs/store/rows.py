@@ -197,6 +197,7 @@ class Database:
         self._path = path
         self.is_new = is_new  # whether there was nothing before
         self._next_op = self._reserved = 0
+        self._unsynced = False
 
     def read(self) -> Iterator[Record]:
         """Every record but those of the attic and proposals, each type by its key; subjects and origins come before
@@ -237,6 +238,7 @@ class Database:
                         raw.execute(mapping.put, row)
                     else:
                         raw.execute(mapping.drop, mapping.key(row))
+                self._unsynced = True
                 raw.execute("COMMIT")
             except BaseException:
                 if raw.in_transaction:  # SQLite leaves it open also when the commit is refused
@@ -264,14 +266,20 @@ class Database:
         return self._next_op - 1
 
     def sync(self) -> None:
-        """Make everything written survive a power loss: the write-ahead log goes to the disk."""
-        for name in (self._path + "-wal", self._path):
-            with contextlib.suppress(FileNotFoundError):
-                descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fdatasync(descriptor)
-                finally:
-                    os.close(descriptor)
+        """Make everything written survive a power loss: the write-ahead log goes to the disk.
+
+        Only the log: what is in the database itself SQLite has synced. And closing a descriptor of that file would end
+        SQLite's locks on it (fcntl(2)): another process could then take the log away under us.
+        """
+        if not self._unsynced:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(self._path + "-wal", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        self._unsynced = False
 
     def damage(self) -> list[str]:
         """What SQLite's own checks find wrong, a line each; empty if the database is sound."""
