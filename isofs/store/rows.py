@@ -62,6 +62,10 @@ OPS_PER_BLOCK = 1024
 #: Pages of the write-ahead log after which SQLite folds it into the database, which waits for the disk twice.
 LOG_PAGES = 8192
 
+#: Seconds that a change waits for another process that writes to the database, which none of isofs's does. Everybody
+#: waits meanwhile; then the change fails as if the disk did.
+BUSY = 1.0
+
 #: What a caller is answered where SQLite says more than that it failed.
 _ERRNOS = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROFS}
 
@@ -303,7 +307,7 @@ def open_database(path: str) -> Database:
     """Open the database at `path`, or make a new one. StoreUnusable if it is damaged or of another version."""
     engine = create_engine(
         "sqlite://",
-        creator=lambda: sqlite3.connect(path, check_same_thread=False, timeout=5),
+        creator=lambda: sqlite3.connect(path, check_same_thread=False, timeout=BUSY),
         poolclass=StaticPool,
     )
     event.listen(engine, "connect", _configure)

@@ -8,7 +8,6 @@ names every few seconds, whoever asked for it, and long before the contents and 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import shutil
@@ -27,8 +26,6 @@ _SHUTDOWN, _NOW = 0x8004587D, struct.pack("I", 2)
 
 #: Small, so that it is copied quickly: a fresh copy for every cut.
 _SIZE = 16 << 20
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass
@@ -63,12 +60,9 @@ class Disk:
         finally:
             subprocess.run(["umount", "-q", "-l", str(self.directory)], check=False)
 
-    def sync(self) -> None:
-        with self._open() as root:
-            assert _libc.syncfs(root) == 0
-
     def copied(self, image: Path) -> Disk:
         """A copy of the image, while it is not mounted, to be mounted in its stead."""
+        image.unlink(missing_ok=True)
         shutil.copyfile(self.image, image)
         return Disk(image, self.directory)
 
@@ -82,7 +76,11 @@ class Disk:
             fcntl.ioctl(root, _SHUTDOWN, _NOW)
         with contextlib.suppress(StoreUnusable):
             killed(fs)
-        self.umount()
+        # A copy: some process's mount namespace may have the old one for a moment longer.
+        self.image.with_suffix(".cut").unlink(missing_ok=True)
+        shutil.copyfile(self.image, self.image.with_suffix(".cut"))
+        subprocess.run(["umount", "-l", str(self.directory)], check=True)
+        self.image = self.image.with_suffix(".cut")
         self.mount()
 
     @contextlib.contextmanager
