@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 from isofs.engine import recovery
 from isofs.engine.checks import check
 from isofs.engine.state import Filesystem
-from isofs.merge import apply
+from isofs.merge import apply, contested
+from isofs.merge.report import Report
 from isofs.model.records import SubjectState
 from support import power
-from support.attic import Named, check_complete, main_of
+from support.attic import Named, bring_back, check_complete, entries, kept, main_of
 from support.cuts import cut_off
 from support.engine import Kernel, Walker
 from support.kill_engine import open_engine, seen, session
@@ -25,7 +27,7 @@ from support.trees import Tree, differences
 from test_merge_faults import to_the_verdict
 
 #: Every how many steps the power is cut; at each of them for a longer look: ISOFS_HISTORIES=5000.
-STRIDES = {"innocent": 17, "malicious": 1}
+STRIDES = {"innocent": 17, "malicious": 1, "others": 3}
 if "ISOFS_HISTORIES" in os.environ:
     STRIDES = dict.fromkeys(STRIDES, 1)
 
@@ -139,3 +141,60 @@ def _synced(fs: Filesystem, user: Walker, path: bytes, content: bytes) -> None:
     if opened.handle.sid:
         fs.store.sync()
     opened.close()
+
+
+def bring_all_back(fs: Filesystem) -> None:
+    """What the merge took from main comes back: over what is there now, or under another name."""
+    for entry in entries(fs):
+        if entry.user != "root":  # else it is what this replaced
+            replaced = entry.action == "replaced"
+            bring_back(fs, entry.number, entry.path if replaced else b"back-%d" % entry.number, replace=replaced)
+
+
+def settle_all(fs: Filesystem) -> None:
+    """What the merge left undecided: of every second object the suspect's, of the others both."""
+    contested.resume(fs)
+    for one in list(contested.waiting(fs)):
+        choice = contested.Choice.BOTH if one.op % 2 else contested.Choice.SUSPECT
+        contested.settle_one(fs, one, choice, Report())
+    contested.finish(fs, list(fs.waiting))
+
+
+@pytest.mark.parametrize("act", [bring_all_back, settle_all])
+def test_what_else_changes_main_survives_a_cut_at_any_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk, act: Callable[[Filesystem], None]
+) -> None:
+    judged = disk.copied(tmp_path / "judged")
+    with judged.mounted() as main:
+        fs = open_engine(main)
+        verdict(fs, "innocent")
+        recovery.close_filesystem(fs)
+    whole = judged.copied(tmp_path / "whole")
+    with whole.mounted() as main:
+        fs = open_engine(main)
+        act(fs)
+        expected, stowed = outcome(fs), _stowed(fs)
+        recovery.close_filesystem(fs)
+    stop, lines, cut = 1, list[str](), True
+    while cut:
+        copy = judged.copied(tmp_path / "cut")
+        with copy.mounted() as main:
+            fs = open_engine(main)
+            if cut := cut_off(stop, monkeypatch, partial(act, fs)):
+                copy.cut(fs, names=True)
+                fs = open_engine(main)
+                act(fs)
+                found = outcome(fs)
+                lines += [f"step {stop}: {problem}" for problem in check(fs)]
+                for user, tree in expected[0].items():
+                    lines += [f"step {stop}, {user}: {line}" for line in differences(found[0][user], tree)]
+                if _stowed(fs) != stowed:
+                    lines.append(f"step {stop}: the attic has {_stowed(fs)}")
+            recovery.close_filesystem(fs)
+        stop += STRIDES["others"]
+    assert stop > 2 * STRIDES["others"]
+    assert lines == []
+
+
+def _stowed(fs: Filesystem) -> Counter[bytes]:
+    return Counter(kept(fs, entry).content for entry in entries(fs))
