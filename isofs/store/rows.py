@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import sqlite3
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Connection,
     Delete,
     Insert,
@@ -53,7 +55,7 @@ from isofs.model.records import (
     Touch,
     Version,
 )
-from isofs.model.vectors import from_json, to_json
+from isofs.model.vectors import Vector, from_json, to_json
 from isofs.store import schema
 
 #: Origin points are reserved in blocks of this many, one statement a block.
@@ -116,23 +118,29 @@ def _proposal_row(r: Proposal) -> Row:
     return r.uid, r.at, r.by, *told, json.dumps(dict(r.seen))
 
 
+@functools.lru_cache(maxsize=4096)
+def _vector(text: str) -> Vector:
+    """A vector; most objects have one of a few."""
+    return from_json(text)
+
+
 def _read_subject(r: _Found) -> Subject:
     return Subject(**{**r, "state": SubjectState(r["state"])})
 
 
 def _read_origin(r: _Found) -> Origin:
-    return Origin(**{**r, "vector": None if r["vector"] is None else from_json(r["vector"])})
+    return Origin(**{**r, "vector": None if r["vector"] is None else _vector(r["vector"])})
 
 
 def _read_version(r: _Found) -> Version:
     mark = None if r["main_ino"] is None else Fingerprint(r["main_ino"], r["main_ctime_ns"], r["main_size"])
     if r["state"] not in ("m", "d"):
         raise ValueError(f"not a version's state: {r['state']!r}")
-    return Version(r["sid"], r["op"], r["state"], from_json(r["vector"]), r["content"], mark, r["attributes"])
+    return Version(r["sid"], r["op"], r["state"], _vector(r["vector"]), r["content"], mark, r["attributes"])
 
 
 def _read_decided(r: _Found) -> Decided:
-    return Decided(**{**r, "merged": from_json(r["merged"])})
+    return Decided(**{**r, "merged": _vector(r["merged"])})
 
 
 def read_proposal(r: _Found) -> Proposal:
@@ -156,7 +164,17 @@ class _Mapping:
         rest = {name: insertion.excluded[name] for name in columns if name not in keys}
         self.put = _sql(insertion.on_conflict_do_update(index_elements=keys, set_=rest))
         self.drop = _sql(delete(table).where(*(table.c[name] == bindparam(name) for name in keys)))
+        self.select = _sql(select(table).order_by(*table.primary_key))
         self._at = [columns.index(name) for name in keys]
+        self._columns = columns
+        self._flags = [column.name for column in table.columns if isinstance(column.type, Boolean)]
+
+    def record(self, row: Row) -> Record:
+        """The record that a row of `select` is. Raises ValueError and others for one that means nothing."""
+        found = dict(zip(self._columns, row, strict=True))
+        for name in self._flags:
+            found[name] = bool(found[name])  # which SQLite has as a number
+        return self.read(found)
 
     def key(self, row: Row) -> Row:
         return tuple(row[at] for at in self._at)
@@ -206,13 +224,14 @@ class Database:
     def read(self) -> Iterator[Record]:
         """Every record but those of the attic and proposals, each type by its key; subjects and origins come before
         what refers to them."""
+        raw = self._connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
         with _translated(self._path):
             for mapping in _MAPPINGS.values():
                 if mapping.table in _NOT_IN_MEMORY:
                     continue
-                for row in self._connection.execute(select(mapping.table)).mappings():
-                    yield mapping.read(dict(row))
-            self._connection.rollback()
+                for row in raw.execute(mapping.select):
+                    yield mapping.record(row)
 
     def find(self, query: Select[Any]) -> list[dict[str, Any]]:
         """The rows of a query, by column."""
