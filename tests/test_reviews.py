@@ -26,6 +26,14 @@ def test_once_in_each_period() -> None:
     assert told == [(24, 1), (48, 2), (72, 3), (96, 4)]
 
 
+def test_a_clock_that_was_ahead_for_a_while_silences_nothing() -> None:
+    year = {ALICE.sid: 365}  # reminded while it was
+    reminded = reviews.caught_up([ALICE], DAY, BEGAN + 3 * DAY, year)
+    assert list(reviews.due([ALICE], DAY, BEGAN + 3 * DAY, reminded)) == []
+    assert list(reviews.due([ALICE], DAY, BEGAN + 4 * DAY, reminded)) == [(ALICE, 4)]
+    assert reviews.caught_up([ALICE], 0, BEGAN, year) == year
+
+
 def test_periods_that_nobody_looked_in_are_told_once() -> None:
     assert list(reviews.due([ALICE], DAY, BEGAN + 10 * DAY, {})) == [(ALICE, 10)]
 

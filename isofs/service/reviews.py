@@ -35,9 +35,18 @@ def due(
     """
     for subject in subjects:
         if review and subject.state is SubjectState.SUSPECT:
-            passed = int((now - _began(subject)) // review)
+            passed = _passed(subject, review, now)
             if passed > reminded.get(subject.sid, 0):
                 yield subject, passed
+
+
+def caught_up(
+    subjects: Iterable[Subject], review: int, now: float, reminded: Mapping[SubjectId, int]
+) -> dict[SubjectId, int]:
+    """What somebody was reminded of, without what has not passed: the clock was ahead then, and has been set back."""
+    if not review:
+        return dict(reminded)
+    return {one.sid: min(reminded[one.sid], _passed(one, review, now)) for one in subjects if one.sid in reminded}
 
 
 def pause(subjects: Iterable[Subject], review: int, now: float) -> float:
@@ -60,6 +69,7 @@ async def remind(fs: Filesystem, live: Live, events: Events) -> None:
     while True:
         live.refresh()
         review, now = live.now.alerts.review, time.time()
+        reminded = caught_up(fs.subjects.values(), review, now, reminded)
         for subject, passed in due(fs.subjects.values(), review, now, reminded):
             reminded[subject.sid] = passed
             facts = {"user": subject.name, "uid": subject.uid, "since": subject.since, "reason": subject.reason}
@@ -67,6 +77,10 @@ async def remind(fs: Filesystem, live: Live, events: Events) -> None:
         with trio.move_on_after(pause(fs.subjects.values(), review, now)):
             await changed.wait()
             changed = trio.Event()
+
+
+def _passed(subject: Subject, review: int, now: float) -> int:
+    return int((now - _began(subject)) // review)
 
 
 def _began(subject: Subject) -> float:
