@@ -172,6 +172,8 @@ def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
     """
     if fs.failure is not None:
         failure.admit_handle(fs, handle)
+    if handle.revoked and handle.sid in fs.views:
+        raise CallError(errno.EIO)
     left = handle.before and handle.flags & os.O_ACCMODE == os.O_RDWR
     if handle.sid in fs.views and not left:
         writing.prepare_write(fs, handle)

@@ -144,7 +144,8 @@ class Handle:
     `sid` is the view that its writes go to; `before` marks a handle on main's node that a suspect opened before
     the suspicion. `ready` is whether `descriptor` is open the way that the caller asked for: a suspect's is not
     until its first write, which makes the version; it is -1 if there is nothing to read before. `counted` is
-    whether its writing has been counted in `G` since the last divergence.
+    whether its writing has been counted in `G` since the last divergence. Through one that is `revoked` nothing is
+    written until the verdict.
     """
 
     id: int
@@ -157,6 +158,7 @@ class Handle:
     ready: bool = True
     counted: bool = False
     before: bool = False
+    revoked: bool = False
 
     @property
     def writes(self) -> bool:

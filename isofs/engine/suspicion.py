@@ -52,6 +52,14 @@ def shared_writers(fs: Filesystem, uid: int) -> list[Handle]:
     ]
 
 
+def revoke(fs: Filesystem, uid: int) -> list[Handle]:
+    """Let nothing be written any more through the user's handles for reading and writing. Returns them."""
+    found = shared_writers(fs, uid)
+    for handle in found:
+        handle.revoked = True
+    return found
+
+
 def _reroute(fs: Filesystem, handle: Handle, sid: int) -> None:
     """A handle opened before: one for writing only must never reach main again."""
     handle.sid, handle.before = sid, True

@@ -73,7 +73,7 @@ class Commands:
         self._since = wire.moment(datetime.now(UTC).timestamp())
         self.verdicts = Verdicts(fs, adapter, cache, mount, live)
         self._reports: dict[SubjectId, Report] = {}
-        self.late_locks = LateLocks(fs, mount)
+        self.late_locks = LateLocks(fs, cache, mount)
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[Result]]]:
         names = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import trio
@@ -47,10 +48,10 @@ async def suspect(fs: Filesystem, cache: KernelCache, mount: str, args: Args) ->
     if policy not in ("kill", "refuse", "leave"):
         raise UsageError(f"handles is kill, refuse or leave, not {policy!r}")
     before = {h.node.id: _path_of(fs, h.node.obj) for h in suspicion.handles_of(fs, uid)}
-    lockers = await _lockers(mount, uid, before)
+    held = await _lockers(mount, uid, before) + await _given(fs, mount, uid)
     writers = suspicion.shared_writers(fs, uid)
-    if (writers or lockers) and policy == "refuse":
-        open_files = sorted({_path_of(fs, h.node.obj) for h in writers} | {h.path for h in lockers})
+    if (writers or held) and policy == "refuse":
+        open_files = sorted({_path_of(fs, h.node.obj) for h in writers} | {h.path for h in held})
         raise HandlesOpen(
             f"{name} has files locked, or open for reading and writing, which cannot be isolated: "
             + ", ".join(open_files[:5])
@@ -65,6 +66,7 @@ async def suspect(fs: Filesystem, cache: KernelCache, mount: str, args: Args) ->
                 cache.forget_entry(parent.id, entry)
     found = await _holders(fs, mount, uid) if writers else []
     found += await _lockers(mount, uid, before)  # once more: until now locks could be taken
+    found += await _given(fs, mount, uid)
     killed = policy == "kill"
     closed = not killed or not (writers or found) or await _kill(fs, mount, uid, found, before)
     await cache.drained()
@@ -109,14 +111,45 @@ async def _lockers(mount: str, uid: int, files: Mapping[int, str]) -> list[proce
     return [h for h in found if uid in h.uids]
 
 
+async def _given(fs: Filesystem, mount: str, uid: int) -> list[processes.Holder]:
+    """The user's processes that could write through what another user opened and handed on: it stays that user's."""
+    explained = {(h.node.id, h.flags & os.O_ACCMODE) for h in fs.handles.values() if h.uid == uid}
+    others = {(h.node.id, h.flags & os.O_ACCMODE): h.node.obj for h in fs.handles.values() if h.uid != uid}
+    if not any(way != os.O_RDONLY for _, way in others):
+        return []
+    found = await trio.to_thread.run_sync(processes.writing, mount, uid)
+    return [
+        replace(holder, path=_path_of(fs, others[holder.inode, way]))
+        for holder, way in found
+        if (holder.inode, way) in others and (holder.inode, way) not in explained
+    ]
+
+
 async def _kill(fs: Filesystem, mount: str, uid: int, found: list[processes.Holder], files: Mapping[int, str]) -> bool:
-    """Kill who holds the user's files open for reading and writing, or locked. Whether nobody does any more."""
-    began = trio.current_time()
+    """Kill who holds the user's files open for reading and writing, or locked. Whether nobody does any more.
+
+    What no process is seen to hold is on its way from one to another, or kept by the kernel: it is made useless.
+    """
+    began = seen = trio.current_time()
     with trio.move_on_after(KILL_PATIENCE) as scope:
-        while suspicion.shared_writers(fs, uid) or await _lockers(mount, uid, files):
+        while suspicion.shared_writers(fs, uid) or await _held(fs, mount, uid, files):
             processes.kill({h.pid for h in found})
             await trio.sleep(0.02)
-            late = trio.current_time() - began > MAP_PATIENCE
-            more = await _holders(fs, mount, uid, mapping=late)
+            now = trio.current_time()
+            late = now - began > MAP_PATIENCE
+            more = await _holders(fs, mount, uid, mapping=late) + await _given(fs, mount, uid)
             found.extend(h for h in more if h not in found)
+            if more or await _lockers(mount, uid, files):
+                seen = now
+            elif late and now - seen > MAP_PATIENCE:
+                for handle in suspicion.revoke(fs, uid):
+                    log.warning(
+                        "%s is open where no process shows it: nothing can be written to it any more",
+                        _path_of(fs, handle.node.obj),
+                    )
+                break
     return not scope.cancelled_caught
+
+
+async def _held(fs: Filesystem, mount: str, uid: int, files: Mapping[int, str]) -> list[processes.Holder]:
+    return await _lockers(mount, uid, files) or await _given(fs, mount, uid)

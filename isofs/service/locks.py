@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _KINDS = (b"FLOCK", b"POSIX", b"OFDLCK")
+_LEASE = b"LEASE"
 
 
 def locked(device: tuple[int, int], inodes: Iterable[int]) -> set[int]:
@@ -13,7 +14,7 @@ def locked(device: tuple[int, int], inodes: Iterable[int]) -> set[int]:
 
 
 def held(device: tuple[int, int], inodes: Iterable[int]) -> set[int]:
-    """The same with locks for reading, which keep others from writing."""
+    """The same with locks for reading, which keep others from writing, and leases, for which who opens it waits."""
     return _held(device, inodes, (b"WRITE", b"READ"))
 
 
@@ -26,7 +27,8 @@ def _held(device: tuple[int, int], inodes: Iterable[int], modes: tuple[bytes, ..
 def _holder(line: bytes, modes: tuple[bytes, ...]) -> tuple[tuple[int, int] | None, int]:
     """Device and inode of `1: FLOCK ADVISORY WRITE 123 00:2a:77 0 EOF`; no device if it is none of these, or waits."""
     fields = line.split()
-    if len(fields) < 6 or fields[1] not in _KINDS or fields[3] not in modes:
+    leased = len(fields) >= 6 and fields[1] == _LEASE and b"READ" in modes
+    if not leased and (len(fields) < 6 or fields[1] not in _KINDS or fields[3] not in modes):
         return None, 0
     major, minor, inode = fields[5].split(b":")
     return (int(major, 16), int(minor, 16)), int(inode)

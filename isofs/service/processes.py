@@ -7,13 +7,17 @@ import ctypes
 import os
 import re
 import signal
+import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 #: Of <asm/unistd.h>, the same on all machines; Python has no name for it.
 _PIDFD_GETFD = 438
+
+#: Of <fcntl.h>, and where the device is in struct statx.
+_AT_STATX_DONT_SYNC, _STX_DEV = 0x4000, 136
 
 _MAP_LINE = re.compile(rb"[0-9a-f]+-[0-9a-f]+ (\S+) [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) (\d+)")
 
@@ -54,13 +58,53 @@ def holders_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
 
     `inodes` maps inode numbers to paths, which are given back. Reads /proc only: nothing enters the mount.
     """
-    device, mount_ids = _identity(mount)
-    return _holders(inodes, lambda pid: _open_by(pid, mount_ids) | _mapped_by(pid, device))
+    device = device_of(mount)
+    return _holders(inodes, lambda pid: _open_by(pid, device, inodes) | _mapped_by(pid, device))
+
+
+def writing(mount: str, uid: int) -> list[tuple[Holder, int]]:
+    """What the processes of a user could write to, and how: O_WRONLY, or O_RDWR as well for what is mapped."""
+    device, found = device_of(mount), []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            program, uids = _who(name)
+            if uid in uids:
+                ways = _written_by(name, device)
+                found += [(Holder(int(name), program, "", uids, inode), way) for inode, way in sorted(ways)]
+    return found
+
+
+def _written_by(pid: str, device: tuple[int, int]) -> set[tuple[int, int]]:
+    found = set()
+    for number in os.listdir(f"/proc/{pid}/fdinfo"):
+        with contextlib.suppress(OSError):
+            info = _of_descriptor(pid, number)
+            flags = int(info[b"flags"], 8)
+            way = flags & os.O_ACCMODE
+            if way != os.O_RDONLY and not flags & os.O_PATH and _device_at(f"/proc/{pid}/fd/{number}") == device:
+                found.add((int(info[b"ino"]), way))
+    if device[0] or device[1]:
+        found |= {(inode, os.O_RDWR) for inode in _may_write_mapped(pid, device)}
+    return found
+
+
+def _may_write_mapped(pid: str, device: tuple[int, int]) -> set[int]:
+    """The inodes that a process has mapped shared and could write: such a map may be made writable at any time."""
+    if not _mapped_by(pid, device):
+        return set()
+    found, current = set(), 0
+    for line in _read(f"/proc/{pid}/smaps").splitlines():
+        match = _MAP_LINE.match(line)
+        if match:
+            current = int(match[4]) if (int(match[2], 16), int(match[3], 16)) == device else 0
+        elif current and line.startswith(b"VmFlags:") and {b"mw", b"sh"} <= set(line.split()):
+            found.add(current)
+    return found
 
 
 def mappers_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
     """Who has one of these inodes mapped in any way: a private map writes nothing, but keeps the file open."""
-    device, _ = _identity(mount)
+    device = device_of(mount)
     return _holders(inodes, lambda pid: _mapped_by(pid, device, private=True))
 
 
@@ -70,8 +114,8 @@ def lockers_of(mount: str, inodes: Mapping[int, str]) -> list[Holder]:
     Who has a file mapped keeps the locks of a descriptor that is closed: of a lock that no descriptor has, who maps the
     file is a holder.
     """
-    device, mount_ids = _identity(mount)
-    found = _holders(inodes, lambda pid: _open_by(pid, mount_ids, locked=True))
+    device = device_of(mount)
+    found = _holders(inodes, lambda pid: _open_by(pid, device, inodes, locked=True))
     hidden = {inode: inodes[inode] for inode in _locked_by_maps(device) & inodes.keys()}
     return found + (_holders(hidden, lambda pid: _mapped_by(pid, device, private=True)) if hidden else [])
 
@@ -117,7 +161,7 @@ def _who(pid: str) -> tuple[str, frozenset[int]]:
 
 def mapped(mount: str, inodes: Iterable[int]) -> set[int]:
     """Which of these inodes of a mount some process has mapped shared and writable."""
-    device, _ = _identity(mount)
+    device = device_of(mount)
     found: set[int] = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -128,41 +172,49 @@ def mapped(mount: str, inodes: Iterable[int]) -> set[int]:
 
 def device_of(mount: str) -> tuple[int, int]:
     """The device number of a mount, as the kernel tells it of locks and mappings: (0, 0) where nobody sees it."""
-    return _identity(mount)[0]
-
-
-def _identity(mount: str) -> tuple[tuple[int, int], set[int]]:
-    """The device number of a mount and the ids that it has in the namespaces of processes."""
-    device, ids = (0, 0), set()
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+    for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             for line in _read(f"/proc/{name}/mountinfo").splitlines():
                 fields = line.split()
                 if b"fuse.isofs" in fields and _unescaped(fields[4]) == os.fsencode(mount):
                     major, minor = fields[2].split(b":")
-                    device = (int(major), int(minor))
-                    ids.add(int(fields[0]))
-    return device, ids
+                    return int(major), int(minor)
+    return 0, 0
 
 
 def _unescaped(field: bytes) -> bytes:
     return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), field)
 
 
-def _open_by(pid: str, mount_ids: set[int], *, locked: bool = False) -> set[int]:
-    """The inodes that a process has open for reading and writing, or, in whatever way, with a lock on them."""
+def _open_by(pid: str, device: tuple[int, int], inodes: Container[int], *, locked: bool = False) -> set[int]:
+    """Those of these inodes that a process has open for reading and writing, or, in whatever way, with a lock on them.
+
+    A descriptor is known by its device: by its mount it might be of one that only this process has, or had.
+    """
     found = set()
     for number in os.listdir(f"/proc/{pid}/fdinfo"):
         with contextlib.suppress(OSError):
-            info = dict(
-                line.split(b":", 1) for line in _read(f"/proc/{pid}/fdinfo/{number}").splitlines() if b":" in line
-            )
+            info = _of_descriptor(pid, number)
             counts = b"lock" in info if locked else int(info[b"flags"], 8) & os.O_ACCMODE == os.O_RDWR
-            if counts and int(info.get(b"mnt_id", b"-1")) in mount_ids and b"ino" in info:
-                found.add(int(info[b"ino"]))
+            inode = int(info.get(b"ino", b"-1"))
+            if counts and inode in inodes and _device_at(f"/proc/{pid}/fd/{number}") == device:
+                found.add(inode)
     return found
+
+
+def _of_descriptor(pid: str, number: str) -> dict[bytes, bytes]:
+    lines = _read(f"/proc/{pid}/fdinfo/{number}").splitlines()
+    return {key: value for key, colon, value in (line.partition(b":") for line in lines) if colon}
+
+
+def _device_at(path: str) -> tuple[int, int]:
+    """The device of a file as the kernel knows it: no file system is asked, for it may be the one that asks."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    status = ctypes.create_string_buffer(256)
+    if libc.statx(-1, os.fsencode(path), _AT_STATX_DONT_SYNC, 0, status) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    major, minor = struct.unpack_from("II", status, _STX_DEV)
+    return major, minor
 
 
 def _mapped_by(pid: str, device: tuple[int, int], *, private: bool = False) -> set[int]:
