@@ -69,7 +69,7 @@ def _open_checked(fs: Filesystem, node: Node, flags: int) -> int:
     if node.pinned >= 0:
         return os.open(b"/proc/self/fd/%d" % node.pinned, flags & ~os.O_NOFOLLOW)
     at = tree.backing(fs, node)
-    return os.open(at.name, flags, dir_fd=at.directory)
+    return os.open(at.name, flags | os.O_NOFOLLOW, dir_fd=at.directory)
 
 
 def _open_own(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int) -> Handle:

@@ -40,8 +40,11 @@ def members(root: int) -> Iterator[tuple[str, os.stat_result]]:
 @contextlib.contextmanager
 def opened(root: int, folder: str) -> Iterator[int]:
     """A folder of the store, open."""
-    descriptor = os.open(folder or ".", _FOLDER, dir_fd=root)
+    descriptor = os.open(".", _FOLDER, dir_fd=root)
     try:
+        for name in filter(None, folder.split("/")):
+            above, descriptor = descriptor, os.open(name, _FOLDER, dir_fd=descriptor)
+            os.close(above)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -271,7 +271,7 @@ def open_unusable(path: str) -> Store:
 def _is_store(root: int) -> bool:
     """Whether the folder was a store before, though its database may be gone."""
     with contextlib.suppress(FileNotFoundError):
-        os.stat(suspects.NAME, dir_fd=root)
+        os.stat(suspects.NAME, dir_fd=root, follow_symlinks=False)
         return True
     with contextlib.suppress(FileNotFoundError):
         versions = os.open(b"versions", _FOLDER, dir_fd=root)
@@ -318,9 +318,9 @@ def _open_root(path: str, create: bool) -> int:
 
 def _lock(root: int, path: str) -> int:
     try:
-        lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=root)
+        lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root)
     except OSError:  # on a file system that is read-only or full there is one already
-        lock = os.open("lock", os.O_RDONLY | os.O_CLOEXEC, dir_fd=root)
+        lock = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
