@@ -198,20 +198,3 @@ def test_what_else_changes_main_survives_a_cut_at_any_step(
 
 def _stowed(fs: Filesystem) -> Counter[bytes]:
     return Counter(kept(fs, entry).content for entry in entries(fs))
-
-
-def test_a_version_never_comes_back_without_what_main_had(tmp_path: Path, disk: Disk) -> None:
-    """Somebody else's fsync brings all rows to the disk, but not what a suspect wrote."""
-    copy = disk.copied(tmp_path / "cut")
-    with copy.mounted() as main:
-        fs = open_engine(main)
-        before, s = (main / "log").read_bytes(), session(Kernel(fs))
-        s.alice.chmod(b"log", 0o600)
-        fs.store.sync()
-        copy.cut(fs, names=True)
-        fs = open_engine(main)
-        assert session(Kernel(fs)).alice.read(b"log") == before
-        verdict(fs, "innocent")
-        assert (main / "log").read_bytes() == before
-        assert (main / "log").stat().st_mode & 0o777 == 0o600
-        recovery.close_filesystem(fs)

@@ -15,7 +15,6 @@ from isofs.engine.state import Filesystem, Node, Obj
 from isofs.errors import CallError
 from isofs.model.records import SubjectId
 from isofs.store import inodes
-from isofs.store.inodes import Place
 
 #: Files from this size on are copied in a thread.
 BIG = 4 << 20
@@ -46,7 +45,7 @@ async def copy_big(fs: Filesystem, sid: SubjectId, node: Node, limiter: trio.Cap
         staged = fs.store.staged()
         with accounting.promised(fs, view, accounting.on_disk(before)):
             try:
-                await trio.to_thread.run_sync(_copy, source, staged, limiter=limiter)
+                await trio.to_thread.run_sync(inodes.copy, source, staged, limiter=limiter)
             except OSError:
                 inodes.remove(staged)
                 raise
@@ -57,12 +56,6 @@ async def copy_big(fs: Filesystem, sid: SubjectId, node: Node, limiter: trio.Cap
         versions.copy_up(fs, view, obj, attributes=True, staged=staged)
         accounting.settle(fs, view)
         return
-
-
-def _copy(source: Place, to: Place) -> None:
-    """A copy that is on the disk: see `versions.copy_up`."""
-    inodes.copy(source, to)
-    inodes.sync(to)
 
 
 def _same(fs: Filesystem, obj: Obj, before: os.stat_result) -> bool:

@@ -101,7 +101,6 @@ def _make_content(source: Place, to: Place, staged: Place | None, *, empty: bool
         inodes.copy_attributes(source, to)
     else:
         inodes.copy(source, to)
-        inodes.sync(to)  # else a power loss may leave zeros, and a merge would bring them into main
 
 
 @contextlib.contextmanager
