@@ -258,7 +258,7 @@ def test_umount_of_a_mount_in_use_says_who_uses_it(tree: Path) -> None:
     with mounted(tree) as mount, at_work(ALICE, tree) as alice:
         mount.facts("suspect", str(ALICE))
         alice.write("f", "alice's\n")
-        before = (mount.facts("status"), as_it_is(mount.backing))
+        before = (mount.state(), as_it_is(mount.backing))
         holder = Worker(BOB, cwd=tree)
         try:
             program = Path(f"/proc/{holder.pid}/comm").read_text().strip()
@@ -272,7 +272,7 @@ def test_umount_of_a_mount_in_use_says_who_uses_it(tree: Path) -> None:
             assert said["code"] == "busy"
             assert f"({alice.pid}) of {ALICE}, fd {opened} {tree}/f" in said["message"]
             alice(os.close, opened)
-            assert (mount.facts("status"), as_it_is(mount.backing)) == before
+            assert (mount.state(), as_it_is(mount.backing)) == before
             assert (tree / "f").read_text() == "main\n"
             assert alice.read("f") == "alice's\n"
         finally:

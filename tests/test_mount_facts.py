@@ -30,14 +30,14 @@ QUOTED = r'"b/x\033[2J\n+++ forged\377"'
 
 def test_who_cannot_be_isolated_or_judged(mount: Mounted) -> None:
     """Each is refused for its own reason, and nobody is isolated after."""
-    before = mount.facts("status")
+    before = mount.state()
     for words in (["suspect", "root"], ["suspect", "0"], ["malicious", "0", "--yes"]):
         refused(mount.isoctl(*words), Exit.NOT_ALLOWED, "root can't be isolated")
     refused(mount.isoctl("suspect", "no-such-user"), Exit.NO_SUBJECT, "there is no user no-such-user")
     for words in (["innocent"], ["malicious", "--yes"], ["changes"], ["diff"]):
         refused(mount.isoctl(*words, str(ALICE)), Exit.NO_SUBJECT, f"user {ALICE} is not a suspect", "isoctl status")
     assert error(mount.isoctl("innocent", str(ALICE), "--json"))["code"] == "no_subject"
-    assert mount.facts("status") == before
+    assert mount.state() == before
 
 
 def test_the_same_suspect_twice(mount: Mounted, person: Begin) -> None:
@@ -45,9 +45,9 @@ def test_the_same_suspect_twice(mount: Mounted, person: Begin) -> None:
     alice = person(ALICE)
     mount.facts("suspect", str(ALICE), "--reason", "first")
     alice.write("f", "alice's\n")
-    before = mount.facts("status")
+    before = mount.state()
     refused(mount.isoctl("suspect", str(ALICE), "--reason", "second"), Exit.ALREADY, str(ALICE))
-    assert mount.facts("status") == before
+    assert mount.state() == before
     assert alice.read("f") == "alice's\n"
 
 
@@ -269,19 +269,23 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
         ]
     }
     assert keys(mount.facts("resolve", str(ALICE), "f", "--markers", str(mount.path / "marked"))) == {
-        **flat("user", "path", "marked", "file"),
+        **flat("user", "path", "marked", "file", "seen"),
         "reasons": [None],
     }
     changed = flat("added", "modified", "deleted", "renamed", "attributes")
+    limits = ("bytes", "bytes_limit", "objects", "objects_limit", "handles", "handles_limit")
     assert keys(mount.facts("status")) == {
-        **flat("state", "degraded", "mount", "store", "pid", "version", "since", "configuration"),
+        **flat("state", "degraded", "mount", "store", "pid", "version", "since", "configuration", "two_person"),
         "subjects": [
             {
-                **flat("user", "uid", "state", "since", "reason", "bytes", "conflicts", "review"),
+                **flat("user", "uid", "state", "since", "reason", "bytes", "conflicts", "review", "stopped"),
                 "changed": changed,
                 "parts": [],
+                "quota": {**flat(*limits), "near": []},
             }
         ],
+        "proposals": [],
+        "quota": {**flat("bytes", "bytes_limit", "free", "reserve", "bases_left_out"), "near": []},
         "attic": flat("entries", "bytes"),
     }
     assert keys(mount.facts("resolve", str(ALICE), "f", "--take", "main")) == {
