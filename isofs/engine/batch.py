@@ -32,6 +32,9 @@ from isofs.store import inodes
 
 log = logging.getLogger(__name__)
 
+#: The states of who is isolated.
+_ISOLATED = (SubjectState.SUSPECT, SubjectState.MERGING, SubjectState.DISCARDING)
+
 
 class Batch:
     """Changes of the store that are made together; the memory follows when the store has them.
@@ -132,17 +135,27 @@ class Batch:
     @contextlib.contextmanager
     def _announced(self) -> Iterator[None]:
         """Around a change of subjects: the list of who is isolated is never less than what the database may say."""
-        uids = frozenset(change.record.uid for change in self.changes if isinstance(change.record, Subject))
+        uids = frozenset(
+            change.record.uid
+            for change in self.changes
+            if isinstance(change.record, Subject) and self._isolates(change) != (change.record.uid in self.fs.suspects)
+        )
         if not uids:
             yield
             return
         self.fs.store.announce(frozenset(self.fs.suspects), uids)
         try:
             yield
-            with contextlib.suppress(OSError):  # what is written is written
-                self.fs.store.sync()
-        finally:
+        except StoreUnusable:  # nothing was written; after anything else the next start looks what is
             self.fs.store.announced(frozenset(self.fs.suspects))
+            raise
+        with contextlib.suppress(OSError):  # what is written is written
+            self.fs.store.sync()
+        self.fs.store.announced(frozenset(self.fs.suspects))
+
+    @staticmethod
+    def _isolates(change: Change) -> bool:
+        return isinstance(change, Put) and isinstance(change.record, Subject) and change.record.state in _ISOLATED
 
     def _follow(self) -> None:
         for obj, op in self._ops.items():
@@ -188,7 +201,7 @@ def _apply_subject(fs: Filesystem, subject: Subject, put: bool) -> None:
         return
     fs.subjects[subject.sid] = subject
     view = view or View(subject.sid)
-    if subject.state in (SubjectState.SUSPECT, SubjectState.MERGING, SubjectState.DISCARDING):
+    if subject.state in _ISOLATED:
         fs.views[subject.sid] = view
         if subject.state is SubjectState.SUSPECT or subject.uid not in fs.suspects:
             fs.suspects[subject.uid] = subject.sid  # not a part of what a suspect changed, who goes on being one
