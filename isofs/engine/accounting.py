@@ -107,7 +107,7 @@ def _held_by(view: View, handle: Held) -> Held | None:
 
 
 def _behind(view: View, node: Node) -> Held | None:
-    if node.pinned >= 0:
+    if node.pinned >= 0 and node.sid == view.sid:  # of main's, deleted, a handle from before leads to the version
         return None if node.borrowed else node
     version = view.version(node.obj.op)
     return None if version is None else version.content
