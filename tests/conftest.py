@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from isofs.store import inodes
 from support.mount import Mounted, Person, daemons_below, mounted, mounts_below, trees_base
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -50,6 +51,17 @@ def base() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
     assert not mounts, "mounts are left behind"
     assert not daemons, "daemons are left behind"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting_for_the_disk(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In these processes a kill is the worst that happens, but for the tests that cut the power: daemons do sync."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ != "test_power":
+            patch.setattr(os, "fsync", lambda file: None)
+            patch.setattr(os, "fdatasync", lambda file: None)
+            patch.setattr(inodes, "sync_all", lambda *args: None)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from support.histories import Step, cut, history
 from test_engine_machine import PATHS, SUSPICIOUS, TRUSTED, Machine
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
-COUNT = int(os.environ.get("ISOFS_HISTORIES", "20"))
+COUNT = int(os.environ.get("ISOFS_HISTORIES", "12"))
 STEPS = 60
 
 

@@ -27,7 +27,7 @@ from support.model import ModelFile
 from test_engine_machine import PATHS, SUSPICIOUS, TRUSTED, Machine, User, outcome
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
-COUNT = int(os.environ.get("ISOFS_HISTORIES", "12"))
+COUNT = int(os.environ.get("ISOFS_HISTORIES", "6"))
 BEFORE, AFTER = 40, 40
 
 #: What a suspect's call is answered that the store cannot take.

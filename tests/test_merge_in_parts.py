@@ -22,7 +22,7 @@ from support.histories import Step, history
 from support.trees import Tree, differences, tree, without_times
 from test_engine_machine import PATHS, SINCE, TRUSTED
 from test_merge_partial import PartingMachine, without_directory_times
-from test_merge_replaced import ALICE, CASES, INTRICATE, isolated, on_disk
+from test_merge_replaced import ALICE, CASES, EVERY, INTRICATE, isolated, on_disk
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
 COUNT = int(os.environ.get("ISOFS_HISTORIES", "8"))
@@ -133,7 +133,7 @@ def test_part_of_what_was_replaced(tmp_path: Path, case: str) -> None:
     recovery.close_filesystem(fs)
 
 
-@pytest.mark.parametrize("case", INTRICATE)
+@pytest.mark.parametrize("case", INTRICATE[1::EVERY])
 def test_a_part_cut_off_anywhere_is_merged_or_is_not(
     tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from test_engine_histories import failure
 from test_engine_machine import PATHS, SINCE, SUSPICIOUS, TRUSTED, Machine, _forgiven, told
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
-COUNT = int(os.environ.get("ISOFS_HISTORIES", "12"))
+COUNT = int(os.environ.get("ISOFS_HISTORIES", "8"))
 STEPS = 60
 
 GLOBS = ["*", "a", "b", "c", "/a", "a/", "b/*", "/a/b/**", "!a/b", "*a*", "c/**"]

@@ -28,8 +28,9 @@ TRUSTED, INNOCENT, MALICIOUS = (61101, 61102, 61103), (61111, 61112), (61121, 61
 #: Seconds of work between two comparisons.
 ROUND = 1.5
 
-#: How much more memory and how many more descriptors the daemon may have at the end of the calm half.
-_MEMORY, _DESCRIPTORS = 1.1, 20
+#: How much more memory the daemon may have at the end of the calm half, and how many descriptors: it keeps 512 of
+#: directories, and what people have open.
+_MEMORY, _DESCRIPTORS = 1.1, 700
 
 
 @dataclass
@@ -90,7 +91,9 @@ def _decide(world: World, uid: int) -> None:
     if not world.calm and world.rng.random() < 0.3:
         _cut_off(world, words)
     if world.states().get(uid) == "suspect":
-        world.isoctl(*words)
+        done = world.isoctl(*words)
+        kept = [one for one in done.get("items", []) if one["action"] not in ("took", "deleted")]
+        world.log += [f"{uid}: {one['action']} {one['path']}: {one['reason']}" for one in kept]
     if uid in world.states():
         raise AssertionError(f"user {uid} still waits: {world.isoctl('status')}")
     world.suspects.discard(uid)
@@ -173,7 +176,7 @@ def _flat(burdens: list[tuple[int, int]]) -> str:
     descriptors = [statistics.median(one[1] for one in part) for part in (first, last)]
     if memory[1] > memory[0] * _MEMORY + (4 << 20):
         raise AssertionError(f"the daemon's memory grew from {memory[0]:.0f} to {memory[1]:.0f} bytes")
-    if descriptors[1] > descriptors[0] + _DESCRIPTORS:
+    if descriptors[1] > _DESCRIPTORS:
         raise AssertionError(f"the daemon's descriptors grew from {descriptors[0]} to {descriptors[1]}")
     grown = [f"{size / 2**20:.1f} MiB" for size in memory]
     return f"memory {' -> '.join(grown)}, descriptors {descriptors[0]:.0f} -> {descriptors[1]:.0f}"
