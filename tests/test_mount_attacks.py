@@ -270,7 +270,7 @@ def test_a_map_of_a_descriptor_from_a_socket(mount: Mounted, alice: Person, bob:
         alice(map_and_write, opened)
         os.waitid(os.P_PID, alice.pid, os.WEXITED | os.WNOWAIT)
         while bob.read("f") != TEXT:
-            assert not alice.alive
+            assert alice.ended
     assert (mount.backing / "f").read_text() == TEXT
 
 
@@ -284,7 +284,7 @@ def test_a_descriptor_that_a_trusted_process_gave(mount: Mounted, alice: Person,
     with main_is_kept(mount, bob):
         facts = suspect(mount)
         assert [(h["pid"], h["path"]) for h in facts["killed"]] == [(alice.pid, "f")]
-        assert not alice.alive
+        assert alice.ended
         del opened
     assert bob.alive
 
@@ -385,7 +385,7 @@ def test_a_file_open_by_another_mount_of_the_same(
         alice(attacks.umount, str(there), attacks.MNT_DETACH)
     with main_is_kept(mount, bob):
         assert [(h["pid"], h["path"]) for h in suspect(mount)["killed"]] == [(alice.pid, "f")]
-    assert not alice.alive
+    assert alice.ended
 
 
 def hold(path: str, *, mapped: bool) -> None:
@@ -604,7 +604,7 @@ def test_a_lease_taken_later_holds_nobody_up(mount: Mounted, alice: Person, bob:
     suspect(mount)
     if attempt(alice, attacks.lease, opened, fcntl.F_RDLCK) is None:
         bob.append("hers", "a moment later")
-        assert not alice.alive
+        assert alice.ended
 
 
 def test_a_suspect_breaks_a_lease(mount: Mounted, alice: Person, bob: Person) -> None:

@@ -181,7 +181,7 @@ def test_kill_ends_whoever_holds_a_file_for_reading_and_writing(
     assert [(h["pid"], h["path"]) for h in facts["killed"]] == [(alice.pid, "f")]
     assert facts["killed"][0]["program"]
     assert facts["left"] == []
-    assert not alice.alive
+    assert alice.ended
     assert bystander.alive
     assert bystander(os.pread, reader, 1 << 16, 0).decode() == main
     assert bob.read("f") == main
@@ -237,7 +237,7 @@ def test_a_shared_mapping_is_a_handle_though_its_descriptor_is_closed(
     assert alice.alive
     facts = suspect(mount)
     assert [(h["pid"], h["path"]) for h in facts["killed"]] == [(alice.pid, "f")]
-    assert not alice.alive
+    assert alice.ended
     assert bob.read("f") == main
 
 
@@ -556,7 +556,7 @@ def test_another_users_process_with_the_suspects_descriptor_ends(mount: Mounted,
     heir = person(0)
     heir(open_and_become, heir.path("f"), BOB)
     assert [h["pid"] for h in suspect(mount)["killed"]] == [heir.pid]
-    assert not heir.alive
+    assert heir.ended
 
 
 def map_privately(path: str, flags: int = os.O_RDWR, lock: Lock | None = None) -> None:
@@ -575,7 +575,7 @@ def test_a_private_map_of_what_was_opened_both_ways_is_ended_too(mount: Mounted,
     bob.write("f", MAIN)
     alice(map_privately, alice.path("f"))
     assert [h["pid"] for h in suspect(mount)["killed"]] == [alice.pid]
-    assert not alice.alive
+    assert alice.ended
     assert bob.alive
 
 

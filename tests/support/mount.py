@@ -320,6 +320,13 @@ class Worker:
         poll.register(self._process, select.POLLIN)
         return not poll.poll(0)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process ends in the next seconds: who is killed lets go of its files a moment before."""
+        poll = select.poll()
+        poll.register(self._process, select.POLLIN)
+        return bool(poll.poll(10_000))
+
     def close(self) -> None:
         """End the process; it closes what it has open."""
         with contextlib.suppress(OSError):
