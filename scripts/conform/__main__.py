@@ -39,6 +39,9 @@ def places() -> Iterator[dict[str, Path]]:
         directory.chmod(0o1777)
     isoctl("mount", str(tree))
     try:
+        settings = base / "settings.toml"
+        settings.write_text("[access]\nsystem_accounts = false\n")  # else they are never isolated
+        isoctl("--mount", str(tree), "config", "edit", "--from", str(settings))
         isoctl("--mount", str(tree), "suspect", SUSPECT)
         yield {"host": host, "trusted": tree / "trusted", "suspect": tree / "suspect"}
         isoctl("--mount", str(tree), "check")
