@@ -15,7 +15,7 @@ from isofs.engine.batch import Batch
 from isofs.engine.checks import Fault, Problem, check
 from isofs.engine.state import Filesystem, View
 from isofs.errors import StoreUnusable
-from isofs.model.records import Binding, Op, Stowed, Version
+from isofs.model.records import Binding, Op, Record, Stowed, Version
 from isofs.model.vectors import G, Vector
 from isofs.store import attic, inodes
 from isofs.store.inodes import Place
@@ -87,12 +87,8 @@ def _forget_version(fs: Filesystem, problem: Problem) -> None:
     if version is None:
         return
     _rescue(fs, problem)
-    batch = Batch(fs)
-    batch.drop(version)
-    if not fs.by_op[version.op].ino:
-        for directory, name in list(view.placed.get(version.op, ())):
-            batch.drop(Binding(view.sid, directory, name, version.op, None))
-    batch.commit()
+    names = () if fs.by_op[version.op].ino else list(view.placed.get(version.op, ()))
+    _drop(fs, version, *(Binding(view.sid, directory, name, version.op, None) for directory, name in names))
 
 
 def _keep_deleted(fs: Filesystem, problem: Problem) -> None:
@@ -148,21 +144,24 @@ def _put(fs: Filesystem, version: Version) -> None:
     batch.commit()
 
 
+def _drop(fs: Filesystem, *records: Record) -> None:
+    batch = Batch(fs)
+    for record in records:
+        batch.drop(record)
+    batch.commit()
+
+
 def _forget_name(fs: Filesystem, problem: Problem) -> None:
     directory, name = problem.key
     binding = _view(fs, problem).binding(directory, name)
     if binding is not None:
-        batch = Batch(fs)
-        batch.drop(binding)
-        batch.commit()
+        _drop(fs, binding)
 
 
 def _one_name(fs: Filesystem, problem: Problem) -> None:
-    view = _view(fs, problem)
-    for directory, name in sorted(view.placed.get(problem.key[0], ()))[1:]:
-        batch = Batch(fs)
-        batch.drop(Binding(view.sid, directory, name, problem.key[0], None))
-        batch.commit()
+    view, op = _view(fs, problem), problem.key[0]
+    others = sorted(view.placed.get(op, ()))[1:]
+    _drop(fs, *(Binding(view.sid, directory, name, op, None) for directory, name in others))
 
 
 def _name_again(fs: Filesystem, problem: Problem) -> None:
@@ -190,9 +189,7 @@ def _forget_entry(fs: Filesystem, problem: Problem) -> None:
         place = fs.store.stowed(entry.number)
         if inodes.exists(place):
             fs.store.rescue(place, f"attic-{entry.number}")
-        batch = Batch(fs)
-        batch.drop(entry)
-        batch.commit()
+        _drop(fs, entry)
 
 
 def _entry_apart(fs: Filesystem, problem: Problem) -> None:
