@@ -6,6 +6,7 @@ import os
 import pwd
 from dataclasses import dataclass
 
+from isofs.control.users import name_of as name_of
 from isofs.errors import NoSubject, NotAllowed
 
 #: The greatest uid; the one above it means "none" to the kernel.
@@ -52,11 +53,3 @@ def operator() -> str:
         told = os.environ.get("SUDO_UID", "")
         uid = int(told) if told.isascii() and told.isdecimal() and len(told) <= len(str(_LAST)) else os.getuid()
     return name_of(uid)
-
-
-def name_of(uid: int) -> str:
-    """The name that goes with a uid, or the number where there is none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return str(uid)

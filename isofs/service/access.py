@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import grp
 import logging
-import pwd
 from collections.abc import Mapping
 
 import trio
 
-from isofs.control import endpoint, wire
+from isofs.control import endpoint, users, wire
 from isofs.control.peers import Peer
 from isofs.control.server import Call, Handler, Plain
 from isofs.engine.state import Filesystem
@@ -94,8 +93,5 @@ async def true_args(call: Call) -> Mapping[str, object]:
 
 
 async def name_of(uid: int) -> str:
-    """The name that goes with a uid, or the number where there is none. In a thread: it may be another machine's."""
-    try:
-        return (await trio.to_thread.run_sync(pwd.getpwuid, uid)).pw_name
-    except (KeyError, OverflowError):
-        return str(uid)
+    """The name that goes with a uid, or the number where there is none; in a thread, since that may take long."""
+    return await trio.to_thread.run_sync(users.name_of, uid)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import time
 from collections.abc import Callable, Iterator
 
 from isofs.control import results, wire
+from isofs.control.users import name_of
 from isofs.engine import recovery, repairs, suspicion
 from isofs.engine.state import Filesystem
 from isofs.service import backup as backups
@@ -111,14 +111,6 @@ def _of_database(line: str) -> results.Problem:
 
 def _unknown(uid: int) -> results.Problem:
     return _of_database(f"user {uid} is isolated, and the database does not know it")
-
-
-def name_of(uid: int) -> str:
-    """The name that goes with a uid, or the number where there is none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return str(uid)
 
 
 def _repair(found: results.Problem, does: str) -> results.Repair:
