@@ -292,10 +292,13 @@ def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decide
 
 
 def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
-    """The suspect's deletions that stand: deepest first, so that directories are empty when their turn comes."""
+    """The suspect's deletions that stand: directories last, deepest first, so that they are empty by then.
+
+    A file may have names in several directories, so its path says nothing of which of them must wait for it.
+    """
     doomed = [d for d in view.decisions.values() if d.outcome == Outcome.DELETE.value]
     paths = {d.op: views.path(fs, MAIN, fs.by_op[d.op]) or b"" for d in doomed}
-    for decided in sorted(doomed, key=lambda d: (-paths[d.op].count(b"/"), fs.by_op[d.op].is_dir)):
+    for decided in sorted(doomed, key=lambda d: (fs.by_op[d.op].is_dir, -paths[d.op].count(b"/"))):
         obj = fs.by_op[decided.op]
         path = paths[decided.op] and attic.where(fs, obj, view.sid)
         left, version = False, view.version(decided.op)
