@@ -49,7 +49,10 @@ class Disk:
         subprocess.run(["mount", "-o", "loop", str(self.image), str(self.directory)], check=True)
 
     def umount(self) -> None:
-        subprocess.run(["umount", str(self.directory)], check=True)
+        """Switch it off. What it has is in the image then, also while some process's mount namespace still has it."""
+        if self.directory.is_mount():
+            subprocess.run(["sync", "-f", str(self.directory)], check=False, capture_output=True)  # not after a cut
+            subprocess.run(["umount", "-l", str(self.directory)], check=True)
 
     @contextlib.contextmanager
     def mounted(self) -> Iterator[Path]:
@@ -58,7 +61,7 @@ class Disk:
         try:
             yield self.directory / "main"
         finally:
-            subprocess.run(["umount", "-q", "-l", str(self.directory)], check=False)
+            self.umount()
 
     def copied(self, image: Path) -> Disk:
         """A copy of the image, while it is not mounted, to be mounted in its stead."""
@@ -99,4 +102,4 @@ def made(folder: Path) -> Iterator[Disk]:
     try:
         yield disk
     finally:
-        subprocess.run(["umount", "-q", "-l", str(disk.directory)], check=False)
+        disk.umount()
