@@ -118,7 +118,7 @@ def interact(where: str, user: str, uid: int) -> int:
 
     def ask(thing: Thing, keys: str) -> str:
         for item in thing.items:
-            output.line(output.merge_item(item) + marks.after(item["risks"]))
+            output.line(output.merge_item(item, planned=True) + marks.after(item["risks"]))
         offered = ", ".join(f"[{key}] {KEYS[key]}" for key in keys)
         text = offered if keys != _WHOLE else f"all of {output.quoted(thing.directory or '.')}: {offered}"
         return str(click.prompt(text, type=click.Choice(list(keys)), show_choices=False, err=True))

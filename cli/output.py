@@ -74,11 +74,29 @@ def paged(lines: Iterator[str]) -> None:
         click.echo("".join(first), nl=False)
 
 
-def merge_item(item: results.Item) -> str:
-    """One line for what a merge does with one object or name."""
+#: What a merge did, as what it would do.
+_WOULD = {
+    "took": "take",
+    "merged": "merge",
+    "kept": "keep",
+    "deleted": "delete",
+    "renamed": "rename",
+    "united": "unite",
+    "restored": "restore",
+}
+
+
+def merge_item(item: results.Item, *, planned: bool = False) -> str:
+    """One line for what a merge did with one object or name, or would do."""
     aside = "" if item["as"] is None else f" as {item['as']}"
     review = "  (please review)" if item["review"] else ""
-    return f"{item['action']:<8}  {item['path']}{aside}: {item['reason']}{review}"
+    action = _WOULD.get(item["action"], item["action"]) if planned else item["action"]
+    return f"{action:<8}  {item['path']}{aside}: {item['reason']}{review}"
+
+
+def planned_counts(numbers: Mapping[str, int]) -> str:
+    """How often a merge would do what; "nothing" where it would do nothing."""
+    return ", ".join(f"{_WOULD.get(word, word)} {count}" for word, count in numbers.items() if count) or "nothing"
 
 
 def vector(values: Mapping[str, object]) -> str:

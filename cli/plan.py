@@ -43,15 +43,15 @@ def plan(
 
 
 def _text(facts: results.Planned, vectors: bool) -> Iterator[str]:
-    yield f"{facts['user']}: {output.counts(facts['counts'])}"
+    yield f"{facts['user']}: {output.planned_counts(facts['counts'])}"
     directories: dict[str, Counter[str]] = defaultdict(Counter)
     for item in facts["items"]:
         directories[os.path.dirname(item["path"]) or "."][item["action"]] += 1
     for name, counts in sorted(directories.items()):
-        yield f"    {name}: {output.counts(counts)}"
+        yield f"    {name}: {output.planned_counts(counts)}"
     yield from marks.summarised((item["risks"] for item in facts["items"]), facts["risks"])
     for item in facts["items"]:
-        yield output.merge_item(item) + marks.after(item["risks"])
+        yield output.merge_item(item, planned=True) + marks.after(item["risks"])
         if vectors:
             yield f"          main {_vector(item['main'])}; suspect {_vector(item['suspect'])}"
     yield from map(partly.along, facts["along"])

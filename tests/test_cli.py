@@ -706,6 +706,19 @@ def test_innocent_of_a_part(stage: Stage, left: list[dict[str, Any]], code: int,
         assert (rf"left      {SHOWN}: both changed it" in result.stdout) == bool(code)
 
 
+def test_plan_says_what_would_be_done(stage: Stage) -> None:
+    item = {"reason": "why", "review": False, "as": None, "object": 1, "kind": "file", "main": None, "suspect": None}
+    items = [{**item, "path": f"d/{word}", "action": word, "risks": []} for word in ("took", "deleted", "conflict")]
+    answer = {"user": "alice", "counts": {"took": 1, "deleted": 1, "conflict": 1}, "items": items, "risks": []}
+    assert printed(stage, "plan", "4001", plan={**answer, "along": [], "left": []}) == [
+        "alice: take 1, delete 1, conflict 1",
+        "    d: take 1, delete 1, conflict 1",
+        "take      d/took: why",
+        "delete    d/deleted: why",
+        "conflict  d/conflict: why",
+    ]
+
+
 def test_plan_of_a_part(stage: Stage) -> None:
     answer = {"user": "alice", "counts": {}, "items": [], "risks": [], "along": [ALONG], "left": [LEFT]}
     lines = printed(stage, "plan", "4001", "--except", "a", plan=answer)

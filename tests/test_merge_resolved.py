@@ -14,6 +14,7 @@ import pytest
 from isofs.engine import checks, recovery
 from isofs.merge import apply, config, resolving
 from isofs.merge.report import Report
+from isofs.merge.resolvers.attributes import Attributes, Joined, merge_attributes
 from isofs.store.folder import open_store
 from support.contest import Contest
 from support.cuts import cut_off
@@ -76,6 +77,79 @@ def test_attributes_are_merged_as_well(world: World) -> None:
     world.innocent()
     assert world.file.stat().st_mode & 0o7777 == 0o755
     assert os.getxattr(world.file, "user.his") == b"1"
+
+
+def test_what_both_saved_by_a_renaming_is_merged_and_stays_mains(world: World) -> None:
+    """Who saves so makes the file their own, which is no reason to ask an operator."""
+    for user, content in ((world.alice, HERS), (world.bob, HIS)):
+        user.write(b"new", content, os.O_WRONLY | os.O_CREAT)
+        user.rename(b"new", b"file")
+    planned = world.planned()
+    report = world.innocent()
+    assert world.file.read_bytes() == BOTH
+    assert world.file.stat().st_uid == world.bob.caller.uid
+    assert [(item.action, item.review) for item in report.items] == [("merged", True)]
+    assert report.items[0].reason.endswith("main's owner stays")
+    assert report.items == planned
+
+
+#: Of a file: mode, owner, group, capability. What both sides started from, main's, the suspect's, and what comes of it.
+ALICE, ROOT, USERS, STAFF, CAN = 1011, 0, 100, 50, b"capability"
+RIGHTS: dict[str, tuple[tuple[int, int, int, bytes], ...]] = {
+    "main's owner would run what the suspect wrote": (
+        (0o755, ALICE, USERS, b""),
+        (0o755, ROOT, USERS, b""),
+        (0o4755, ALICE, USERS, b""),
+        (0o755, ROOT, USERS, b""),
+    ),
+    "main gave the bit to what it had": (
+        (0o775, ROOT, USERS, b""),
+        (0o4775, ROOT, USERS, b""),
+        (0o775, ROOT, USERS, b""),
+        (0o775, ROOT, USERS, b""),
+    ),
+    "the suspect's own bit, for the suspect's own file": (
+        (0o755, ALICE, USERS, b""),
+        (0o755, ALICE, USERS, b""),
+        (0o4755, ALICE, USERS, b""),
+        (0o4755, ALICE, USERS, b""),
+    ),
+    "both have it": (
+        (0o4755, ALICE, USERS, b""),
+        (0o4755, ALICE, USERS, b""),
+        (0o4755, ALICE, USERS, b""),
+        (0o4755, ALICE, USERS, b""),
+    ),
+    "another group": (
+        (0o755, ALICE, USERS, b""),
+        (0o755, ALICE, STAFF, b""),
+        (0o2755, ALICE, USERS, b""),
+        (0o755, ALICE, STAFF, b""),
+    ),
+    "main gave a capability to what it had": (
+        (0o775, ROOT, USERS, b""),
+        (0o775, ROOT, USERS, CAN),
+        (0o775, ROOT, USERS, b""),
+        (0o775, ROOT, USERS, b""),
+    ),
+    "writing took the capability away": (
+        (0o775, ROOT, USERS, CAN),
+        (0o775, ROOT, USERS, CAN),
+        (0o775, ROOT, USERS, b""),
+        (0o775, ROOT, USERS, b""),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RIGHTS)
+def test_a_merge_gives_rights_to_nobody(case: str) -> None:
+    base, main, suspect, result = (
+        Attributes(mode, uid, gid, {"user.label": label, **({"security.capability": can} if can else {})})
+        for label, (mode, uid, gid, can) in zip((b"1", b"2", b"1", b"2"), RIGHTS[case], strict=True)
+    )
+    joined = merge_attributes(base, main, suspect)
+    assert isinstance(joined, Joined)
+    assert joined.attributes == result
 
 
 @pytest.mark.parametrize("contents", [True, False])

@@ -145,17 +145,19 @@ def propose(sides: Sides, rules: Config, suspect_name: str, to: Place | None = N
     Without `to` nothing is written.
     """
     base = None if sides.base is None else sides.base.attributes
-    attributes = merge_attributes(base, sides.main.attributes, sides.suspect.attributes)
-    if isinstance(attributes, str):
-        return Resolution(sides, Unresolved((attributes,)), "attributes")
+    joined = merge_attributes(base, sides.main.attributes, sides.suspect.attributes)
+    if isinstance(joined, str):
+        return Resolution(sides, Unresolved((joined,)), "attributes")
     asked = candidates(rules.rules, sides.path)
     limit = max((rule.using.limit for rule in asked if rule.using.limit < UNREAD), default=0)
     if sides.main.descriptor < 0 or sides.size > max(limit, LIMIT):
-        return _propose_unread(sides, asked, attributes)
+        return _propose_unread(sides, asked, joined.attributes)
     using, proposal = propose_content(sides, rules, suspect_name)
+    if isinstance(proposal, Merged) and joined.reasons:
+        proposal = replace(proposal, reasons=(*proposal.reasons, *joined.reasons), review=True)
     if not isinstance(proposal, Merged) or to is None:
         return Resolution(sides, proposal, using)
-    _write(proposal.content, attributes, to)
+    _write(proposal.content, joined.attributes, to)
     return Resolution(sides, proposal, using, os.fsdecode(to.name))
 
 
