@@ -79,8 +79,13 @@ def entry(
         return Entry(node, attributes, LONG, LONG)
     if fs.diverged(obj):
         return Entry(node, attributes, 0, 0)
-    shared = obj.kind not in CHANNELS and not fs.name_diverged(parent.obj, name)
+    shared = obj.kind not in CHANNELS and not fs.name_diverged(parent.obj, name) and not _open_before(node)
     return Entry(node, attributes, LONG if shared else 0, _attr_timeout(fs, node))
+
+
+def _open_before(node: Node) -> bool:
+    """Whether a suspect has it open from before the suspicion, and may change it without looking a name up."""
+    return bool(node.handles) and any(handle.before for handle in node.handles)
 
 
 def _asked_always(fs: Filesystem) -> bool:

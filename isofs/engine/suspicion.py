@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from isofs.engine import versions
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle
 from isofs.errors import Already, NotAllowed
@@ -26,6 +27,7 @@ def suspect(fs: Filesystem, uid: int, name: str, reason: str, since: str) -> Sub
     batch.commit()
     for handle in handles_of(fs, uid):
         _reroute(fs, handle, sid)
+        versions.expire_names(fs, handle.node.obj)  # a change by the descriptor will look no name up
     return subject
 
 

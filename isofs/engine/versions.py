@@ -87,7 +87,6 @@ def copy_up(
             batch.drop(Touch(view.sid, op, touched))
         batch.commit()
     diverged(fs, obj)
-    _expire_names(fs, view, obj)
     move_handles(fs, view, obj)
 
 
@@ -113,12 +112,6 @@ def removed_on_error(content: Place) -> Iterator[None]:
         with contextlib.suppress(OSError):
             inodes.remove(content)
         raise
-
-
-def _expire_names(fs: Filesystem, view: View, obj: Obj) -> None:
-    """A change through a handle from before looked no name up: those that the kernel keeps still lead to main's."""
-    if any(h.before and h.sid == view.sid for node in obj.nodes for h in node.handles):
-        expire_names(fs, obj)
 
 
 def expire_names(fs: Filesystem, obj: Obj) -> None:
