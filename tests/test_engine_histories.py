@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support.histories import Step, cut, history
+from support.histories import Step, cut, episodes, history
 from test_engine_machine import PATHS, SUSPICIOUS, TRUSTED, Machine
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
@@ -34,7 +34,8 @@ def failure(steps: list[Step], make: Callable[[], Machine] = Machine) -> Excepti
 
 @pytest.mark.parametrize("seed", range(COUNT))
 def test_history(seed: int) -> None:
-    steps = history(seed, [*TRUSTED, *SUSPICIOUS], PATHS, STEPS)
+    draw = episodes if seed % 2 else history
+    steps = draw(seed, [*TRUSTED, *SUSPICIOUS], PATHS, STEPS)
     error = failure(steps)
     if error is not None:
         needed = cut(steps, lambda some: type(failure(some)) is type(error))

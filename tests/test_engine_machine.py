@@ -29,6 +29,7 @@ from isofs.merge.report import Item
 from isofs.model.records import MAIN
 from isofs.store.folder import open_store
 from support import attic, verdicts
+from support.acts import ACTS, Actor
 from support.engine import CLOCK, Kernel, OpenFile, Walker, killed
 from support.host import Host, HostFile, copy_of
 from support.model import ModelFile, Thing, Version, View, World
@@ -234,6 +235,12 @@ class Machine(RuleBasedStateMachine):
     def change(self, uid: int, place: Place, what: tuple[Any, ...]) -> None:
         path, (name, *values) = self._path(uid, place), what
         self._call(uid, lambda user: getattr(user, name)(path, *values))
+
+    @rule(uid=users, what=st.sampled_from(sorted(ACTS)), one=indices, other=indices)
+    def act(self, uid: int, what: str, one: int, other: int) -> None:
+        """Do what takes many calls."""
+        seen = tree(self._modelled(uid))
+        ACTS[what](Actor(seen, lambda call: self._call(uid, call), self._data, NAMES), one, other)
 
     # Open files.
 

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from support.acts import ACTS
 from support.vfs import EXCHANGE, NOREPLACE
 
 #: The name of a rule and what it is given.
@@ -25,6 +26,7 @@ CHANCES = {
     "rmdir": 2,
     "rename": 5,
     "change": 5,
+    "act": 6,
     "open": 2,
     "use": 4,
     "close": 1,
@@ -41,6 +43,7 @@ FLAVOURS: list[dict[str, float]] = [
     {"rename": 3, "decide": 3, "suspect": 3, "unlink": 3},
     {"open": 4, "use": 6, "unlink": 3},
     {"link": 4, "unlink": 3, "decide": 2},
+    {"act": 5, "decide": 2},
 ]
 
 _FLAGS = [
@@ -64,6 +67,31 @@ def history(seed: int, users: list[int], paths: list[bytes], length: int) -> lis
     return [(name, _given(draw, name, actors, paths)) for name in names]
 
 
+#: What is done before somebody is suspected, and between that and the verdict.
+_WORK = {name: CHANCES[name] for name in ("write", "make", "link", "unlink", "rename", "change", "open", "use")}
+_WORK["act"] = 20.0
+
+
+def episodes(seed: int, users: list[int], paths: list[bytes], length: int) -> list[Step]:
+    """Histories in which the merge has much to do, and little was done against it meanwhile: work, then verdicts."""
+    draw = random.Random(seed)
+    steps: list[Step] = []
+
+    def add(name: str, actors: list[int], count: int) -> None:
+        for _ in range(count):
+            drawn = name or draw.choices(list(_WORK), list(_WORK.values()))[0]
+            steps.append((drawn, _given(draw, drawn, actors, paths)))
+
+    while len(steps) < length:
+        actors = draw.sample(users, 3)
+        add("", actors, draw.randint(1, 5))
+        add("suspect", actors, draw.randint(1, 2))
+        add("", actors, draw.randint(2, 8))
+        add("decide", actors, draw.randint(1, 3))
+        add(draw.choice(["kill", "restore", "forget"]), actors, draw.randint(0, 1))
+    return steps[:length]
+
+
 def _given(draw: random.Random, name: str, users: list[int], paths: list[bytes]) -> dict[str, Any]:
     def place() -> object:
         chance = draw.random()
@@ -81,6 +109,12 @@ def _given(draw: random.Random, name: str, users: list[int], paths: list[bytes])
         "rmdir": given,
         "rename": {**given, "new": place, "flags": lambda: draw.choice([0, 0, 0, NOREPLACE, EXCHANGE])},
         "change": {**given, "what": lambda: _attribute(draw, users)},
+        "act": {
+            "uid": given["uid"],
+            "what": lambda: draw.choice(sorted(ACTS)),
+            "one": lambda: draw.randrange(16),
+            "other": lambda: draw.randrange(16),
+        },
         "open": {**given, "flags": lambda: draw.choice([os.O_RDONLY] * 3 + _FLAGS)},
         "use": {**index, "what": lambda: draw.choice([("write", draw.randrange(5)), ("truncate", 2), ("read",)])},
         "close": index,
