@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from support.histories import Step, cut, episodes, history
+from support.vfs import EXCHANGE
 from test_engine_machine import PATHS, SUSPICIOUS, TRUSTED, Machine
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
@@ -40,3 +41,57 @@ def test_history(seed: int) -> None:
     if error is not None:
         needed = cut(steps, lambda some: type(failure(some)) is type(error))
         pytest.fail("\n".join(map(repr, needed)) + f"\n{failure(needed)!r}")
+
+
+NEW = os.O_WRONLY | os.O_CREAT
+
+#: What went wrong once, cut to the steps that it needs.
+ONCE: dict[str, list[Step]] = {
+    "another suspect's view, when names of main change places in a merge": [
+        ("write", {"uid": 1001, "place": b"c", "flags": NEW, "offset": 0}),
+        ("suspect", {"index": 0}),
+        ("write", {"uid": 1003, "place": b"b", "flags": os.O_WRONLY, "offset": 0}),
+        ("suspect", {"index": 0}),
+        ("rename", {"uid": 1004, "place": b"b", "new": b"t", "flags": 0}),
+        ("rename", {"uid": 1004, "place": b"a", "new": b"b", "flags": 0}),
+        ("rename", {"uid": 1004, "place": b"c", "new": b"a", "flags": 0}),
+        ("rename", {"uid": 1004, "place": b"t", "new": b"c", "flags": 0}),
+        ("decide", {"index": 1, "innocent": True}),
+    ],
+    "where main had what a merge deletes, if main renamed a directory that the suspect deleted": [
+        ("suspect", {"index": 0}),
+        ("act", {"uid": 1003, "what": "remove_tree", "one": 0, "other": 0}),
+        ("rename", {"uid": 1001, "place": b"a", "new": b"b", "flags": EXCHANGE}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
+    "directories that both sides moved into each other": [
+        ("make", {"uid": 1001, "place": b"c", "kind": "directory"}),
+        ("suspect", {"index": 0}),
+        ("rename", {"uid": 1003, "place": b"c", "new": b"a/c", "flags": 0}),
+        ("rename", {"uid": 1001, "place": b"a", "new": b"c/a", "flags": 0}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
+    "names in directories that both sides made": [
+        ("suspect", {"index": 0}),
+        ("make", {"uid": 1003, "place": b"c", "kind": "directory"}),
+        ("write", {"uid": 1003, "place": b"c/a", "flags": NEW, "offset": 0}),
+        ("make", {"uid": 1001, "place": b"c", "kind": "directory"}),
+        ("write", {"uid": 1001, "place": b"c/a", "flags": NEW, "offset": 0}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
+    "a handle on the node of an earlier suspicion, of a file without a name": [
+        ("suspect", {"index": 0}),
+        ("open", {"uid": 1003, "place": b"b", "flags": os.O_WRONLY}),
+        ("decide", {"index": 0, "innocent": True}),
+        ("suspect", {"index": 0}),
+        ("unlink", {"uid": 1001, "place": b"b"}),
+        ("use", {"index": 0, "what": ("truncate", 2)}),
+    ],
+}
+
+
+@pytest.mark.parametrize("steps", ONCE.values(), ids=ONCE)
+def test_what_went_wrong_once(steps: list[Step]) -> None:
+    error = failure(steps)
+    if error is not None:
+        raise error

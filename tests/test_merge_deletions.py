@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from isofs.engine import checks
+from isofs.merge import apply
+from isofs.merge.report import Report
 from support.contest import Contest
 
 
@@ -36,3 +38,29 @@ def test_directories_whose_files_have_names_elsewhere(contest: Contest, other: s
     assert not (path / other).exists()
     assert (path / "aside/deep/down/stays").exists()
     assert not checks.check(contest.fs)
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_a_deletion_that_does_not_stand_takes_no_name(tmp_path: Path, steps: int) -> None:
+    """Nor when the merge is killed after any step and goes on at the next start."""
+    contest = Contest(tmp_path / "main", {"one": b"", "other": b""})
+    for name in ("one", "other"):
+        os.link(contest.path / name, contest.path / f"{name}.link")
+    alice = contest.suspects["alice"]
+    for name in (b"one", b"one.link", b"other", b"other.link"):
+        alice.unlink(name)
+    contest.write(alice, b"alice's", "one")
+    for name in ("one", "other"):
+        contest.write(contest.bob, b"bob's", name)
+    merge = apply.merge_steps(contest.fs, contest.sid(), Report())
+    for _ in range(steps):
+        next(merge, None)
+    merge.close()
+    contest.start_again()
+    if contest.fs.views:
+        apply.resume(contest.fs, contest.sid())
+    found = contest.main()
+    assert found.pop("one.isofs-alice") == b"alice's"
+    assert found == dict.fromkeys(("one", "one.link", "other", "other.link"), b"bob's")
+    assert not checks.check(contest.fs)
+    contest.close()

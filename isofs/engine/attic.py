@@ -20,7 +20,7 @@ from isofs.engine import tree
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import AtticFailed, CallError, IsofsError
-from isofs.model.records import MAIN, Stowed, SubjectId
+from isofs.model.records import MAIN, MOVING, Stowed, SubjectId
 from isofs.store import attic, inodes
 from isofs.store.inodes import Place
 
@@ -108,12 +108,16 @@ def where(fs: Filesystem, obj: Obj, by: SubjectId) -> bytes:
 
 
 def _before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
-    """The name that main had for an object before a merge: one that the suspect took from it, unless main did."""
+    """The name that main had for an object before a merge: one that the suspect took from it, unless main did.
+
+    What the suspect deleted is renamed only to be out of the way.
+    """
     bindings = (view.binding(*key) for key in sorted(view.hiding.get(obj.op, ())))
     taken = [(fs.by_op[b.directory], b.name) for b in bindings if b is not None and not b.kept and b.op != obj.op]
     link = next((link for link in obj.links if link in taken), None) or next(iter(obj.links))
-    mains = view.binding(link[0].op, link[1])
-    if not taken or link in taken or (mains is not None and mains.kept and mains.replaced == obj.op):
+    mains, version = view.binding(link[0].op, link[1]), view.version(obj.op)
+    deleted = version is not None and version.state == "d" and not link[1].startswith(MOVING)
+    if not taken or link in taken or deleted or (mains is not None and mains.kept and mains.replaced == obj.op):
         return link
     return next((name for name in taken if name[0] is link[0]), taken[0])
 

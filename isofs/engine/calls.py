@@ -205,7 +205,7 @@ def setattr(
         fs.kernel.forget_attributes(node.id)
         return views.attributes(fs, view.sid, node), 0
     own = node if handle is not None else own_node(fs, caller, view, node, "setattr")
-    writing.leave_main(fs, own)
+    writing.leave_main(fs, view, own)
     if own.pinned < 0:
         only_attributes = new.size is None
         versions.copy_up(fs, view, node.obj, data=new.size != 0, attributes=only_attributes)

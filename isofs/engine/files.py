@@ -82,7 +82,7 @@ def _open_own(fs: Filesystem, caller: Caller, view: View, node: Node, flags: int
     if node.borrowed and node.pinned >= 0:
         if not writes and not flags & os.O_TRUNC:
             return _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, versions.untouching_flags(flags)))
-        writing.leave_main(fs, node)
+        writing.leave_main(fs, view, node)
     if node.pinned >= 0 or tree.content(fs, view.sid, node.obj) is not None:
         backing = versions.backing_flags(flags) | (flags & os.O_TRUNC)
         handle = _handle(fs, caller, node, view.sid, flags, _open_checked(fs, node, backing))

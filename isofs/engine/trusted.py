@@ -307,11 +307,17 @@ def _follow_or_keep(
     if binding is None:
         if not (obj.is_dir and op in view.placed):
             batch.put(Binding(view.sid, at, name, op, op, kept=True))
-    elif binding.op != op and binding.replaced != op:
+    elif binding.op != op and binding.replaced != op and not _kept_elsewhere(view, obj):
         return
     there = batch.binding(view, batch.op_of(to), to_name)
     if there is None or there.op is None:
         batch.put(Binding(view.sid, batch.op_of(to), to_name, None, op, kept=True))
+
+
+def _kept_elsewhere(view: View, obj: Obj) -> bool:
+    """Whether a view has a file under a name that main took from it before, so that no other name is news of it."""
+    placed = (view.binding(*key) for key in view.placed.get(obj.op, ()))
+    return not obj.is_dir and any(b is not None and b.kept for b in placed)
 
 
 def _out_of_reach(fs: Filesystem, view: View, to: Obj, to_name: bytes, obj: Obj, batch: Batch) -> bool:

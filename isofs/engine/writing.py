@@ -11,7 +11,7 @@ import os
 import stat
 
 from isofs.engine import accounting, tree, versions
-from isofs.engine.state import Filesystem, Handle, Node, View
+from isofs.engine.state import Filesystem, Handle, Node, Obj, View
 from isofs.errors import CallError
 from isofs.store import inodes
 from isofs.store.inodes import Place
@@ -45,7 +45,7 @@ def prepare_write(fs: Filesystem, handle: Handle) -> None:
     view, node = fs.views[handle.sid], handle.node
     version = view.version(node.obj.op)
     if node.pinned >= 0 or (version is not None and version.state == "d"):
-        leave_main(fs, node)
+        leave_main(fs, view, node)
         if not handle.ready:
             _detach(fs, handle)
         return
@@ -55,16 +55,16 @@ def prepare_write(fs: Filesystem, handle: Handle) -> None:
         versions.reopen(fs, handle, tree.content(fs, handle.sid, node.obj))
 
 
-def leave_main(fs: Filesystem, node: Node) -> None:
+def leave_main(fs: Filesystem, view: View, node: Node) -> None:
     """Before a suspect changes what is behind a node of its own that has no name: a copy for all who have it open.
 
-    EPERM for what is no regular file: nobody changes the attributes of a directory that is gone.
+    The node may be one of an earlier suspicion of the same user. EPERM for what is no regular file: nobody changes the
+    attributes of a directory that is gone.
     """
     if node.pinned < 0 or not node.borrowed:
         return
     if node.obj.kind != stat.S_IFREG:
         raise CallError(errno.EPERM)
-    view = fs.views[node.sid]
     scratch = _copy(fs, view, node)
     try:
         copy = tree.open_place(scratch)
@@ -74,6 +74,10 @@ def leave_main(fs: Filesystem, node: Node) -> None:
         inodes.remove(scratch)
     os.close(node.pinned)
     node.pinned, node.borrowed = copy, False
+    if node.sid != view.sid:
+        node.obj.drop_node(node)
+        node.sid = view.sid
+        Obj(node.obj.kind, 0).add_node(node)
     view.account.hold(node)
 
 

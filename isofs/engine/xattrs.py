@@ -65,7 +65,7 @@ def _changing(fs: Filesystem, caller: Caller, node: Node, name: bytes, size: int
     if node.obj is fs.root and name.startswith(_ACL):
         raise CallError(errno.EPERM)
     own = calls.own_node(fs, caller, view, node, "xattr")
-    writing.leave_main(fs, own)
+    writing.leave_main(fs, view, own)
     if own.pinned < 0:
         versions.copy_up(fs, view, node.obj, attributes=True)
     accounting.changed(fs, view, own, size)

@@ -233,6 +233,8 @@ def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report)
         if outcome is Outcome.KEEP:
             report.items.append(Item(where, "kept", decided.reason, decided.review))
         batch.set_vector(decided.op, settle.merged_now(fs, decided))
+        if version.state == "d":
+            naming.leave_names(view, obj, batch)
         batch.drop(version)
     batch.drop(decided)
     batch.commit()
@@ -328,6 +330,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
             batch.set_vector(decided.op, settle.merged_now(fs, decided))
         elif vector is not None:  # something of it stays, so main is not deleted
             batch.set_vector(decided.op, vector.replace(view.sid, "d"))
+            naming.leave_names(view, obj, batch)
         if decided.op in view.versions:
             batch.drop(view.versions[decided.op])
         batch.drop(decided)

@@ -44,6 +44,7 @@ class Names:
     def place_all(self) -> Iterator[None]:
         """Give objects the suspect's names, as soon as the directory is in main and the name is free."""
         self._drop_irrelevant()
+        self._drop_circles()
         for binding in self._pending():  # of a merge that was cut off between an exchange and its row
             self._note_exchange(binding)
         while True:
@@ -80,6 +81,22 @@ class Names:
             elif contested or (b.kept and b.op is not None and not returns):
                 batch.drop(b)
         batch.commit()
+
+    def _drop_circles(self) -> None:
+        """Directories that both sides moved so that each would be in the other keep main's names."""
+        fs, view = self.fs, self.view
+        known = ((b, fs.by_op[b.op]) for b in self._pending() if b.op is not None and fs.by_op[b.op].ino)
+        circles = [(b, obj) for b, obj in known if naming.into_itself(fs, view, b, obj)]
+        batch = Batch(fs)
+        for binding, obj in circles:
+            batch.put(replace(binding, op=None)) if binding.replaced not in (None, obj.op) else batch.drop(binding)
+        batch.commit()
+        for _, obj in circles:
+            batch = Batch(fs)
+            naming.leave_names(view, obj, batch)
+            batch.commit()
+            where = naming.told(fs, view, obj) or b"?"
+            self.report.items.append(Item(where, "kept", naming.INTO_ITSELF, True))
 
     def _place(self, binding: Binding) -> bool:
         """Try to give one name; whether something was done."""

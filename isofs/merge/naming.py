@@ -1,11 +1,13 @@
-"""Questions about the names of a merge: what stays, what leaves, what is free. Nothing here changes anything."""
+"""Questions about the names of a merge: what stays, what leaves, what is free. Nothing here changes main."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 from isofs.engine import tree, views
+from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, settle
 from isofs.merge.plan import is_conflict
@@ -24,6 +26,7 @@ BOTH = "both stay: the suspect's is put beside main's"
 FILLED = "the suspect deleted the directory, main has put something in it: it stays"
 TOO_MANY = "the file system allows no more names of this file: it has its others, and not this one"
 RENAMED_TWICE = "renamed on both sides: main's name stays"
+INTO_ITSELF = "main has moved into it what the suspect moved it into: main's names stay"
 
 
 def renamed_from(before: bytes) -> str:
@@ -62,6 +65,20 @@ def hidden_names(view: View, obj: Obj) -> bool:
     return any(b is not None and b.op != obj.op for b in hidden)
 
 
+def leave_names(view: View, obj: Obj, batch: Batch) -> None:
+    """An object of main keeps its names: that the suspect took some is no change any more."""
+    if any(name.startswith(MOVING) for _, name in obj.links):
+        return  # by what the suspect took, `Names.put_beside_what_stays` knows its name
+    for key in sorted(view.hiding.get(obj.op, ())):
+        binding = view.binding(*key)
+        if binding is None or binding.kept or binding.op == obj.op:
+            continue
+        if binding.op is None:
+            batch.drop(binding)
+        else:
+            batch.put(replace(binding, replaced=None))
+
+
 def free_source(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes] | None:
     """A name of main's that the suspect took from the object, so that it may be renamed away from it."""
     for directory_op, name in sorted(view.hiding.get(obj.op, ())):
@@ -78,13 +95,37 @@ def free_source(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes] | Non
     return None
 
 
+def into_itself(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> bool:
+    """Whether a directory of main's would lie in itself under a name of the suspect's, once all others are in place."""
+    way = [fs.by_op[binding.directory]] if obj.is_dir else [fs.root]
+    while way[-1] not in (fs.root, obj):
+        directory = _directory_then(fs, view, way[-1])
+        if directory is None or directory in way:
+            return directory is not None
+        way.append(directory)
+    return way[-1] is obj
+
+
+def _directory_then(fs: Filesystem, view: View, directory: Obj) -> Obj | None:
+    """What a directory will be in; None if that is not known yet."""
+    moves = not directory.ino or free_source(fs, view, directory) is not None
+    placed = (view.binding(*key) for key in sorted(view.placed.get(directory.op, ())))
+    given = next((b for b in placed if b is not None and not (b.kept and directory.ino)), None)
+    if moves and given is not None:
+        return fs.by_op[given.directory]
+    return next((above for above, _ in directory.links), None)
+
+
 def will_leave(fs: Filesystem, view: View, binding: Binding, there: Obj) -> bool:
     """Whether what main has under the name is what the suspect removed from it or moved away."""
     op = there.op
     if not op or binding.replaced != op or contested(view, op):
         return False
     decided = view.decisions.get(op)
-    if op in view.placed or (decided is not None and deleted(fs, view, decided)):
+    if op in view.placed:
+        placed = (view.binding(*key) for key in view.placed[op])
+        return not any(b is not None and not b.kept and into_itself(fs, view, b, there) for b in placed)
+    if decided is not None and deleted(fs, view, decided):
         return True
     # Only this name of it: main's object lives on under another.
     return not there.is_dir and not stays_as_it_is(view, op) and tree.located(fs, there)[1].st_nlink > 1

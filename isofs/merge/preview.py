@@ -143,11 +143,13 @@ def _placed(fs: Filesystem, view: View, binding: Binding) -> Iterator[Planned]:
 
 def _known_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | None:
     """A name for what main has already."""
-    there = _there(fs, binding)
+    there = _there(fs, view, binding)
     if there is obj:
         return None
     before, source = views.path(fs, MAIN, obj) or b"?", naming.free_source(fs, view, obj)
     if source is not None:
+        if naming.into_itself(fs, view, binding, obj):
+            return Item(before, "kept", naming.INTO_ITSELF, True)
         return _given(fs, view, binding, there, Item(b"", "renamed", naming.renamed_from(before)))
     if obj.is_dir or naming.hidden_names(view, obj):
         return _renamed_twice(fs, view, binding, obj, before)
@@ -166,22 +168,33 @@ def _new_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | 
     """A name for what main has not, or not any more."""
     if not naming.takes(view, obj.op) or not views.content_exists(fs, view.sid, obj):
         return None
-    there, decided = _there(fs, binding), view.decisions.get(obj.op)
+    there, decided = _there(fs, view, binding), view.decisions.get(obj.op)
     if there is not None and there.is_dir and obj.is_dir and naming.stays(fs, view, binding, there):
         return Item(views.path(fs, MAIN, there) or b"", "united", naming.UNITED)
     item = Item(b"", "took", naming.MADE) if decided is None else Item(b"", "restored", decided.reason, True)
     return _given(fs, view, binding, there, item)
 
 
-def _there(fs: Filesystem, binding: Binding) -> Obj | None:
-    directory = fs.by_op[binding.directory]
+def _there(fs: Filesystem, view: View, binding: Binding) -> Obj | None:
+    """What main has under a name, or where the directory of the name will be united with one of main's."""
+    directory = _united(fs, view, fs.by_op[binding.directory])
     found = tree.child(fs, directory, binding.name) if directory.ino else None
     return None if found is None else found[0]
 
 
+def _united(fs: Filesystem, view: View, directory: Obj) -> Obj:
+    """Main's directory that one of the suspect's will be united with; else the directory itself."""
+    placed = None if directory.ino else next(_names(view, [directory.op]), None)
+    if placed is None:
+        return directory
+    there = _there(fs, view, placed)
+    unites = there is not None and there.is_dir and naming.stays(fs, view, placed, there)
+    return there if there is not None and unites else directory
+
+
 def _given(fs: Filesystem, view: View, binding: Binding, there: Obj | None, item: Item) -> Item:
     """`item` under the name that the object would get: its own, or one beside what main has there."""
-    directory = fs.by_op[binding.directory]
+    directory = _united(fs, view, fs.by_op[binding.directory])
     above = views.path(fs, view.sid, directory) or views.path(fs, MAIN, directory)
     wanted = above + b"/" + binding.name if above else binding.name
     if there is None or not naming.stays(fs, view, binding, there):
@@ -205,7 +218,7 @@ def _removed(fs: Filesystem, view: View, op: Op) -> Iterator[Planned]:
 def _taken_names(fs: Filesystem, view: View, obj: Obj) -> list[Binding]:
     """The names of main's that the suspect took from an object, in the order in which it is renamed from them."""
     found = (view.binding(*name) for name in sorted(view.hiding.get(obj.op, ())))
-    return [b for b in found if b is not None and not b.kept and b.op != obj.op and _there(fs, b) is obj]
+    return [b for b in found if b is not None and not b.kept and b.op != obj.op and _there(fs, view, b) is obj]
 
 
 def _renamings(fs: Filesystem, view: View, obj: Obj) -> list[Item]:

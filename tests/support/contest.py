@@ -16,7 +16,7 @@ from isofs.merge.resolving import Resolution
 from isofs.model.records import Op
 from isofs.model.vectors import Vector
 from isofs.store.folder import open_store
-from support.engine import Kernel, Walker
+from support.engine import Kernel, Walker, killed
 
 BOB = 1002
 
@@ -94,6 +94,11 @@ class Contest:
         """Main's vector of what it has at a path."""
         obj = self.fs.objects.get((self.path / path).stat().st_ino)
         return None if obj is None or not obj.op else self.fs.vector(obj)
+
+    def start_again(self) -> None:
+        """The daemon is killed, and the store opened anew; nobody has anything open any more."""
+        killed(self.fs)
+        self.fs = recovery.open_filesystem(open_store(str(self.path / ".isofs")), str(self.path))
 
     def close(self) -> None:
         recovery.close_filesystem(self.fs)

@@ -292,9 +292,13 @@ class View:
                 if self._follows(new, thing, kept):
                     continue
                 kept[old] = Binding(thing, thing, kept=True)
-            elif binding is None or thing not in (binding.thing, binding.replaced):
+            elif binding is None or not (thing in (binding.thing, binding.replaced) or self._kept_elsewhere(thing)):
                 continue
             hidden[new] = thing
+
+    def _kept_elsewhere(self, thing: Thing) -> bool:
+        """Whether the suspect has a file under a name that main took from it before."""
+        return not thing.is_dir and any(b.kept and b.thing is thing for b in self.bindings.values())
 
 
 @dataclass(eq=False)

@@ -91,6 +91,7 @@ class Merge:
         added = self._additions()
         for thing in {t for t in added.values() if t.inode is not None}:
             self._settle_renames(thing, removed, added)
+        self._cancel_circles(removed, added)
         self._cancel_full_directories(removed)
         destinations = self._destinations(removed, added)
         self._tell_others(removed, destinations)
@@ -139,6 +140,23 @@ class Merge:
             for name in [name for name, there in added.items() if there is thing]:
                 del added[name]
             self.clean = False
+
+    def _cancel_circles(self, removed: dict[Name, Thing], added: dict[Name, Thing]) -> None:
+        """Directories that both sides moved into each other keep main's names."""
+        above = {thing: name[0] for name, thing in self.world.main_names()}
+        above |= {thing: name[0] for name, thing in added.items()}
+        circular = set()
+        for name, thing in added.items():
+            if thing.is_dir and thing.inode is not None:
+                way = [name[0]]
+                while way[-1] in above and above[way[-1]] not in way:
+                    way.append(above[way[-1]])
+                if way[-1] in above or thing in way:
+                    circular.add(thing)
+        for names in (added, removed):
+            for name in [name for name, thing in names.items() if thing in circular]:
+                del names[name]
+        self.clean &= not circular
 
     def _cancel_full_directories(self, removed: dict[Name, Thing]) -> None:
         """A directory that the suspect deleted stays if something stays in it."""
