@@ -22,7 +22,22 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from support.calls import EXCHANGE, NOREPLACE, NOW, OMIT, Calls, get, ls, lstat, put, rename2, run, times, utimens
+from support.calls import (
+    EXCHANGE,
+    NOREPLACE,
+    NOW,
+    OMIT,
+    TYPES,
+    Calls,
+    get,
+    ls,
+    lstat,
+    put,
+    rename2,
+    run,
+    times,
+    utimens,
+)
 from support.mount import ALICE, BOB, CAROL, Mounted, Person, Worker, portrait
 
 pytestmark = pytest.mark.mount
@@ -423,6 +438,55 @@ def time_stamps(c: Calls) -> None:
     c.note("removing is noticed", os.stat("d").st_mtime_ns > 10**18)
 
 
+def one_of_each_kind() -> None:
+    """Of alice, but for one directory."""
+    for name, make in TYPES.items():
+        make(name)
+        os.lchown(name, ALICE, ALICE)
+    os.mkdir("bobs")
+    os.chown("bobs", BOB, BOB)
+
+
+@script(one_of_each_kind)
+def time_stamps_before_1970(c: Calls) -> None:
+    for seconds in (-1, -(2**31), 2**31, 2**34 - 1):
+        for name in TYPES:
+            stamps = (seconds * 10**9 + 7, seconds * 10**9 + 5)
+            c(os.utime, name, ns=stamps, follow_symlinks=False)
+            c(times, name)
+
+
+@script(one_of_each_kind)
+def by_a_descriptor_of_a_directory(c: Calls) -> None:
+    """Calls that know no path: nothing can be looked up again for them."""
+    for name in ("directory", "bobs"):
+        for call, *args in (
+            (os.fchmod, 0o700),
+            (os.fchown, -1, GROUP),
+            (os.fchown, -1, -1),
+            (os.utime,),
+            (os.setxattr, "user.x", b"1"),
+            (os.removexattr, "user.x"),
+        ):
+            opened = os.open(name, os.O_RDONLY)
+            c.watching(name, call, opened, *args)
+            c.watching(name, call, opened, *args)
+            os.close(opened)
+            os.rename("directory", "other")
+            os.rename("other", "directory")
+    opened = os.open("directory", os.O_RDONLY)
+    c(os.utime, opened, ns=(5, 6))
+    c(times, "directory")
+
+
+@script(one_of_each_kind)
+def attributes_that_cannot_be(c: Calls) -> None:
+    for name in TYPES:
+        for attribute in ("user", "none.x", "system.x", "USER.x", "user.", "user." + "n" * 251):
+            c.watching(name, os.setxattr, name, attribute, b"x", follow_symlinks=False)
+            c.watching(name, os.removexattr, name, attribute, follow_symlinks=False)
+
+
 @script()
 def extended_attributes(c: Calls) -> None:
     put("f")
@@ -592,6 +656,7 @@ def removed_working_directory(c: Calls) -> None:
     c(put, "y")
     c(os.stat, "z")
     c.note("links", os.stat(".").st_nlink)
+    c(os.fsync, os.open(".", os.O_RDONLY))
     c(os.getcwd)
     c.note("above", sorted(os.listdir("..")))
     os.chdir(here)

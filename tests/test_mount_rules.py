@@ -1,4 +1,5 @@
-"""Who may do what, and what it changes: by root, the owner, a member of the group, and anybody else.
+"""Who may do what, and what it changes: by root, the owner, a member of the group, anybody else, and one who is not
+root and may do what root may.
 
 What root has prepared in a directory of the host and in a mount is changed by one person, the same calls in both;
 how each call ends must be the same, and so must the attributes and time stamps that it changes. Each person does it as
@@ -8,6 +9,7 @@ a trusted user and, but for root, as a suspect, from whom main must be safe.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import itertools
@@ -24,7 +26,21 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from support.calls import EXCHANGE, NOREPLACE, NOW, OMIT, TYPES, Calls, get, ls, put, rename2, utimens
+from support.calls import (
+    EXCHANGE,
+    NOREPLACE,
+    NOW,
+    OMIT,
+    TYPES,
+    Calls,
+    access_list,
+    become_capable,
+    get,
+    ls,
+    put,
+    rename2,
+    utimens,
+)
 from support.mount import BOB, CAROL, DAVE, Mounted, Worker, portrait
 
 pytestmark = pytest.mark.mount
@@ -39,6 +55,7 @@ OWNER, MEMBER, OTHER = BOB, CAROL, DAVE
 class Role:
     uid: int
     groups: tuple[int, ...]
+    capable: bool = False
 
 
 ROLES = {
@@ -46,6 +63,7 @@ ROLES = {
     "owner": Role(OWNER, (GROUP, SECOND)),
     "member": Role(MEMBER, (GROUP, SECOND)),
     "other": Role(OTHER, ()),
+    "capable": Role(OTHER, (), capable=True),
 }
 
 Script = Callable[[Calls], None]
@@ -140,6 +158,24 @@ def changing_owners(c: Calls) -> None:
     opened = c(os.open, "file", os.O_RDONLY)
     if opened is not None:
         c.watching("file", os.fchown, opened, -1, GROUP)
+
+
+def _list_of(*rights: int) -> bytes:
+    """Owner, owning group and others; with a person named if there are four."""
+    kinds = (1, 4, 32) if len(rights) == 3 else (1, 2, 4, 16, 32)
+    return access_list(*zip(kinds, rights, [BOB if kind == 2 else 0xFFFFFFFF for kind in kinds], strict=True))
+
+
+@script(of_foreign_groups)
+def the_set_group_bit_and_access_lists(c: Calls) -> None:
+    """Whoever sets one without being in the group loses the bit; with one, the mode is the mask's."""
+    for number in range(3):
+        for name in (f"file-{number}", f"directory-{number}"):
+            for rights in ((7, 5, 5), (7, 7, 5, 7, 5), (7, 7, 5, 1, 0)):
+                c.watching(name, os.setxattr, name, "system.posix_acl_access", _list_of(*rights))
+                c.watching(name, os.chmod, name, 0o2775)
+            c.watching(name, os.setxattr, name, "system.posix_acl_default", _list_of(7, 7, 5, 7, 5))
+            c.watching(name, os.removexattr, name, "system.posix_acl_access")
 
 
 def for_everybody() -> None:
@@ -468,6 +504,7 @@ def writing_takes_set_ids(c: Calls) -> None:
                 c.watching(name, os.write, opened, b"xxxx")
             if change == "empty write":
                 c.watching(name, os.write, opened, b"")
+                c.watching(name, os.fchown, opened, -1, -1)
             if change == "truncate":
                 c.watching(name, os.ftruncate, opened, 1)
             if change == "same truncate":
@@ -617,8 +654,11 @@ def on_host(base: Path, roots: Worker) -> Callable[[str, str], OnHost]:
 @contextlib.contextmanager
 def actor(role: str) -> Iterator[Worker]:
     """A process of its own: scripts leave descriptors, limits and signals behind."""
-    one = Worker(ROLES[role].uid, groups=ROLES[role].groups)
+    uid, groups, capable = dataclasses.astuple(ROLES[role])
+    one = Worker(0 if capable else uid, groups=groups)
     try:
+        if capable:
+            one(become_capable, uid)
         yield one
     finally:
         one.close()
@@ -630,6 +670,7 @@ CASES = [
     for role in ROLES
     for suspect in (False, True)
     if not (role == "root" and suspect)
+    if role != "capable" or name in ("changing_owners", "writing_takes_set_ids")
 ]
 
 

@@ -32,8 +32,9 @@ FLAGS = {"backing_flags", "untouching_flags"}
 #: By module and function: why it may do otherwise.
 EXCEPTIONS = {
     ("engine/recovery.py", "load"): "the directory that is mounted, which root named",
-    ("engine/writing.py", "_in_group"): "what the kernel says of a process",
+    ("engine/callers.py", "*"): "what the kernel says of a process",
     ("engine/writing.py", "_copy"): "a descriptor's path: `tree.reached`",
+    ("engine/xattrs.py", "_take_set_group"): "a descriptor's path: `tree.reached`",
     ("engine/calls.py", "_apply"): "a descriptor's path: `tree.reached` or a handle's",
     ("store/inodes.py", "chmod"): "whoever calls it knows that it is no link",
     ("store/rows.py", "sync"): "the database, which SQLite opens by its path, in a directory that is root's alone",

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from isofs.engine import accounting, failure, isolation, main, tree, trusted, versions, views, writing
+from isofs.engine import accounting, callers, failure, isolation, main, tree, trusted, versions, views, writing
 from isofs.engine.redirect import arrived, claim_names, note_lookup, redirect, remember
 from isofs.engine.state import CHANNELS, Caller, Filesystem, Node, Obj, View, drop_if_unused, hold, node_for
 from isofs.engine.views import Attributes
@@ -177,7 +177,8 @@ def has_before(node: Node, sid: SubjectId) -> bool:
 
 def own_node(fs: Filesystem, caller: Caller, view: View, node: Node, what: str) -> Node:
     """The node on which a suspect's change of an object is made; ESTALE first if it came by path to main's."""
-    if not node.sid and node.obj is not fs.root and not has_before(node, view.sid):
+    shared = not node.sid and node.obj is not fs.root and not has_before(node, view.sid)
+    if shared and not (node.obj.is_dir and callers.by_descriptor(caller)):
         redirect(fs, caller, view, node.obj, key=(what, node.id))
     arrived(fs, caller, view)
     return node if node.sid else node_for(fs, view.sid, node.obj)
@@ -224,11 +225,13 @@ def _check_naming_nobody(caller: Caller, node: Node, at: Attributes) -> None:
 
     The kernel leaves this to us (FUSE_HANDLE_KILLPRIV_V2), and says the same before a write, which takes them as well.
     """
-    if caller.uid in (0, at.uid) or stat.S_ISDIR(at.mode):
+    if caller.uid == at.uid or stat.S_ISDIR(at.mode):
         return
-    if any(handle.uid == caller.uid and handle.writes for handle in node.handles):
+    writes = any(handle.uid == caller.uid and handle.writes for handle in node.handles)
+    if writes and not callers.changes_owner(caller):
         return
-    if writing.without_set_ids(at.mode, at.gid, caller.pid) != stat.S_IMODE(at.mode):
+    kept = callers.without_set_ids(at.mode, at.gid, caller.uid, caller.pid)
+    if kept != stat.S_IMODE(at.mode) and not callers.may(caller.uid, caller.pid, callers.FOWNER):
         raise CallError(errno.EPERM)
 
 
@@ -248,13 +251,13 @@ def _set_in_main(fs: Filesystem, node: Node, new: NewAttributes, caller: Caller)
 
 def _apply(path: bytes, new: NewAttributes, is_link: bool, caller: Caller) -> None:
     gives = new == NewAttributes() or (new.uid, new.gid) != (None, None)
-    before = os.stat(path) if caller.uid and (gives or new.size is not None) else None
+    before = os.stat(path) if gives or new.size is not None else None
     if new.size is not None:
         os.truncate(path, new.size)
     if gives:
         os.chown(path, -1 if new.uid is None else new.uid, -1 if new.gid is None else new.gid)
     if before is not None and new.mode is None and not stat.S_ISDIR(before.st_mode) and not is_link:
-        kept = writing.without_set_ids(before.st_mode, before.st_gid, caller.pid)
+        kept = callers.without_set_ids(before.st_mode, before.st_gid, caller.uid, caller.pid)
         if kept != stat.S_IMODE(before.st_mode):
             os.chmod(path, kept)
     if new.mode is not None and not is_link:

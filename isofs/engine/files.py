@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from isofs.engine import accounting, calls, failure, isolation, main, tree, trusted, versions, views, writing
+from isofs.engine import accounting, callers, calls, failure, isolation, main, tree, trusted, versions, views, writing
 from isofs.engine.calls import Entry
 from isofs.engine.redirect import arrived, redirect
 from isofs.engine.state import Caller, Filesystem, Handle, Node, View, drop_if_unused, node_for
@@ -191,11 +191,9 @@ def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
 
 
 def _drop_set_ids(fs: Filesystem, handle: Handle) -> None:
-    """A change of content by anyone but root takes the set-id bits from a program; as root we have to do it."""
-    if handle.uid == 0:
-        return
+    """A change of content by whoever may not keep them takes the set-id bits from a program; as root we have to."""
     at = os.fstat(handle.descriptor)
-    mode, kept = stat.S_IMODE(at.st_mode), writing.without_set_ids(at.st_mode, at.st_gid, handle.pid)
+    mode, kept = stat.S_IMODE(at.st_mode), callers.without_set_ids(at.st_mode, at.st_gid, handle.uid, handle.pid)
     if kept != mode:
         os.fchmod(handle.descriptor, kept)
         fs.kernel.forget_attributes(handle.node.id)

@@ -127,11 +127,14 @@ def known(fs: Filesystem, directory: Obj, name: bytes, found: os.stat_result) ->
     return obj
 
 
-def names(fs: Filesystem, directory: Obj) -> Iterator[bytes]:
-    """The names in a directory of main, in the file system's order, read as they are asked for."""
+def names(fs: Filesystem, directory: Obj, *, noticed: bool = False) -> Iterator[bytes]:
+    """The names in a directory of main, in the file system's order, read as they are asked for.
+
+    `noticed` is whether its access time moves, as it does when a trusted user reads it.
+    """
     if not directory.ino:
         return
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if noticed else os.O_NOATIME)
     opened = os.open(b".", flags, dir_fd=descriptor(fs, directory))
     try:
         with os.scandir(opened) as entries:

@@ -94,7 +94,7 @@ def names(fs: Filesystem, sid: SubjectId, directory: Obj) -> Iterator[bytes]:
     """
     view = fs.views.get(sid)
     if view is None:
-        yield from tree.names(fs, directory)
+        yield from tree.names(fs, directory, noticed=True)
         return
     # The view may change while it is read, and come to its end by a verdict.
     own = _own_names(view, directory)
@@ -139,7 +139,8 @@ def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | 
         if obj.is_dir:
             nlink = _directory_links(fs, view, obj, at)
             touched = _touched(fs, view, obj)
-            mtime_ns, ctime_ns = max(mtime_ns, touched), max(ctime_ns, touched)
+            if touched is not None:
+                mtime_ns, ctime_ns = max(mtime_ns, touched), max(ctime_ns, touched)
         else:
             ctime_ns = max(ctime_ns, view.touches.get(obj.op, 0))
             if view.concerns(obj.op):
@@ -177,22 +178,22 @@ def _number(fs: Filesystem, view: View | None, node: Node) -> int:
     return obj.ino or node.id
 
 
-def _touched(fs: Filesystem, view: View, directory: Obj) -> int:
-    """When names in a directory last changed that its own inode does not know of.
+def _touched(fs: Filesystem, view: View, directory: Obj) -> int | None:
+    """When names in a directory last changed that its own inode does not know of, None if none did.
 
     For one of main's: by the suspect. For a suspect's version: by trusted users, since the version was made.
     """
     version = view.version(directory.op)
     if version is None:
-        return view.touches.get(directory.op, 0)
+        return view.touches.get(directory.op)
     mark = version.fingerprint
     if mark is None or not directory.ino:
-        return 0
+        return None
     try:
         at = tree.located(fs, directory)[1]
     except (OSError, CallError):
-        return 0
-    return at.st_mtime_ns if at.st_mtime_ns > mark.ctime_ns else 0
+        return None
+    return at.st_mtime_ns if min(at.st_mtime_ns, at.st_ctime_ns) > mark.ctime_ns else None
 
 
 def link_count(fs: Filesystem, view: View, obj: Obj) -> int:

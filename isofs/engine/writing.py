@@ -19,25 +19,6 @@ from isofs.store.inodes import Place
 _READ = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
 
 
-def without_set_ids(mode: int, gid: int, pid: int) -> int:
-    """The permission bits of a file as a change of its content or owner by a process that is not root's leaves them."""
-    mode = stat.S_IMODE(mode)
-    kept = mode & ~stat.S_ISUID
-    if mode & stat.S_ISGID and (mode & stat.S_IXGRP or not _in_group(pid, gid)):
-        kept &= ~stat.S_ISGID
-    return kept
-
-
-def _in_group(pid: int, gid: int) -> bool:
-    """Whether a process works with the rights of a group."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            rows = dict(line.split(":", 1) for line in file if line.startswith(("Gid:", "Groups:")))
-    except FileNotFoundError:
-        return False
-    return str(gid) in (rows["Gid"].split()[-1], *rows["Groups"].split())
-
-
 def prepare_write(fs: Filesystem, handle: Handle) -> None:
     """Before a suspect's write: its version is made and the handle leads to it, or to a copy without a name."""
     if handle.before and handle.ready:

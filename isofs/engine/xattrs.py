@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import AbstractContextManager
 
-from isofs.engine import accounting, calls, tree, trusted, versions, writing
+from isofs.engine import accounting, callers, calls, tree, trusted, versions, writing
 from isofs.engine.state import Caller, Filesystem, Node, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN
 
 _ACL = b"system.posix_acl_"
+_ACL_ACCESS = _ACL + b"access"
 
 
 def getxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> bytes:
@@ -42,6 +44,17 @@ def _read_from(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> Node:
 def setxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes, value: bytes) -> None:
     with _changing(fs, caller, node, name, len(value)) as path:
         os.setxattr(path, name, value)
+        if name == _ACL_ACCESS:
+            _take_set_group(path, caller)
+
+
+def _take_set_group(path: bytes, caller: Caller) -> None:
+    """An access list that is set by anybody outside the group takes the set-group-id bit, as a mode does."""
+    at = os.stat(path)
+    if not at.st_mode & stat.S_ISGID or callers.in_group(caller.pid, at.st_gid):
+        return
+    if not callers.may(caller.uid, caller.pid, callers.FSETID):
+        os.chmod(path, stat.S_IMODE(at.st_mode) & ~stat.S_ISGID)
 
 
 def removexattr(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> None:
@@ -67,8 +80,20 @@ def _changing(fs: Filesystem, caller: Caller, node: Node, name: bytes, size: int
     own = calls.own_node(fs, caller, view, node, "xattr")
     writing.leave_main(fs, view, own)
     if own.pinned < 0:
+        if versions.needs_copy(fs, view, node.obj):
+            _check_kind(fs, own, name)
         versions.copy_up(fs, view, node.obj, attributes=True)
     accounting.changed(fs, view, own, size)
     if node.sid == MAIN:
         calls.changed_without_path(fs, node)
     return tree.reached(fs, own)
+
+
+def _check_kind(fs: Filesystem, node: Node, name: bytes) -> None:
+    """Raise OSError if the file system has no attributes of this kind: no version is made for what cannot be set."""
+    with tree.reached(fs, node) as path:
+        try:
+            os.getxattr(path, name)
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise

@@ -323,7 +323,7 @@ class Adapter(pyfuse3.Operations):
     @answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         directory = self._directories[fh]
-        if directory.node.obj.ino:
+        if directory.node.obj.ino and directory.node.pinned < 0:
             await copying.sync_directory(self._fs, directory.node.obj)
         if calls.sid_of(self._fs, directory.caller, directory.node):
             self._fs.store.sync()

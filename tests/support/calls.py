@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import stat
+import struct
 import subprocess
 import tempfile
 import time
@@ -101,8 +102,7 @@ def tick() -> None:
 
 
 def rename2(old: str, new: str, flags: int) -> None:
-    if _libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags):
-        raise OSError(ctypes.get_errno(), "renameat2")
+    _checked(_libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags))
 
 
 class _Time(ctypes.Structure):
@@ -112,8 +112,29 @@ class _Time(ctypes.Structure):
 def utimens(path: str, atime: int, mtime: int, flags: int = 0) -> None:
     """utimensat(2): each time in seconds, or NOW or OMIT."""
     pair = (_Time * 2)(*(_Time(0, t) if t in (NOW, OMIT) else _Time(t, 0) for t in (atime, mtime)))
-    if _libc.utimensat(-100, os.fsencode(path), pair, flags):
-        raise OSError(ctypes.get_errno(), "utimensat")
+    _checked(_libc.utimensat(-100, os.fsencode(path), pair, flags))
+
+
+def become_capable(uid: int) -> None:
+    """Let this process go on as a user who has all of root's capabilities."""
+    os.setgroups(())
+    os.setgid(uid)
+    _checked(_libc.prctl(8, 1, 0, 0, 0))  # PR_SET_KEEPCAPS
+    os.setuid(uid)
+    with open("/proc/self/status") as file:
+        low, high = (int(row.split()[1], 16) >> shift for row in file if "CapPrm" in row for shift in (0, 32))
+    sets = struct.pack("6I", low & 0xFFFFFFFF, low & 0xFFFFFFFF, 0, high, high, 0)
+    _checked(_libc.capset(struct.pack("Ii", 0x20080522, 0), sets))
+
+
+def _checked(result: int) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def access_list(*entries: tuple[int, int, int]) -> bytes:
+    """An access control list as the kernel takes it: entries of (kind, rights, id)."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 def lstat(path: str) -> list[Any]:
