@@ -7,6 +7,7 @@ import errno
 import fcntl
 import mmap
 import os
+import select
 import stat
 import struct
 from collections.abc import Callable
@@ -107,6 +108,36 @@ def told(field: int) -> int:
     return int(struct.unpack_from("I", buffer)[0]) & field
 
 
+def at_the_end() -> int:
+    """The size after a write at the beginning through a handle that appends (RWF_NOAPPEND)."""
+    return int(_with(os.O_RDWR | os.O_APPEND, lambda f: (os.pwritev(f, [b"y"], 0, 0x20), os.fstat(f).st_size)[1]))
+
+
+def watched_by_epoll() -> int:
+    with select.epoll() as watching:
+        _with(os.O_RDONLY, watching.register)
+    return 0
+
+
+def through_a_fifo() -> int:
+    """The modification time of a FIFO that something was written to."""
+    os.mkfifo("fifo")
+    os.utime("fifo", ns=(5, 6))
+    opened = os.open("fifo", os.O_RDWR)
+    os.write(opened, b"x")
+    os.close(opened)
+    return os.stat("fifo").st_mtime_ns
+
+
+def set_ids_after_a_mapped_write() -> int:
+    opened = os.open("program", os.O_RDWR)
+    with mmap.mmap(opened, 4096) as memory:
+        memory[0] = 1
+        memory.flush()
+    os.close(opened)
+    return stat.S_IMODE(os.stat("program").st_mode)
+
+
 #: The call, what the mount answers (an errno or a value), and whether another than the owner makes it.
 LIMITS: dict[str, tuple[Callable[[], Any], int, bool]] = {
     "fallocate": (lambda: fallocate(0), -errno.EOPNOTSUPP, False),
@@ -125,6 +156,11 @@ LIMITS: dict[str, tuple[Callable[[], Any], int, bool]] = {
     "RENAME_WHITEOUT": (whiteout, -errno.EINVAL, False),
     "birth time": (lambda: told(0x800), 0, False),
     "alignment of direct I/O": (lambda: told(0x2000), 0, False),
+    "RWF_NOAPPEND": (at_the_end, MIB + 4, False),
+    "epoll": (watched_by_epoll, 0, False),
+    "times of a FIFO": (through_a_fifo, 6, False),
+    "set-id bits and maps": (set_ids_after_a_mapped_write, 0o777, True),
+    "sizes in bits": (lambda: os.pathconf("f", "PC_FILESIZEBITS"), 32, False),
     "most names": (lambda: os.pathconf("f", "PC_LINK_MAX"), 127, False),
 }
 
@@ -133,13 +169,14 @@ def prepare(directory: str) -> None:
     os.mkdir(directory)
     os.chdir(directory)
     os.chmod(".", 0o777)
-    for name in ("f", "set"):
+    for name in ("f", "set", "program"):
         put(name, "x" * 8192)
         os.chown(name, ALICE, ALICE)
     with open("f", "r+b") as file:
         file.seek(MIB)
         file.write(b"end")
     os.chmod("set", 0o2664)
+    os.chmod("program", 0o6777)
     os.chdir("/")
 
 
@@ -241,6 +278,48 @@ def test_a_suspects_reading_moves_no_access_time(mount: Mounted, person: Begin) 
     assert alice.read("f") == "text"
     assert alice(_times, alice.path("f"))[0] == before[0], "the limit is gone: take it from docs/conformance.md"
     assert bob(_times, bob.path("f")) == before
+
+
+def _list_old(name: str) -> int:
+    """List a directory that was changed after it was last read; its access time."""
+    os.mkdir(name)
+    os.utime(name, ns=(10**17, 10**17 + 1))
+    os.listdir(name)
+    return os.stat(name).st_atime_ns
+
+
+def test_a_suspects_listing_moves_no_access_time(mount: Mounted, person: Begin) -> None:
+    """Not even of a directory of the suspect's own; a trusted user's does."""
+    bob, alice = person(BOB), person(ALICE)
+    mount.ask("suspect", uid=ALICE, user="alice")
+    assert alice(_list_old, alice.path("hers")) == 10**17, "the limit is gone: take it from docs/conformance.md"
+    assert bob(_list_old, bob.path("his")) > 10**18
+
+
+def _told_of_own_changes(name: str) -> list[int]:
+    """What inotify tells a process that watches a file and changes it."""
+    watch = _checked(_libc.inotify_init1(os.O_NONBLOCK))
+    _checked(_libc.inotify_add_watch(watch, os.fsencode(name), 0x2 | 0x4))
+    os.chmod(name, 0o600)
+    put(name, "more")
+    try:
+        events = os.read(watch, 4096)
+    except BlockingIOError:
+        events = b""
+    os.close(watch)
+    return [mask for _, mask, _, _ in struct.iter_unpack("iIII", events)]
+
+
+def test_a_suspect_that_watches_a_file_of_main_is_not_told_of_its_own_changes(mount: Mounted, person: Begin) -> None:
+    """The watch is on main's node. A second one, set after the first change, is told."""
+    bob, alice = person(BOB), person(ALICE)
+    for name in ("f", "g"):
+        alice.write(name, "text")
+    mount.ask("suspect", uid=ALICE, user="alice")
+    told = alice(_told_of_own_changes, alice.path("f"))
+    assert told == [], "the limit is gone: take it from docs/conformance.md"
+    assert 0x2 in alice(_told_of_own_changes, alice.path("f"))
+    assert bob.read("f") == "text"
 
 
 def test_a_directory_that_a_suspect_renames_keeps_its_change_time(mount: Mounted, person: Begin) -> None:
