@@ -6,18 +6,24 @@ import itertools
 import time
 from datetime import datetime, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import trio
 
 from isofs.engine import attic, recovery
 from isofs.engine.checks import check
 from isofs.engine.state import Filesystem
 from isofs.merge import apply
 from isofs.merge.report import Report
+from isofs.service import attic as service
+from isofs.service.live import Live
 from isofs.store.folder import open_store
 from support.attic import entries, kept
 from support.mount import ALICE
 from test_merge_faults import outcome, to_the_verdict
+
+DAY = 86400
 
 #: Seconds by which the clock is wrong, one look after the other.
 STEPS = (0, 365 * 86400, -3600, 30 * 365 * 86400)
@@ -62,3 +68,32 @@ def test_isolation_and_merges_go_by_no_clock(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         jumping(patch)
         assert merged(tmp_path / "wrong") == expected
+
+
+def test_no_step_of_the_clock_empties_the_attic(tmp_path: Path) -> None:
+    """Whatever the time is said to be; and when the time has really passed, it is emptied."""
+    main, now = tmp_path / "main", [0.0]
+    with pytest.MonkeyPatch.context() as patch:
+        jumping(patch)
+        merged(main)
+        patch.setattr(service, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        for _ in range(40):  # days, with a restart each
+            fs = _opened(main)
+            before = entries(fs)
+            trio.run(_a_day_of_care, fs, now)
+            left = entries(fs)
+            recovery.close_filesystem(fs)
+            if before != left:
+                break
+        assert before
+        assert left == []
+        assert now[0] >= 30 * DAY
+
+
+async def _a_day_of_care(fs: Filesystem, now: list[float]) -> None:
+    attic = service.Attic(fs, Live(fs.store))
+    for _ in range(24):
+        with trio.CancelScope() as scope:
+            scope.cancel()  # at its first wait; the time passes then
+            await attic.forget_old()
+        now[0] += DAY / 24

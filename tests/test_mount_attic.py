@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -196,8 +197,13 @@ def test_what_is_too_old_goes_when_it_is_mounted(tree: Path) -> None:
         alice.remove("new")
         innocent(mount)
         alice.close()
+        first = min(entry["number"] for entry in mount.facts("attic", "list")["entries"])
         mount.umount()
-        sql = "UPDATE attic SET at = '2020-01-01T00:00:00Z' WHERE path = CAST('old' AS BLOB)"
+        # The clock of the entries is what is shown of them, and no more: both are from long ago by it.
+        month = json.dumps([31 * 86400.0, [[0.0, first]]])
+        sql = (
+            f"UPDATE attic SET at = '2020-01-01T00:00:00Z'; UPDATE meta SET value = '{month}' WHERE key = 'attic_ages'"
+        )
         subprocess.run(["sqlite3", str(tree / ".isofs" / "isofs.db"), sql], check=True)
         mount.mount()
         entries: list[Any] = []

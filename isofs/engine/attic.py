@@ -198,9 +198,9 @@ def settle(fs: Filesystem, *, merged: bool = False) -> None:
     batch.commit()
 
 
-def purge(fs: Filesystem, before: str, limit: int) -> list[Stowed]:
-    """Forget up to `limit` of the oldest entries from before a time; whoever asked removes their files."""
-    batch, found = Batch(fs), attic.older(fs.store.database, before, limit)
+def purge(fs: Filesystem, upto: int | None, limit: int) -> list[Stowed]:
+    """Forget up to `limit` of the oldest entries, up to a number if it is given; whoever asked removes their files."""
+    batch, found = Batch(fs), attic.oldest(fs.store.database, upto, limit)
     for entry in found:
         batch.drop(entry)
     batch.commit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import stat
 import time
@@ -15,6 +16,7 @@ from isofs.engine import attic as engine
 from isofs.engine.state import Filesystem
 from isofs.errors import AtticFailed, CallError, IsofsError, UsageError
 from isofs.merge import restore
+from isofs.model.ages import Ages, looked, older
 from isofs.model.records import MAIN, Stowed
 from isofs.service import answers
 from isofs.service.live import Live
@@ -22,14 +24,11 @@ from isofs.store import attic, inodes
 
 log = logging.getLogger(__name__)
 
-#: Seconds of a day, after which there is another look for what is too old.
-_DAY = 86400
+#: Seconds; there is a look for what is too old every hour, so that a daemon that is killed forgets no more than that.
+_DAY, _HOUR = 86400, 3600
 
 #: Entries that are answered at once, and that are forgotten at a stretch: some milliseconds each.
 _PAGE, _SLICE = 200, 100
-
-#: Later than every entry.
-_EVER = "9999"
 
 Args = Mapping[str, object]
 Progress = Callable[[int, int], None]
@@ -63,6 +62,7 @@ class Attic:
 
     def __init__(self, fs: Filesystem, live: Live) -> None:
         self._fs, self._live = fs, live
+        self._looked = time.monotonic()
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[answers.Result]]]:
         return {"attic": self.page, "attic_restore": self.restore, "attic_purge": self.purge}
@@ -161,16 +161,16 @@ class Attic:
                 inodes.remove(copy)
 
     async def purge(self, args: Args, progress: Progress) -> answers.Result:
-        """Remove what is older than a number of seconds, or everything."""
+        """Remove what has been in the attic for a number of seconds, or everything."""
         age = wire.optional(args, "older_than", int)
         total = attic.totals(self._fs.store.database)[0]
         entries, size = await self._purge(age, lambda done: progress(done, total))
         return {"entries": entries, "bytes": size}
 
     async def _purge(self, age: int | None, progress: Callable[[int], None]) -> tuple[int, int]:
-        before = wire.moment(max(0, time.time() - age)) if age else _EVER
+        upto = older(self._look(), age) if age else None
         entries = size = 0
-        while found := engine.purge(self._fs, before, _SLICE):
+        while found := engine.purge(self._fs, upto, _SLICE):
             await trio.to_thread.run_sync(_remove, self._fs, found)  # of a large file it takes long
             entries, size = entries + len(found), size + sum(entry.size for entry in found)
             progress(entries)
@@ -178,15 +178,28 @@ class Attic:
             log.info("removed %d entries from the attic", entries)
         return entries, size
 
+    def _look(self) -> Ages:
+        """How old entries are now. What the daemon did not see pass does not count."""
+        now = time.monotonic()
+        database = self._fs.store.database
+        ages = looked(attic.ages(database), now - self._looked, *attic.bounds(database))
+        attic.set_ages(database, ages)
+        self._looked = now
+        return ages
+
     async def forget_old(self) -> None:
         """Keep the age limit, for as long as the daemon runs."""
-        while True:
-            self._live.refresh()
-            try:
-                await self._purge(self._live.now.attic_days * _DAY, lambda done: None)
-            except (OSError, IsofsError) as error:
-                log.error("what is too old could not be removed from the attic: %s", error)
-            await trio.sleep(_DAY)
+        try:
+            while True:
+                self._live.refresh()
+                try:
+                    await self._purge(self._live.now.attic_days * _DAY, lambda done: None)
+                except (OSError, IsofsError) as error:
+                    log.error("what is too old could not be removed from the attic: %s", error)
+                await trio.sleep(_HOUR)
+        finally:
+            with contextlib.suppress(OSError, IsofsError):
+                self._look()
 
 
 def _remove(fs: Filesystem, entries: Sequence[Stowed]) -> None:

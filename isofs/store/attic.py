@@ -6,9 +6,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, column, func, select, text, true
 
+from isofs.model.ages import Ages, from_json, to_json
 from isofs.model.records import MAIN, Op, Stowed, SubjectId
 from isofs.store import schema
 from isofs.store.rows import Database
+
+#: The fact about the store that says how old entries are.
+AGES = "attic_ages"
 
 _ATTIC = schema.attic
 _UNSETTLED = _ATTIC.c.op.is_not(None) | _ATTIC.c.ino.is_not(None)
@@ -51,11 +55,26 @@ def _within(path: bytes) -> ColumnElement[bool]:
     return (where == path) | ((where >= path + b"/") & (where < path + b"0")) if path else true()
 
 
-def older(database: Database, at: str, limit: int) -> list[Stowed]:
-    """Entries from before a time, oldest first, but none that is being made."""
-    return _entries(
-        database, select(_ATTIC).where(_ATTIC.c.at < at, ~_UNSETTLED).order_by(_ATTIC.c.number).limit(limit)
-    )
+def oldest(database: Database, upto: int | None, limit: int) -> list[Stowed]:
+    """Entries up to a number, oldest first, but none that is being made."""
+    query = select(_ATTIC).where(~_UNSETTLED).order_by(_ATTIC.c.number).limit(limit)
+    return _entries(database, query if upto is None else query.where(_ATTIC.c.number <= upto))
+
+
+def bounds(database: Database) -> tuple[int, int]:
+    """The least number of all entries and the greatest that was ever used; the least is greater if there is none."""
+    greatest = last(database)
+    (found,) = database.find(select(func.min(_ATTIC.c.number).label("least")))
+    return (greatest + 1 if found["least"] is None else found["least"]), greatest
+
+
+def ages(database: Database) -> Ages:
+    """How old entries are, by their numbers."""
+    return from_json(database.fact(AGES))
+
+
+def set_ages(database: Database, ages: Ages) -> None:
+    database.set_fact(AGES, to_json(ages))
 
 
 def unsettled(database: Database, op: Op | None = None) -> list[Stowed]:

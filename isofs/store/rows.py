@@ -276,6 +276,18 @@ class Database:
                 if rows.get(table.name):
                     self._connection.execute(insert(table), [dict(row) for row in rows[table.name]])
 
+    def fact(self, key: str) -> str | None:
+        """A fact about the store itself, None if there is none."""
+        found = self.find(select(schema.meta.c.value).where(schema.meta.c.key == key))
+        return found[0]["value"] if found else None
+
+    def set_fact(self, key: str, value: str) -> None:
+        insertion = upsert(schema.meta).values(key=key, value=value)
+        statement = insertion.on_conflict_do_update(index_elements=["key"], set_={"value": insertion.excluded.value})
+        with _translated(self._path), self._connection.begin():
+            self._connection.execute(statement)
+        self._unsynced = True
+
     def new_op(self) -> Op:
         """An origin point that was never used before."""
         if self._next_op >= self._reserved:

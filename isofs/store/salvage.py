@@ -14,7 +14,7 @@ from sqlalchemy import Column, asc, desc, select
 from sqlalchemy.sql.schema import Table
 
 from isofs.errors import StoreUnusable
-from isofs.store import inodes, schema
+from isofs.store import attic, inodes, schema
 from isofs.store.folder import Store
 from isofs.store.inodes import Place
 from isofs.store.rows import OPS_PER_BLOCK, Database, open_database, readable
@@ -165,7 +165,7 @@ def rebuild(path: str, what: Salvaged) -> str:
 def _fill(database: Database, what: Salvaged) -> None:
     rows = {name: list(found) for name, found in what.rows.items()}
     highest = max((row["op"] for row in rows["origins"]), default=0)
-    stored = [row for row in rows.pop("meta") if row["key"] != "next_op"]
+    stored = [row for row in rows.pop("meta") if row["key"] not in ("next_op", attic.AGES)]  # new numbers may be lower
     counted = [int(row["value"]) for row in what.rows["meta"] if row["key"] == "next_op" and row["value"].isdecimal()]
     next_op = counted[0] if counted and counted[0] > highest else highest + _BEYOND
     database.fill({**rows, "meta": [*stored, {"key": "next_op", "value": str(next_op + OPS_PER_BLOCK)}]})

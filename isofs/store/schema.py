@@ -41,7 +41,8 @@ def _sid(name: str) -> Column[int]:
 
 
 # Facts about the store itself, one a row: 'created' (time), 'next_op' (every origin point below it may be in
-# use; reserved in blocks, so that an origin point is never used twice, whatever is killed when).
+# use; reserved in blocks, so that an origin point is never used twice, whatever is killed when), 'attic_ages' (how old
+# what is in the attic is, by the numbers: isofs.model.ages).
 meta = Table(
     "meta",
     metadata,
@@ -173,7 +174,7 @@ decisions = Table(
 
 # What merges replaced in main or removed from it: an inode each in the folder `attic`, named by the number. There may
 # be very many: they are read when they are asked for. Numbers are never used twice.
-#   at         when, which is in the order of the numbers
+#   at         when, as the machine's clock had it: to be shown, nothing is decided by it
 #   sid, user  whose merge it was, who may be long forgotten otherwise; 0 and the operator's name for what
 #              `attic restore` replaced
 #   path       where main had it
