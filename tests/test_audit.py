@@ -329,8 +329,13 @@ def test_full_files_are_compressed_and_old_ones_go(tmp_path: Path) -> None:
 def test_a_file_that_is_old_is_followed_by_another_and_goes(tmp_path: Path) -> None:
     audit = tmp_path / "audit"
     written(audit, 2)
-    os.utime(audit / chain.name(1), (1, 1))
+    os.utime(audit / chain.name(1), (1, 1))  # decades by the clock, which may be wrong
     written(audit, 2, first=3)
+    assert [path.name[:16] for path in sorted(audit.glob("0*"))] == [chain.name(number)[:16] for number in (1, 3)]
+    with folder(audit) as opened:
+        year = chain.ages(opened).passed + Limits().keep
+        chain.write_ages(opened, replace(chain.ages(opened), passed=year))
+    written(audit, 2, first=5)
     assert sorted(path.name for path in audit.glob("0*")) == [chain.name(3)]
     assert (checked(audit).problem, checked(audit).first) == (None, 3)
 

@@ -12,6 +12,7 @@ import zstandard
 
 from isofs.audit import chain
 from isofs.audit.chain import File, Newest
+from isofs.model.ages import Ages, looked, older
 
 _MIB = 1 << 20
 
@@ -39,9 +40,11 @@ class Appender:
         self._drop_lineless(found.name)
         if found.name is not None:
             self._file = os.open(found.name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            self._began = os.fstat(self._file).st_mtime
+            # A wrong clock has another file begun too early, or at the next start; no more hangs on it.
+            self._began = time.monotonic() - max(0.0, time.time() - os.fstat(self._file).st_mtime)
             if found.torn:
                 os.ftruncate(self._file, found.size)
+        self._looked = time.monotonic()
         self._newest = self._known()
         self._dirty = self._newest != self._current()
 
@@ -88,7 +91,7 @@ class Appender:
     def _begin(self, number: int) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(chain.name(number), flags, 0o600, dir_fd=self._folder)
-        self._size, self._began = 0, time.time()
+        self._size, self._began = 0, time.monotonic()
 
     @property
     def dirty(self) -> bool:
@@ -108,7 +111,7 @@ class Appender:
     def _rotate_if_due(self) -> None:
         if self._file < 0 or not self._size:
             return
-        if self._size < self.limits.size and time.time() - self._began < self.limits.age:
+        if self._size < self.limits.size and time.monotonic() - self._began < self.limits.age:
             return
         self.sync()
         os.close(self._file)
@@ -128,12 +131,16 @@ class Appender:
 
     def _remove_old(self, there: list[File]) -> None:
         """From the oldest on. `newest` says first where the trail begins then: a kill leaves a file too many."""
-        status = [os.stat(file.name, dir_fd=self._folder) for file in there]
-        total, gone = sum(at.st_size for at in status), 0
-        for at in status:
-            if total <= self.limits.total and time.time() - at.st_mtime <= self.limits.keep:
+        sizes = [os.stat(file.name, dir_fd=self._folder).st_size for file in there]
+        ends = [file.first - 1 for file in chain.files(self._folder)[1 : len(there) + 1]]
+        if len(ends) < len(there):
+            ends.append(self.sequence)
+        old = older(self._look(there, ends), self.limits.keep)
+        total, gone = sum(sizes), 0
+        for size, end in zip(sizes, ends, strict=True):
+            if total <= self.limits.total and end > old:
                 break
-            total, gone = total - at.st_size, gone + 1
+            total, gone = total - size, gone + 1
         if not gone:
             return
         first, before = self._after(there, gone)
@@ -141,6 +148,17 @@ class Appender:
         chain.write_newest(self._folder, self._newest)
         for file in there[:gone]:
             os.unlink(file.name, dir_fd=self._folder)
+
+    def _look(self, full: list[File], ends: list[int]) -> Ages:
+        """How old full files are, by the number of their last line. What no writer saw pass does not count."""
+        now = time.monotonic()
+        ages = chain.ages(self._folder)
+        if not full and not ages.looks:
+            return ages
+        ages = looked(ages, now - self._looked, full[0].first if full else self.sequence + 1, max(ends, default=0))
+        chain.write_ages(self._folder, ages)
+        self._looked = now
+        return ages
 
     def _after(self, there: list[File], gone: int) -> tuple[int, str]:
         """The first line's number after so many files, and the hash before it."""

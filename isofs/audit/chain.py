@@ -3,6 +3,7 @@
 NUMBER.jsonl       lines, named by the sequence number of the first; the one with the highest is being written
 NUMBER.jsonl.zst   the same, full or old, compressed
 newest             what is known to be durable: where the trail begins, the newest line and its hash
+ages               how old full files are (isofs.model.ages)
 lock               held by whoever writes
 reads/             what suspects read (isofs.audit.reads)
 
@@ -25,7 +26,9 @@ from typing import BinaryIO
 
 import zstandard
 
-LIVE, COMPRESSED, NEWEST, LOCK, READS = ".jsonl", ".jsonl.zst", "newest", "lock", "reads"
+from isofs.model.ages import Ages, from_json, to_json
+
+LIVE, COMPRESSED, NEWEST, AGES, LOCK, READS = ".jsonl", ".jsonl.zst", "newest", "ages", "lock", "reads"
 
 #: What stands where a hash would, in the first line of all.
 NOTHING = "0" * 64
@@ -140,15 +143,32 @@ def _written(state: Newest) -> bytes:
 
 def write_newest(folder: int, state: Newest) -> None:
     """Replace what `newest` says, durably."""
-    scratch = f"{NEWEST}.new"
+    _replace(folder, NEWEST, _written(state))
+
+
+def ages(folder: int) -> Ages:
+    """How old full files are, by the numbers of their lines."""
+    try:
+        with open(os.open(AGES, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), encoding="ascii") as file:
+            return from_json(file.read())
+    except (OSError, UnicodeDecodeError):
+        return Ages()
+
+
+def write_ages(folder: int, ages: Ages) -> None:
+    _replace(folder, AGES, to_json(ages).encode())
+
+
+def _replace(folder: int, name: str, data: bytes) -> None:
+    scratch = f"{name}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(scratch, dir_fd=folder)
     created = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     with open(created, "wb") as file:
-        file.write(_written(state))
+        file.write(data)
         file.flush()
         os.fdatasync(file.fileno())
-    os.rename(scratch, NEWEST, src_dir_fd=folder, dst_dir_fd=folder)
+    os.rename(scratch, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 @dataclass(frozen=True, slots=True)
