@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 import time
@@ -149,7 +150,9 @@ def rebuild(path: str, what: Salvaged) -> str:
         _fill(database, what)
     finally:
         database.close()
-    kept = f"isofs.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    stem = f"isofs.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    kept = next(name for name in names if not os.path.lexists(os.path.join(path, name)))
     for suffix in ("-wal", "-shm", ""):  # the log first: a new database must not be given it
         with contextlib.suppress(FileNotFoundError):
             os.rename(file + suffix, os.path.join(path, kept + suffix))
