@@ -21,6 +21,7 @@ from isofs.engine.views import Attributes
 from isofs.errors import IsofsError
 from isofs.fuse import mounting
 from isofs.fuse.listing import Directory
+from isofs.fuse.turns import Turns
 from isofs.model.records import MAIN, SubjectState
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Adapter(pyfuse3.Operations):
         self._directories: dict[int, Directory] = {}
         self._next_directory = 1
         self.settled = trio.Event()  # replaced whenever a verdict ends
+        self.turns = Turns()
         self._waiting = 0
         self._apart = trio.CapacityLimiter(THREADS)
         self._held: set[int] = set()  # subjects that wait though their verdict is not written down yet
@@ -106,10 +108,21 @@ class Adapter(pyfuse3.Operations):
         return node
 
     async def caller(self, ctx: RequestContext) -> Caller:
-        """Who calls; a suspect whose verdict is being carried out waits for its end."""
-        if ctx.uid in self._fs.suspects:
-            await self._wait_for_verdict(self._fs.suspects[ctx.uid])
+        """Who calls; a suspect waits for its turn, and for the end of a verdict that is being carried out."""
+        suspects = self._fs.suspects
+        if suspects:
+            if ctx.uid in suspects:
+                await self.turns.wait()
+                await self._wait_for_verdict(suspects.get(ctx.uid, MAIN))
+            else:
+                self.turns.trusted()
         return Caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
+
+    async def _turn(self, handle: Handle) -> None:
+        if handle.sid:
+            await self.turns.wait()
+        else:
+            self.turns.trusted()
 
     async def _wait_for_verdict(self, sid: int) -> None:
         if not self._in_verdict(sid):
@@ -257,11 +270,16 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return files.read(self._fs, self._handle(fh), off, size)
+        handle = self._handle(fh)
+        if self._fs.suspects:
+            await self._turn(handle)
+        return files.read(self._fs, handle, off, size)
 
     @answered
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         handle = self._handle(fh)
+        if self._fs.suspects:
+            await self._turn(handle)
         if handle.sid:
             await self._wait_for_verdict(handle.sid)
             await copying.copy_big(self._fs, handle.sid, handle.node, self._apart)

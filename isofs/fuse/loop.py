@@ -11,9 +11,11 @@ import pyfuse3
 from isofs.fuse import waiting
 from isofs.fuse.adapter import MOST_WAITING, Adapter
 from isofs.fuse.mounting import Session
+from isofs.fuse.turns import MOST_PARKED
 
-#: Requests that are answered at the same time, at most: those that wait for a verdict, and as many as are needed.
-MAX_TASKS = MOST_WAITING + 64
+#: Requests that are answered at the same time, at most: those that wait for a verdict or for their turn, and as many as
+#: are needed.
+MAX_TASKS = MOST_WAITING + MOST_PARKED + 64
 
 #: Seconds for which a request that vanished can hold everything up.
 TICK = 0.2
@@ -29,10 +31,10 @@ def connected(adapter: Adapter, session: Session) -> Iterator[None]:
         pyfuse3.close(unmount=False)
 
 
-async def serve(session: Session) -> None:
+async def serve(adapter: Adapter, session: Session) -> None:
     """Answer requests until the mount is gone. Only in the main thread: that is where signals go."""
     with _interrupted():
-        await waiting.serve(session.device, MAX_TASKS)
+        await waiting.serve(session.device, MAX_TASKS, adapter.turns)
 
 
 @contextlib.contextmanager

@@ -12,13 +12,14 @@ import contextlib
 import logging
 import select
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import pyfuse3
 import trio
 
 from isofs.fuse.handshake import Handshake
+from isofs.fuse.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +33,15 @@ _SELECTABLE = 1024
 _Loop = Callable[..., Coroutine[Any, Any, None]]
 
 
-async def serve(device: int, max_tasks: int) -> None:
-    """`pyfuse3.main`, with as many requests answered at the same time, at most."""
+async def serve(device: int, max_tasks: int, turns: Turns) -> None:
+    """`pyfuse3.main`, with as many requests answered at the same time, at most, and turns for those of suspects."""
     if getattr(pyfuse3, "trio", None) is not trio:
         log.info("this pyfuse3 has no place for a stand-in for trio: requests are waited for as it does")
         await pyfuse3.main(max_tasks=max_tasks)
         return
     handshake = Handshake(device)
-    vars(pyfuse3)["trio"] = _Trio(max_tasks, handshake)
+    turns.follow(device)
+    vars(pyfuse3)["trio"] = _Trio(max_tasks, handshake, turns)
     try:
         # A task ends when it has answered and another waits already, and starts none: the stand-in does.
         await pyfuse3.main(min_tasks=0, max_tasks=1)
@@ -51,9 +53,10 @@ async def serve(device: int, max_tasks: int) -> None:
 class _Trio:
     """What pyfuse3 finds as `trio`. It is its `trio.lowlevel` as well."""
 
-    def __init__(self, max_tasks: int, handshake: Handshake) -> None:
+    def __init__(self, max_tasks: int, handshake: Handshake, turns: Turns) -> None:
         self.lowlevel = self
         self._handshake = handshake
+        self._turns = turns
         self._left = max_tasks
         self._waiting = False
         self._asked = 0
@@ -71,11 +74,23 @@ class _Trio:
             return
         if self._asked == 2:
             self._handshake.answered()
+        if self._turns.waiting and await self._others_first():
+            return
         if self._asked % AT_ONCE and descriptor < _SELECTABLE and select.select((descriptor,), (), (), PATIENCE)[0]:
             return
+        with self._idle():
+            await trio.lowlevel.wait_readable(descriptor)
+
+    async def _others_first(self) -> bool:
+        with self._idle():
+            return await self._turns.others_first()
+
+    @contextlib.contextmanager
+    def _idle(self) -> Iterator[None]:
+        """While the task that reads waits for requests, so that no other is needed."""
         self._waiting = True
         try:
-            await trio.lowlevel.wait_readable(descriptor)
+            yield
         finally:
             self._waiting = False
 

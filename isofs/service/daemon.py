@@ -156,7 +156,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
                 nursery.start_soon(commands.late_locks.run)
                 await nursery.start(listen, socket_path, handlers)
                 nursery.start_soon(published)
-                await loop.serve(session)
+                await loop.serve(adapter, session)
                 notify.tell("STOPPING=1")
                 nursery.cancel_scope.cancel()
         for error in failed:
