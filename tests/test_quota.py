@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from isofs.engine import accounting, recovery, suspicion, views
+from isofs.engine import accounting, recovery, slices, suspicion, views
 from isofs.engine.checks import check
 from isofs.engine.quota import Limit, Limits, Notice
 from isofs.engine.slices import at_once
@@ -282,6 +282,19 @@ def test_all_suspects_together_have_a_limit(world: World) -> None:
     world.kernel.forget()
     assert fill(alice, b"a2", 1 << 20) == (40 * KIB, errno.EDQUOT)
     assert counted(world) == on_disk(world) == 100 * KIB
+
+
+def test_what_a_start_finds_counts_before_anybody_looked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounting, "GRANT", 16 * KIB)
+    world.suspect(ALICE, "alice")
+    world.suspect(BOB, "bob")
+    world.limit(Limits(total=100 * KIB))
+    assert fill(world.user(ALICE), b"a", 60 * KIB) == (60 * KIB, 0)
+    world.killed()
+    assert fill(world.user(BOB), b"b", 1 << 20) == (40 * KIB, errno.EDQUOT)
+    world.killed()
+    slices.at_once(accounting.count_all(world.fs))
+    assert [view.account.used for view in world.fs.views.values()] == [60 * KIB, 40 * KIB]
 
 
 def test_users_may_have_limits_of_their_own(world: World) -> None:

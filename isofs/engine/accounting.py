@@ -27,6 +27,7 @@ from isofs.engine.quota import (
     freeing,
     reserved,
 )
+from isofs.engine.slices import Slices, now_and_then
 from isofs.engine.state import Filesystem, Handle, Node, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
@@ -79,10 +80,19 @@ def _all(fs: Filesystem) -> list[View]:
     return [*fs.views.values(), *fs.waiting.values()]
 
 
-def count_all(fs: Filesystem) -> None:
-    """Look at all that there is, as after a start."""
+def count_all(fs: Filesystem) -> Slices[None]:
+    """Look at all that the last start found. Whoever needs to know before looks by itself (`settle`)."""
     for view in _all(fs):
-        settle(fs, view)
+        account = view.account
+        for held in now_and_then(list(account.stale)):
+            if held is None:
+                yield
+            if fs.view_of(view.sid) is not view:
+                break
+            if held in account.stale:
+                account.measured(held, measure(fs, view, held))
+                account.stale.discard(held)
+        account.counted = True
 
 
 def settle(fs: Filesystem, view: View) -> None:
@@ -96,6 +106,7 @@ def settle(fs: Filesystem, view: View) -> None:
     for held in account.stale:
         account.measured(held, measure(fs, view, held))
     account.stale.clear()
+    account.counted = True
 
 
 def _held_by(view: View, handle: Held) -> Held | None:

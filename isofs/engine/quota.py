@@ -100,12 +100,14 @@ class Notice:
 class Account:
     """What a suspect takes up.
 
-    `taken` are the bytes of what was looked at, `used` their sum; `stale` is to be looked at, `written` are the handles
-    that were written through since. `promised` is being copied. Before `left` is used up, of what was `granted`,
-    there is no need to look at anything; the same with inodes and `makes`. `handles` are open, `nameless` files are
-    held without a name. `told` are the limits that somebody was told of, `used_up` those that are used by half.
+    `counted` is whether what the last start found has been looked at; until then it may be anything. `taken` are the
+    bytes of what was looked at, `used` their sum; `stale` is to be looked at, `written` are the handles that were
+    written through since. `promised` is being copied. Before `left` is used up, of what was `granted`, there is no need
+    to look at anything; the same with inodes and `makes`. `handles` are open, `nameless` files are held without a name.
+    `told` are the limits that somebody was told of, `used_up` those that are used by half.
     """
 
+    counted: bool = True
     taken: dict[Held, int] = field(default_factory=dict)
     stale: set[Held] = field(default_factory=set)
     written: set[Held] = field(default_factory=set)
@@ -156,7 +158,7 @@ class Account:
 
     def at_most(self) -> int:
         """The bytes that may have been taken by now."""
-        return self.used + self.promised + self.granted
+        return UNLIMITED if not self.counted else self.used + self.promised + self.granted
 
     def news(self, limit: str, *, refused: bool) -> bool:
         """Whether somebody is still to be told of a limit; from now on somebody was."""

@@ -11,9 +11,11 @@ import contextlib
 import logging
 import os
 import stat
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from isofs.engine import accounting, attic, tree
+from isofs.engine import attic, tree
 from isofs.engine.batch import Batch, apply
 from isofs.engine.state import Failure, Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
@@ -31,20 +33,21 @@ log = logging.getLogger(__name__)
 def open_filesystem(store: Store, directory: str) -> Filesystem:
     """The file system of a store over a directory, recovered. The store is closed if it cannot be."""
     try:
-        fs = load(store, directory)
+        with ThreadPoolExecutor(1) as beside:
+            checked = beside.submit(store.database.damage)
+            fs = load(store, directory)
     except BaseException:
         with contextlib.suppress(StoreUnusable):
             store.close()
         raise
     try:
-        if damage := store.database.damage():
+        if damage := checked.result():
             raise StoreUnusable(f"the database of the store {store.path} is damaged: {damage[0]}")
         _compare_suspects(fs)
         finish_announced(fs)
         attic.recover(fs)
         _remove_unknown_contents(fs)
         find_moved(fs)
-        accounting.count_all(fs)
         if not suspects.is_watched(store.root):
             _count_directories(fs)
             suspects.set_watched(store.root, True)
@@ -129,6 +132,8 @@ def load(store: Store, directory: str) -> Filesystem:
 def _read(fs: Filesystem) -> None:
     for record in fs.store.read():
         apply(fs, Put(record))
+    for view in (*fs.views.values(), *fs.waiting.values()):
+        view.account.counted = False
     for origin in fs.origins.values():
         _object_of(fs, origin)
     for origin in fs.origins.values():
@@ -239,7 +244,7 @@ def _inode_at(fs: Filesystem, origin: Origin) -> int | None:
     """The inode of the right type that main has where the store says the object is."""
     assert origin.parent is not None
     try:
-        found = inodes.lstat(Place(tree.descriptor(fs, fs.by_op[origin.parent]), origin.name))
+        found = os.lstat(origin.name, dir_fd=tree.descriptor(fs, fs.by_op[origin.parent]))
     except (OSError, CallError):
         return None
     return found.st_ino if stat.S_IFMT(found.st_mode) == origin.kind else None
@@ -258,27 +263,24 @@ def find_moved(fs: Filesystem) -> None:
     batch = Batch(fs)
     if fs.root.op and fs.origins[fs.root.op].ino != fs.root.ino:
         batch.put(replace(fs.origins[fs.root.op], ino=fs.root.ino))
-    for origin in _from_the_root_down(fs):
-        if origin.ino is None or origin.parent is None:
-            continue
-        there = _inode_at(fs, origin)
-        if there != origin.ino:
+    for origin in fs.origins.values():
+        if origin.ino is not None and origin.parent is not None and _inode_at(fs, origin) != origin.ino:
             missing[origin.ino] = origin
     if missing:
         found = _search(fs, set(missing))
-        for ino, origin in missing.items():
-            _moved_or_replaced(fs, origin, found.get(ino), batch)
+        for origin in _from_the_root_down(fs, missing.values()):
+            _moved_or_replaced(fs, origin, found.get(origin.ino or 0), batch)
     batch.commit()
 
 
-def _from_the_root_down(fs: Filesystem) -> list[Origin]:
+def _from_the_root_down(fs: Filesystem, origins: Iterable[Origin]) -> list[Origin]:
     def depth(origin: Origin) -> int:
         count, op = 0, origin.parent
         while op is not None and count <= len(fs.origins):
             count, op = count + 1, fs.origins[op].parent
         return count
 
-    return sorted(fs.origins.values(), key=depth)
+    return sorted(origins, key=depth)
 
 
 def _search(fs: Filesystem, inos: set[int]) -> dict[int, tuple[int, bytes, int]]:

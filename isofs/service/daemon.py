@@ -17,7 +17,7 @@ from typing import TypedDict
 import trio
 
 from isofs.control import mounts, results, server
-from isofs.engine import recovery
+from isofs.engine import accounting, recovery
 from isofs.engine.state import Filesystem
 from isofs.errors import Busy, IsofsError, StoreUnusable
 from isofs.fuse import loop, mounting
@@ -36,6 +36,7 @@ from isofs.service.hooks import Hooks
 from isofs.service.live import Live
 from isofs.service.loglevel import LogLevel
 from isofs.service.proposals import Proposals
+from isofs.service.serving import in_slices
 from isofs.service.starting import check_directory
 from isofs.service.suspects import Suspects
 from isofs.service.trail import Trail
@@ -59,6 +60,7 @@ def serve(directory: str, store: str, ready: Callable[[Served], None], *, trust_
     _raise_descriptor_limit()
     session = mounting.prepare(directory)
     check_directory(directory)
+    gc.disable()  # nothing that is read is garbage
     fs = opening.opened(directory, store, trust_everybody=trust_everybody)
     _let_garbage_be_young()
     try:
@@ -84,9 +86,9 @@ def _run(fs: Filesystem, session: mounting.Session, ready: Callable[[Served], No
 def _let_garbage_be_young() -> None:
     """Search for cycles among what was made lately only: nodes are freed without, and a search of a million of them,
     several objects each, would keep everybody waiting for seconds."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(5000, 10, 1 << 30)
+    gc.enable()
 
 
 def _raise_descriptor_limit() -> None:
@@ -137,6 +139,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
         if fs.failure is None:  # and not before: SQLite opens its files by a path that would lead into the mount
             nursery.start_soon(auditing.run)
             nursery.start_soon(reviews.remind, fs, live, events)
+            nursery.start_soon(in_slices, accounting.count_all(fs))
             await attic.forget_old()
 
     def told() -> None:
@@ -210,6 +213,7 @@ def _main() -> None:
     parser.add_argument("--foreground", action="store_true")
     parser.add_argument("--trust-everybody", action="store_true")
     args = parser.parse_args()
+    gc.collect()
     if args.wait is not None and not os.read(args.wait, 1):
         return  # it is not needed
     answers = None if args.ready is None else open(args.ready, "w", encoding="utf-8")  # noqa: SIM115

@@ -26,6 +26,6 @@ def about(database: Database, uid: int) -> Proposal | None:
 
 def _found(database: Database, query: Select[Any]) -> list[Proposal]:
     try:
-        return [read_proposal(row) for row in database.find(query)]
+        return [read_proposal(tuple(row.values())) for row in database.find(query)]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreUnusable(f"the store has a damaged proposal: {error}; see isoctl check") from error

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
-    Boolean,
     Connection,
     Delete,
     Insert,
@@ -28,7 +27,6 @@ from sqlalchemy import (
     event,
     insert,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects import sqlite
@@ -71,10 +69,7 @@ BUSY = 1.0
 #: What a caller is answered where SQLite says more than that it failed.
 _ERRNOS = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROFS}
 
-#: What is read of a record, by column.
-_Found = dict[str, Any]
-
-#: What SQLite is given for a record: its values in the order of the table's columns.
+#: What SQLite has of a record: its values in the order of the table's columns.
 Row = tuple[Any, ...]
 
 
@@ -124,39 +119,54 @@ def _vector(text: str) -> Vector:
     return from_json(text)
 
 
-def _read_subject(r: _Found) -> Subject:
-    return Subject(**{**r, "state": SubjectState(r["state"])})
+def _read_subject(r: Row) -> Subject:
+    sid, uid, name, since, reason, state, part_of, objects = r
+    return Subject(sid, uid, name, since, reason, SubjectState(state), part_of, objects)
 
 
-def _read_origin(r: _Found) -> Origin:
-    return Origin(**{**r, "vector": None if r["vector"] is None else _vector(r["vector"])})
+def _read_origin(r: Row) -> Origin:
+    op, kind, ino, parent, name, vector, born, next_ino = r
+    return Origin(op, kind, ino, parent, name, None if vector is None else _vector(vector), born, next_ino)
 
 
-def _read_version(r: _Found) -> Version:
-    mark = None if r["main_ino"] is None else Fingerprint(r["main_ino"], r["main_ctime_ns"], r["main_size"])
-    if r["state"] not in ("m", "d"):
-        raise ValueError(f"not a version's state: {r['state']!r}")
-    return Version(r["sid"], r["op"], r["state"], _vector(r["vector"]), r["content"], mark, r["attributes"])
+def _read_version(r: Row) -> Version:
+    sid, op, state, vector, content, ino, ctime_ns, size, attributes = r
+    if state not in ("m", "d"):
+        raise ValueError(f"not a version's state: {state!r}")
+    mark = None if ino is None else Fingerprint(ino, ctime_ns, size)
+    return Version(sid, op, state, _vector(vector), content, mark, bool(attributes))
 
 
-def _read_decided(r: _Found) -> Decided:
-    return Decided(**{**r, "merged": _vector(r["merged"])})
+def _read_binding(r: Row) -> Binding:
+    sid, directory, name, op, replaced, kept = r
+    return Binding(sid, directory, name, op, replaced, bool(kept))
 
 
-def read_proposal(r: _Found) -> Proposal:
-    found = {name: json.loads(r[name]) for name in ("persons", "args", "seen")}
-    seen = {int(op): str(mark) for op, mark in found["seen"].items()}
-    return Proposal(**{**r, "persons": frozenset(found["persons"]), "args": dict(found["args"]), "seen": seen})
+def _read_decided(r: Row) -> Decided:
+    sid, op, outcome, merged, reason, review, content, seen = r
+    return Decided(sid, op, outcome, _vector(merged), reason, bool(review), content, seen)
+
+
+def _read_stowed(r: Row) -> Stowed:
+    number, at, sid, user, path, kind, action, size, live, op, ino = r
+    return Stowed(number, at, sid, user, path, kind, action, size, bool(live), op, ino)
+
+
+def read_proposal(r: Row) -> Proposal:
+    uid, at, by, persons, call, args, content, digest, seen = r
+    marks = {int(op): str(mark) for op, mark in json.loads(seen).items()}
+    return Proposal(uid, at, by, frozenset(json.loads(persons)), call, dict(json.loads(args)), content, digest, marks)
 
 
 class _Mapping:
     """How one type of record is written to and read from its table.
 
     The statements are made once, and given to SQLite as they are: SQLAlchemy's own way with a statement takes longer
-    than SQLite's. `put` takes a row, `drop` what `key` takes of one.
+    than SQLite's. `put` takes a row, `drop` what `key` takes of one. `read` makes the record of a row of `select`; it
+    raises ValueError and others for one that means nothing.
     """
 
-    def __init__(self, table: Table, row: Callable[[Any], Row], read: Callable[[_Found], Record]) -> None:
+    def __init__(self, table: Table, row: Callable[[Any], Row], read: Callable[[Row], Record]) -> None:
         self.table, self.row, self.read = table, row, read
         columns = [column.name for column in table.columns]
         keys = [column.name for column in table.primary_key]
@@ -165,16 +175,8 @@ class _Mapping:
         self.put = _sql(insertion.on_conflict_do_update(index_elements=keys, set_=rest))
         self.drop = _sql(delete(table).where(*(table.c[name] == bindparam(name) for name in keys)))
         self.select = _sql(select(table).order_by(*table.primary_key))
+        self.columns = columns
         self._at = [columns.index(name) for name in keys]
-        self._columns = columns
-        self._flags = [column.name for column in table.columns if isinstance(column.type, Boolean)]
-
-    def record(self, row: Row) -> Record:
-        """The record that a row of `select` is. Raises ValueError and others for one that means nothing."""
-        found = dict(zip(self._columns, row, strict=True))
-        for name in self._flags:
-            found[name] = bool(found[name])  # which SQLite has as a number
-        return self.read(found)
 
     def key(self, row: Row) -> Row:
         return tuple(row[at] for at in self._at)
@@ -188,11 +190,11 @@ _MAPPINGS: dict[type, _Mapping] = {
     Subject: _Mapping(schema.subjects, _subject_row, _read_subject),
     Origin: _Mapping(schema.origins, _origin_row, _read_origin),
     Version: _Mapping(schema.versions, _version_row, _read_version),
-    Binding: _Mapping(schema.bindings, _binding_row, lambda r: Binding(**r)),
-    Touch: _Mapping(schema.touches, _touch_row, lambda r: Touch(**r)),
-    Base: _Mapping(schema.bases, _base_row, lambda r: Base(**r)),
+    Binding: _Mapping(schema.bindings, _binding_row, _read_binding),
+    Touch: _Mapping(schema.touches, _touch_row, lambda r: Touch(*r)),
+    Base: _Mapping(schema.bases, _base_row, lambda r: Base(*r)),
     Decided: _Mapping(schema.decisions, _decided_row, _read_decided),
-    Stowed: _Mapping(schema.attic, _stowed_row, lambda r: Stowed(**r)),
+    Stowed: _Mapping(schema.attic, _stowed_row, _read_stowed),
     Proposal: _Mapping(schema.proposals, _proposal_row, read_proposal),
 }
 
@@ -205,7 +207,7 @@ def readable(table: str, row: Mapping[str, Any]) -> str | None:
     for mapping in _MAPPINGS.values():
         if mapping.table.name == table:
             try:
-                mapping.row(mapping.read(dict(row)))
+                mapping.row(mapping.read(tuple(row[name] for name in mapping.columns)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 return str(error)
     return None
@@ -230,8 +232,7 @@ class Database:
             for mapping in _MAPPINGS.values():
                 if mapping.table in _NOT_IN_MEMORY:
                     continue
-                for row in raw.execute(mapping.select):
-                    yield mapping.record(row)
+                yield from map(mapping.read, raw.execute(mapping.select))
 
     def find(self, query: Select[Any]) -> list[dict[str, Any]]:
         """The rows of a query, by column."""
@@ -317,14 +318,16 @@ class Database:
         self._unsynced = False
 
     def damage(self) -> list[str]:
-        """What SQLite's own checks find wrong, a line each; empty if the database is sound."""
-        with _translated(self._path):
-            rows = [str(r[0]) for r in self._connection.execute(text("PRAGMA integrity_check"))]
+        """What SQLite's own checks find wrong, a line each; empty if the database is sound.
+
+        They look through a connection of their own: a thread may make them while this one reads.
+        """
+        with _translated(self._path), contextlib.closing(sqlite3.connect(self._path, timeout=BUSY)) as checking:
+            rows = [str(row[0]) for row in checking.execute("PRAGMA integrity_check")]
             rows += [
-                f"a row of {r[0]} refers to a missing row of {r[2]}"
-                for r in self._connection.execute(text("PRAGMA foreign_key_check"))
+                f"a row of {row[0]} refers to a missing row of {row[2]}"
+                for row in checking.execute("PRAGMA foreign_key_check")
             ]
-            self._connection.rollback()
         return [row for row in rows if row != "ok"]
 
     def close(self) -> None:

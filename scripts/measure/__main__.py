@@ -18,6 +18,7 @@ import counting
 import effort
 import extent
 import report
+import restart
 import trail
 import verdicts
 from contenders import Contender, Trouble, contenders
@@ -26,7 +27,7 @@ from work import CHAINS, QUICK, Context, Scale, timed
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 #: What is measured of isofs alone.
-_TABLES = ("calls", "effort", "trail", "extent", "verdicts")
+_TABLES = ("calls", "effort", "trail", "extent", "verdicts", "restart")
 #: Objects that the crowd has changed.
 _CROWD, _QUICK_CROWD = 100_000, 5000
 
@@ -84,6 +85,8 @@ def _measure(args: argparse.Namespace, at: Path) -> str:
         parts.append(extent.table(at / "extent", 50_000 if args.quick else 1_000_000))
     if not args.only or "verdicts" in args.only:
         parts.append(verdicts.table(at / "verdicts", 5000 if args.quick else 100_000))
+    if not args.only or "restart" in args.only:
+        parts.append(restart.table(at / "restart", 10_000 if args.quick else 100_000, rounds))
     text = "\n\n".join(parts)
     if args.write:
         report.insert(_DOCS / "performance.md", text)
