@@ -28,6 +28,7 @@ from isoctl.mount import mount
 from isoctl.plan import plan
 from isoctl.proposals import confirm, proposals, withdraw
 from isoctl.reads import reads_
+from isoctl.report import report
 from isoctl.resolve import resolve
 from isoctl.service import service
 from isoctl.status import status
@@ -111,6 +112,7 @@ for _command in (
     plan,
     innocent,
     malicious,
+    report,
     evidence,
     conflicts,
     resolve,

@@ -128,7 +128,7 @@ class World:
         assert found
         for one in found:
             contested.settle_one(self.fs, one, self.choice(way), report)
-        contested.finish(self.fs, {one.sid for one in found})
+        contested.finish(self.fs, {one.sid for one in found}, report)
         return report
 
     def choice(self, way: str) -> Choice | Given:

@@ -60,7 +60,7 @@ def carry_out(fs: Filesystem, merged: frozenset[Op], discarded: frozenset[Op], r
     away = at_once(partial.unwanted(fs, fs.views[sid], pieces, discarded & {piece.op for piece in pieces}))
     if away.chosen:
         part = split.discarded(sid, "", SINCE)
-        for _ in split.discard_steps(fs, part, away):
+        for _ in split.discard_steps(fs, part, away, Report()):
             pass
         fs.store.remove_discarded(part.sid)
 

@@ -13,6 +13,7 @@ from isofs.engine import recovery
 from isofs.engine.checks import check
 from isofs.errors import Exit, StoreUnusable
 from isofs.merge import apply
+from isofs.merge.report import Report
 from isofs.model.records import SubjectState
 from isofs.service import unfinished
 from isofs.store.folder import Store, open_store
@@ -118,9 +119,9 @@ def test_any_write_of_the_store_may_be_refused_at_the_start(
     fs, (alice, _) = opened(main)
     case(alice)
     if state is SubjectState.MERGING:
-        apply.begin_merge(fs, 1)
+        apply.begin_merge(fs, 1, Report())
     else:
-        next(apply.discard_steps(fs, 1))
+        next(apply.discard_steps(fs, 1, Report()))
     for refused_at in range(100):
         killed(fs)
         fs = recovery.open_filesystem(open_store(str(main / ".isofs")), str(main))

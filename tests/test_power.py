@@ -154,10 +154,11 @@ def bring_all_back(fs: Filesystem) -> None:
 def settle_all(fs: Filesystem) -> None:
     """What the merge left undecided: of every second object the suspect's, of the others both."""
     contested.resume(fs)
+    report = Report()
     for one in list(contested.waiting(fs)):
         choice = contested.Choice.BOTH if one.op % 2 else contested.Choice.SUSPECT
-        contested.settle_one(fs, one, choice, Report())
-    contested.finish(fs, list(fs.waiting))
+        contested.settle_one(fs, one, choice, report)
+    contested.finish(fs, list(fs.waiting), report)
 
 
 @pytest.mark.parametrize("act", [bring_all_back, settle_all])

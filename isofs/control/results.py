@@ -377,6 +377,40 @@ class Marked(TypedDict):
     seen: str
 
 
+class Verdict(TypedDict):
+    """A verdict (`innocent`, `malicious`), or conflicts settled by hand (`resolve`): on whose work, by whom, and when.
+
+    `part` is what was asked for of a part. `ended` is null while it goes on, or waits to be gone on with. `counts` are
+    how much was done of what kind, so far. `evidence` and `readable` as in `Discarded`.
+    """
+
+    number: int
+    at: str
+    ended: str | None
+    user: str
+    uid: int
+    verdict: str
+    part: str
+    by: str
+    reason: str
+    counts: dict[str, int]
+    evidence: str | None
+    readable: str | None
+
+
+class Reports(TypedDict):
+    """`reports`: verdicts, newest first. The call answers a page, and `more` is whether there are older ones."""
+
+    verdicts: list[Verdict]
+    more: bool
+
+
+class Report(Verdict):
+    """`report`: a verdict, and what it did with each object or name."""
+
+    items: list[Item]
+
+
 class Stowed(TypedDict):
     """One entry of the attic: what a merge replaced in main or deleted (`action`), when, and where main had it.
 

@@ -24,7 +24,9 @@ from isofs.model.records import (
     Stowed,
     Subject,
     SubjectState,
+    Told,
     Touch,
+    Verdict,
     Version,
 )
 from isofs.model.vectors import Vector
@@ -110,7 +112,7 @@ class Batch:
             self.fs.store.sync()
 
     def _commit(self) -> None:
-        if not self.changes:
+        if not self.changes and not self.fs.along:
             return
         if self.fs.failure is not None:
             raise StoreUnusable(f"the store is not in use: {self.fs.failure.reason}")
@@ -120,7 +122,8 @@ class Batch:
 
     def _write(self) -> None:
         try:
-            self.fs.store.write(self.changes)
+            self.fs.store.write([*self.fs.along, *self.changes])
+            self.fs.along.clear()
         except StoreUnusable as error:
             if self.fs.trouble is None:
                 log.error("the store takes no changes: %s", error)
@@ -184,7 +187,7 @@ def apply(fs: Filesystem, change: Change) -> None:
             fs.bases[record.op, record.count, record.merged] = record
         else:
             fs.bases.pop((record.op, record.count, record.merged), None)
-    elif isinstance(record, Stowed | Proposal):
+    elif isinstance(record, Stowed | Proposal | Verdict | Told):
         pass  # read from the store when it is asked for
     else:
         view = fs.view_of(record.sid)

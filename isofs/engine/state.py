@@ -19,6 +19,7 @@ from isofs.model.records import (
     MAIN,
     Base,
     Binding,
+    Change,
     Decided,
     Op,
     Origin,
@@ -297,6 +298,7 @@ class Filesystem:
     """Everything. `views` are the active suspects', `waiting` those whose merge left conflicts; `store_inside` is
     whether the store's folder lies in the root. `failure` is set while it does without its store (`failure`),
     `trouble` since a change could not be written, until one is; `on_change_of_state` is called at either's change.
+    `along` are rows that nothing in memory follows, and that are written with the next transaction.
 
     `retries`, `handed`, `claims` and `held` serve `redirect`: by thread, what it was told to look up again; by parent
     node and name, the suspect's own node that was answered last; by suspect and thread, the directories that the next
@@ -330,6 +332,7 @@ class Filesystem:
     held: OrderedDict[Node, None] = field(default_factory=OrderedDict)
     failure: Failure | None = None
     trouble: Trouble | None = None
+    along: list[Change] = field(default_factory=list)
     on_change_of_state: Callable[[], None] = lambda: None
     next_node: int = FIRST_COUNTED_NODE
     next_handle: int = 1

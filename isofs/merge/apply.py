@@ -37,7 +37,7 @@ def innocent(fs: Filesystem, sid: SubjectId, resolutions: Mapping[Op, Resolution
 def malicious(fs: Filesystem, sid: SubjectId) -> Report:
     """Discard a suspect's view, and end the suspicion. Keeps no evidence: `isofs.merge.evidence` collects it before."""
     report = Report()
-    for _ in discard_steps(fs, sid):
+    for _ in discard_steps(fs, sid, report):
         pass
     fs.store.remove_discarded(sid)
     return report
@@ -61,11 +61,12 @@ def merge_steps(
 
     Handles on the nodes `mapped` get at main's objects only where the suspect's version became main's. `resolutions`
     are what resolvers proposed of what both sides changed. If a call of the host's fails, or the store cannot be
-    written, that is raised; done anew, the merge goes on where it stopped.
+    written, that is raised; done anew, the merge goes on where it stopped, and the report has all of it.
     """
     try:
         yield from _merge(fs, sid, report, mapped, resolutions)
     except (OSError, IsofsError):
+        fs.along.clear()  # it is told again when it is done again
         with contextlib.suppress(OSError, IsofsError):
             recovery.finish_announced(fs)
             attic.recover(fs)
@@ -81,7 +82,10 @@ def _merge(
     mapped: frozenset[int],
     resolutions: Mapping[Op, Resolution],
 ) -> Iterator[tuple[int, int]]:
-    view = begin_merge(fs, sid, resolutions)
+    if fs.subjects[sid].state is SubjectState.MERGING:
+        for _ in report.take_up(fs, fs.subjects[sid], "innocent"):
+            yield 0, 1
+    view = begin_merge(fs, sid, report, resolutions)
     attic.settle(fs)
     total = len(view.versions) + sum(len(names) for names in view.bindings.values())
     done, undisturbed = 0, marks.undisturbed(fs, view)
@@ -120,11 +124,13 @@ def _merge(
     marks.renew(fs, undisturbed)
     attic.settle(fs, merged=True)
     conflicts = any(map(is_conflict, view.decisions.values()))
-    settle.finish(fs, view, conflicts=conflicts, mapped=mapped)
+    settle.finish(fs, view, conflicts=conflicts, mapped=mapped, last=report.end(sid))
     yield total, total
 
 
-def begin_merge(fs: Filesystem, sid: SubjectId, resolutions: Mapping[Op, Resolution] = UNRESOLVED) -> View:
+def begin_merge(
+    fs: Filesystem, sid: SubjectId, report: Report, resolutions: Mapping[Op, Resolution] = UNRESOLVED
+) -> View:
     """Write down the verdict and what it decides of each object; nothing if that was done before."""
     view = _view(fs, sid)
     if fs.subjects[sid].state is SubjectState.MERGING:
@@ -135,6 +141,7 @@ def begin_merge(fs: Filesystem, sid: SubjectId, resolutions: Mapping[Op, Resolut
             settle.note_places(fs, view, batch)
         # What was left of a part is decided as what it is: a subject of its own.
         batch.put(replace(fs.subjects[sid], state=SubjectState.MERGING, part_of=None))
+        report.begin(fs.subjects[sid], "innocent", batch)
         for decided in list(view.decisions.values()):
             batch.drop(decided)
         for decided in plan(sid, states(fs, view)):
@@ -173,14 +180,16 @@ def state(fs: Filesystem, version: Version) -> ObjectState:
 
 
 def _report_conflicts(fs: Filesystem, view: View, report: Report) -> None:
-    report.items[:] = [item for item in report.items if item.action != "conflict"]  # of a run that was cut off
     for decided in view.decisions.values():
-        if is_conflict(decided):
+        known = report.told(view.sid, decided.op)
+        if is_conflict(decided) and (known is None or known.action != "conflict"):
             _report_conflict(fs, view, decided, report)
+    Batch(fs).commit()
 
 
 def _report_conflict(fs: Filesystem, view: View, decided: Decided, report: Report) -> None:
-    report.items.append(Item(_told(fs, view, fs.by_op[decided.op]), "conflict", decided.reason))
+    where = _told(fs, view, fs.by_op[decided.op])
+    report.tell(fs, view.sid, decided.op, Item(where, "conflict", decided.reason))
 
 
 def _told(fs: Filesystem, view: View, obj: Obj) -> bytes:
@@ -210,10 +219,10 @@ def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report)
     if outcome is Outcome.TAKE and _overtaken(fs, obj, version, decided):
         late = replace(decided, outcome=Outcome.CONFLICT.value, reason=resolving.OVERTAKEN, content=None, seen=None)
         batch.put(late)
+        _report_conflict(fs, view, late, report)
         batch.commit()
         settle.remove_unused(fs, decided)
         attic.forget_kept(fs, obj, by=view.sid)
-        _report_conflict(fs, view, late, report)
         return
     where = _told(fs, view, obj)
     if outcome is Outcome.TAKE and obj.ino:
@@ -221,17 +230,17 @@ def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report)
             where = attic.where(fs, obj, view.sid)
         elif decided.seen is None:
             where = preview.path_then(fs, view, obj) or where
+        action = "took" if decided.seen is None else "merged"
+        report.tell(fs, view.sid, obj.op, Item(where, action, decided.reason, decided.review))
         stowed = take(fs, view, obj, version, decided)
         if stowed is not None:
             batch.put(attic.settled(stowed))
-        action = "took" if decided.seen is None else "merged"
-        report.items.append(Item(where, action, decided.reason, decided.review))
         batch.drop(version)
     elif outcome is Outcome.TAKE:
         return  # main has deleted it: it comes back with its name
     else:
         if outcome is Outcome.KEEP:
-            report.items.append(Item(where, "kept", decided.reason, decided.review))
+            report.tell(fs, view.sid, obj.op, Item(where, "kept", decided.reason, decided.review))
         batch.set_vector(decided.op, settle.merged_now(fs, decided))
         if version.state == "d":
             naming.leave_names(view, obj, batch)
@@ -303,6 +312,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
     for decided in sorted(doomed, key=lambda d: (fs.by_op[d.op].is_dir, -paths[d.op].count(b"/"))):
         obj = fs.by_op[decided.op]
         path = paths[decided.op] and attic.where(fs, obj, view.sid)
+        deleted = Item(path, "deleted", decided.reason, decided.review)
         left, version = False, view.version(decided.op)
         late = version is not None and settle.overtaken(fs, version)
         for directory, name in _taken_names(fs, view, obj):
@@ -312,18 +322,19 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
             if obj.is_dir and not trusted.empty_in_main(fs, obj):
                 left = True
                 continue
+            report.tell(fs, view.sid, obj.op, deleted)
             (main.rmdir if obj.is_dir else main.unlink)(fs, directory, name, by=view.sid)
             settle.expire(fs, directory, name)
         if left:
-            report.items.append(Item(path, "kept", naming.FILLED, True))
+            report.tell(fs, view.sid, obj.op, Item(path, "kept", naming.FILLED, True))
         elif late:
             reason = "main modified it while it was being merged: the suspect's deletion does not stand"
-            report.items.append(Item(path, "kept", reason, True))
+            report.tell(fs, view.sid, obj.op, Item(path, "kept", reason, True))
         elif obj.ino:
             reason = "the suspect deleted it, but main gave it another name meanwhile: that stays"
-            report.items.append(Item(path, "kept", reason, True))
+            report.tell(fs, view.sid, obj.op, Item(path, "kept", reason, True))
         elif path:
-            report.items.append(Item(path, "deleted", decided.reason, decided.review))
+            report.tell(fs, view.sid, obj.op, deleted)
         batch = Batch(fs)
         vector = fs.origins[decided.op].vector
         if not obj.ino:
@@ -344,7 +355,9 @@ def _taken_names(fs: Filesystem, view: View, obj: Obj) -> list[tuple[Obj, bytes]
     return removed + [(directory, name) for directory, name in obj.links if name.startswith(naming.MOVING)]
 
 
-def discard_steps(fs: Filesystem, sid: SubjectId, mapped: frozenset[int] = frozenset()) -> Iterator[tuple[int, int]]:
+def discard_steps(
+    fs: Filesystem, sid: SubjectId, report: Report, mapped: frozenset[int] = frozenset()
+) -> Iterator[tuple[int, int]]:
     """`malicious` step by step: yields (done, total). Handles on the nodes `mapped` never get at main's objects.
 
     Whoever begins it has written the evidence, or does without. What is thrown away lies aside in the store
@@ -354,11 +367,15 @@ def discard_steps(fs: Filesystem, sid: SubjectId, mapped: frozenset[int] = froze
     if subject.state is not SubjectState.DISCARDING:
         batch = Batch(fs)
         batch.put(replace(subject, state=SubjectState.DISCARDING))
+        report.begin(subject, "malicious", batch)
         batch.commit()
+    else:
+        for _ in report.take_up(fs, subject, "malicious"):
+            yield 0, 2
     fs.store.sync()  # before a folder moves: no power cut may leave versions without contents and without a verdict
     yield 0, 2
     settle.detach_handles(fs, view, mapped)
     fs.store.set_aside(sid)
     yield 1, 2
-    settle.finish(fs, view, conflicts=False)
+    settle.finish(fs, view, conflicts=False, last=report.end(sid))
     yield 2, 2

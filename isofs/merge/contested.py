@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from isofs.engine import attic, changes, tree, views
 from isofs.engine.batch import Batch
+from isofs.engine.slices import at_once
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import AtticFailed, CallError, HalfWritten, IsofsError, UsageError
 from isofs.merge import apply, marks, naming, settle
@@ -114,15 +115,19 @@ def settle_one(fs: Filesystem, one: Waiting, choice: Choice | Given, report: Rep
     check(fs, one, choice)
     view, obj = fs.waiting[one.sid], fs.by_op[one.op]
     one = replace(one, version=view.versions[one.op])
-    decided = _merged(fs, one)
-    if choice is Choice.MAIN:
-        _keep_main(fs, view, one)
-        report.items.append(Item(one.path, "kept", "main's was chosen"))
-    elif choice is Choice.BOTH and obj.ino:
-        aside = _put_beside(fs, view, one, obj, decided)
-        report.items.append(Item(one.path, "renamed", naming.BOTH, False, aside))
-    else:
-        _replace_main(fs, view, one, obj, choice, decided, report)
+    decided, before = _merged(fs, one), report.told(one.sid, one.op)
+    report.begin_settling(fs, fs.subjects[one.sid])
+    try:
+        if choice is Choice.MAIN:
+            report.tell(fs, one.sid, one.op, Item(one.path, "kept", "main's was chosen"))
+            _keep_main(fs, view, one)
+        elif choice is Choice.BOTH and obj.ino:
+            _put_beside(fs, view, one, obj, decided, report)
+        else:
+            _replace_main(fs, view, one, obj, choice, decided, report)
+    except (OSError, CallError, AtticFailed):
+        report.forget(fs, one.sid, one.op, before)
+        raise
 
 
 def check(fs: Filesystem, one: Waiting, choice: Choice | Given | None) -> None:
@@ -213,8 +218,8 @@ def _move_in(fs: Filesystem, view: View, obj: Obj, old: Version, given: Given, n
     os.rename(content.name, to.name, src_dir_fd=content.directory, dst_dir_fd=to.directory)
 
 
-def _put_beside(fs: Filesystem, view: View, one: Waiting, obj: Obj, decided: Decided) -> bytes:
-    """Main's stays; what the suspect has becomes an object of its own under a free name beside it. Returns its path.
+def _put_beside(fs: Filesystem, view: View, one: Waiting, obj: Obj, decided: Decided, report: Report) -> None:
+    """Main's stays; what the suspect has becomes an object of its own under a free name beside it.
 
     In one transaction the version becomes one of something that the suspect made, which is then brought into main.
     """
@@ -228,14 +233,14 @@ def _put_beside(fs: Filesystem, view: View, one: Waiting, obj: Obj, decided: Dec
     made = Version(view.sid, op, "m", Vector.of({G: 0, view.sid: "m"}), one.version.content, None)
     batch.put(made)
     batch.put(Binding(view.sid, batch.op_of(directory), aside, op, op, kept=True))
+    path = naming.told_name(fs, view, directory, aside)
+    report.tell(fs, view.sid, one.op, Item(one.path, "renamed", naming.BOTH, False, path))
     batch.commit()
     try:
         _carry_out(fs, view, op, Report())
     except (OSError, CallError, AtticFailed):
         _restore(fs, view, one.op, before, made=op)
         raise
-    above = views.path(fs, MAIN, directory)
-    return above + b"/" + aside if above else aside
 
 
 def _carry_out(fs: Filesystem, view: View, op: Op, report: Report, action: str = "took") -> None:
@@ -243,7 +248,8 @@ def _carry_out(fs: Filesystem, view: View, op: Op, report: Report, action: str =
     obj, version, decided = fs.by_op[op], view.versions[op], view.decisions.get(op)
     undisturbed = marks.undisturbed(fs, view, op)
     if obj.ino and decided is not None:
-        path = _path(fs, view, op)
+        item = Item(_path(fs, view, op), action, decided.reason, decided.review)
+        report.tell(fs, view.sid, op, item)
         stowed = apply.take(fs, view, obj, version, decided)
         batch = _dropped(fs, view, op)
         if stowed is not None:
@@ -252,13 +258,11 @@ def _carry_out(fs: Filesystem, view: View, op: Op, report: Report, action: str =
         _remove_content(fs, view, version)
         for node in obj.nodes:
             fs.kernel.forget_attributes(node.id)
-        report.items.append(Item(path, action, decided.reason, decided.review))
     else:
-        brought = Report()
-        names = Names(fs, view, brought)
+        report.take_back(fs, view.sid, op)  # that it is in conflict; what becomes of it is told of its name
+        names = Names(fs, view, report, review=decided is not None and decided.review)
         names.bring_back(op)
         names.restore_times()
-        report.items += [replace(item, review=decided is not None and decided.review) for item in brought.items]
     marks.renew(fs, undisturbed)
 
 
@@ -284,19 +288,26 @@ def _restore(fs: Filesystem, view: View, op: Op, before: list[Record], made: Op 
     batch.commit()
 
 
-def finish(fs: Filesystem, sids: Iterable[SubjectId]) -> None:
+def finish(fs: Filesystem, sids: Iterable[SubjectId], report: Report) -> None:
     """After what was chosen is done: forget what nothing needs any more; whose last version it was is settled."""
     for sid in sids:
         view = fs.waiting[sid]
-        settle.finish(fs, view, conflicts=bool(view.versions))
+        settle.finish(fs, view, conflicts=bool(view.versions), last=report.end(sid))
 
 
 def resume(fs: Filesystem) -> None:
     """Finish what was chosen and cut off; what the file system refuses stays for the next start, or another choice."""
     for sid, view in list(fs.waiting.items()):
-        for op in list(view.versions):
-            decided = view.decisions.get(op)
-            if fs.origins[op].vector is None or (decided is not None and not is_conflict(decided)):
-                with contextlib.suppress(OSError, CallError, AtticFailed, HalfWritten):
-                    _carry_out(fs, view, op, Report())
-        finish(fs, [sid])
+        cut_off, report = [op for op in view.versions if _was_chosen(fs, view, op)], Report()
+        if cut_off or report.is_open(fs, sid):
+            at_once(report.go_on(fs, sid))
+        for op in cut_off:
+            with contextlib.suppress(OSError, CallError, AtticFailed, HalfWritten):
+                _carry_out(fs, view, op, report if fs.origins[op].vector is not None else Report())
+        finish(fs, [sid], report)
+
+
+def _was_chosen(fs: Filesystem, view: View, op: Op) -> bool:
+    """Whether it is written down what becomes of a version that waits."""
+    decided = view.decisions.get(op)
+    return fs.origins[op].vector is None or (decided is not None and not is_conflict(decided))

@@ -25,21 +25,26 @@ from isofs.store.inodes import Place
 
 
 class Names:
-    """The names of one merge. `place_all` first, then contents, then `remove_all`."""
+    """The names of one merge. `place_all` first, then contents, then `remove_all`.
 
-    def __init__(self, fs: Filesystem, view: View, report: Report) -> None:
+    `review` is whether somebody should look at what is told of them, if whoever merges knows that.
+    """
+
+    def __init__(self, fs: Filesystem, view: View, report: Report, review: bool | None = None) -> None:
         self.fs, self.view, self.report = fs, view, report
+        self._review = review
         self._born: list[tuple[Obj, int]] = []
-        self._renamed: set[Obj] = set()
-        self._wanted: dict[tuple[Op, bytes], bytes] = {}  # the numbers that messages had
+        before = (one for one in report.all_told(view.sid) if one.reason.startswith(naming.RENAMED))
+        self._renamed = {one.op for one in before}  # also before the merge was cut off
 
     def number_all(self) -> None:
         """Give numbers to the suspect's messages of MH folders whose own main has given to others."""
         for op in list(self.view.bindings):
             directory = self.fs.by_op[op]
             for name, number in naming.numbers(self.fs, self.view, directory).items():
-                self._given(self.view.bindings[op][name], number)
-                self._wanted[op, number] = name
+                binding = self.view.bindings[op][name]
+                self._tell_name(binding, directory, number, "renamed", naming.BESIDE, review=True)
+                self._given(binding, number)
 
     def place_all(self) -> Iterator[None]:
         """Give objects the suspect's names, as soon as the directory is in main and the name is free."""
@@ -120,6 +125,8 @@ class Names:
 
     def _lost_directory(self, binding: Binding) -> Binding:
         """The directory is neither in main nor will it come: the name goes to where the directory was."""
+        assert binding.op is not None
+        self.report.take_back(self.fs, self.view.sid, binding.op, (binding.directory, binding.name))
         batch = Batch(self.fs)
         batch.drop(binding)
         found = replace(binding, directory=batch.op_of(self.fs.root))
@@ -141,9 +148,11 @@ class Names:
         name = self._name_for(binding, directory, there and there[0])
         if name is None:
             return False
-        before = attic.where(self.fs, obj, self.view.sid)
         if source is not None and views.is_below(self.fs, MAIN, directory, obj):
             return False
+        renamed = source is not None or obj.op in self._renamed
+        done = ("renamed", self._renamed_from(obj)) if renamed else ("took", naming.LINKED)
+        self._tell_name(binding, directory, name, *done)
         given = self._given(binding, name)
         if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
             self._remove(directory, name, there[0])
@@ -153,17 +162,14 @@ class Names:
             except OSError as error:
                 if error.errno != errno.EMLINK:
                     raise
-                self._report_name(binding, directory, name, "kept", naming.TOO_MANY, review=True)
+                self._tell_name(given, directory, name, "kept", naming.TOO_MANY, review=True)
                 self._done(given)
                 return True
         else:
             main.rename(self.fs, *source, directory, name, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, *source)
-            self._renamed.add(obj)
+            self._renamed.add(obj.op)
         settle.expire(self.fs, directory, name)
-        renamed = obj in self._renamed
-        done = ("renamed", naming.renamed_from(before)) if renamed else ("took", naming.LINKED)
-        self._report_name(binding, directory, name, *done)
         if source is not None:
             self._vacated(*source, obj)
         self._done(given)
@@ -189,20 +195,20 @@ class Names:
         fs, (source, *_) = self.fs, obj.links
         merged = folders.flagged(fs, self.view, binding, obj)
         if merged is None or (merged != source and tree.child(fs, *merged) is not None):
-            where = naming.told(fs, self.view, obj) or b"?"
-            self.report.items.append(Item(where, "kept", naming.RENAMED_TWICE, True))
+            self._tell(binding, Item(naming.told(fs, self.view, obj) or b"?", "kept", naming.RENAMED_TWICE, True))
             return
+        self._tell(binding, Item(naming.told_name(fs, self.view, *merged), "merged", folders.FLAGS))
         if merged != source:
             main.rename(fs, *source, *merged, by=self.view.sid, lives_on=False)
             settle.expire(fs, *source)
             settle.expire(fs, *merged)
-        self.report.items.append(Item(naming.told(fs, self.view, obj) or b"?", "merged", folders.FLAGS))
 
     def _bring(self, binding: Binding, directory: Obj, obj: Obj) -> bool:
         """An object that main lacks is brought in under the name."""
         fs, view = self.fs, self.view
         version = view.version(obj.op)
         if version is None or not views.content_exists(fs, view.sid, obj):
+            self.report.take_back(fs, view.sid, obj.op, (binding.directory, binding.name))
             self._done(binding)
             return True
         assert version.content is not None
@@ -213,6 +219,10 @@ class Names:
         name = self._name_for(binding, directory, there and there[0])
         if name is None:
             return False
+        decided = view.decisions.get(obj.op)
+        action = "restored" if decided is not None else "took"
+        reason = decided.reason if decided is not None else naming.MADE
+        self._tell_name(binding, directory, name, action, reason, decided is not None)
         given = self._given(binding, name)
         content = settle.beside_main(fs, fs.store.content(view.sid, version.content))
         to = main.at(fs, directory, name)
@@ -220,7 +230,6 @@ class Names:
         occupied = tree.child(fs, directory, name)
         if occupied is not None:  # deleted by the suspect: its place is taken over
             self._remove(directory, name, occupied[0])
-        decided = view.decisions.get(obj.op)
         announced = replace(
             fs.origins[obj.op],
             parent=directory.op,
@@ -234,9 +243,6 @@ class Names:
         with trusted.announced(fs, obj, merging=True):
             batch.commit(lasting=True)
             main.renameat2(content, to, 0)
-        action = "restored" if decided is not None else "took"
-        reason = decided.reason if decided is not None else naming.MADE
-        self._report_name(binding, directory, name, action, reason, decided is not None)
         batch.put(replace(announced, ino=found.st_ino, next_ino=None, born=None))
         batch.drop(version)
         if decided is not None:
@@ -267,6 +273,7 @@ class Names:
         decided = view.decisions.get(obj.op)
         if decided is not None:
             batch.drop(decided)
+        self._tell(binding, Item(naming.told(fs, view, there) or b"", "united", naming.UNITED))
         batch.commit(lasting=True)
         if version is not None and version.content is not None:
             with contextlib.suppress(OSError):  # `settle.tidy` tries once more
@@ -278,8 +285,6 @@ class Names:
             if there.node(view.sid) is None:
                 there.add_node(node)
             fs.kernel.forget_attributes(node.id)
-        where = naming.told(fs, view, there) or b""
-        self.report.items.append(Item(where, "united", naming.UNITED))
 
     def _name_for(self, binding: Binding, directory: Obj, there: Obj | None) -> bytes | None:
         """The name to use: the suspect's, one beside it if main's stays there, or None: not yet."""
@@ -310,19 +315,43 @@ class Names:
     def _remove(self, directory: Obj, name: bytes, obj: Obj) -> None:
         """Delete what main has under a name, as the suspect did, and say so if that was its last one."""
         path, decided = attic.where(self.fs, obj, self.view.sid), self.view.decisions.get(obj.op)
+        last = obj.is_dir or tree.located(self.fs, obj)[1].st_nlink == 1
+        if decided is not None and last:
+            self.report.tell(self.fs, self.view.sid, obj.op, Item(path, "deleted", decided.reason, decided.review))
         (main.rmdir if obj.is_dir else main.unlink)(self.fs, directory, name, by=self.view.sid)
-        if decided is not None and not obj.ino:
-            self.report.items.append(Item(path, "deleted", decided.reason, decided.review))
 
-    def _report_name(
+    def _renamed_from(self, obj: Obj) -> str:
+        """Where main had an object that gets another name, also if it had to make room for others before."""
+        for at in sorted(self.view.placed.get(obj.op, ())):
+            before = self.report.told(self.view.sid, obj.op, at)
+            if before is not None and before.reason.startswith(naming.RENAMED):
+                return before.reason
+        return naming.renamed_from(attic.where(self.fs, obj, self.view.sid))
+
+    def _tell(self, binding: Binding, item: Item) -> None:
+        """Tell what becomes of a name that the suspect gave."""
+        assert binding.op is not None
+        self.report.tell(self.fs, self.view.sid, binding.op, item, (binding.directory, binding.name))
+
+    def _tell_name(
         self, binding: Binding, directory: Obj, name: bytes, action: str, reason: str, review: bool = False
     ) -> None:
-        above, own = naming.told(self.fs, self.view, directory), self._wanted.get((directory.op, name), binding.name)
-        wanted, given = (above + b"/" + one if above else one for one in (own, name))
-        if given == wanted:
-            self.report.items.append(Item(wanted, action, reason, review))
+        """Tell which name of main's the suspect's becomes. The suspect's own is what it was first told to have been."""
+        assert binding.op is not None
+        given, at = naming.told_name(self.fs, self.view, directory, name), (binding.directory, binding.name)
+        before = self.report.told(self.view.sid, binding.op, at)
+        if before is not None and before.aside is not None:
+            wanted = before.path
         else:
-            self.report.items.append(Item(wanted, "renamed", naming.BESIDE, True, given))
+            wanted = naming.told_name(self.fs, self.view, directory, binding.name)
+        if name != binding.name:
+            self.report.take_back(self.fs, self.view.sid, binding.op, at)
+        item = Item(wanted, action, reason, review)
+        if given != wanted:
+            item = Item(wanted, "renamed", naming.BESIDE, True, given)
+        if self._review is not None:
+            item = replace(item, review=self._review)
+        self._tell(replace(binding, name=name), item)
 
     def _given(self, binding: Binding, name: bytes) -> Binding:
         """The binding with the name that will be used, written down before: a merge that goes on uses the same."""
@@ -374,17 +403,22 @@ class Names:
             return False  # what will be deleted leaves no name behind that it never had
         if views.is_below(fs, MAIN, directory, obj) or views.is_below(fs, MAIN, source[0], there):
             return False
-        before, displaced = (attic.where(fs, one, self.view.sid) for one in (obj, there))
+        before, displaced = (self._renamed_from(one) for one in (obj, there))
+        vacated = self.view.binding(source[0].op, source[1])
+        if vacated is not None and vacated.op != there.op:
+            vacated = None
+        self._tell_name(binding, directory, binding.name, "renamed", before)
+        for key in sorted(self.view.placed[there.op]):  # nothing but this will know where it was
+            if (wanted := self.view.binding(*key)) is not None:
+                self._tell_name(wanted, self.fs.by_op[wanted.directory], wanted.name, "renamed", displaced)
         main.rename(fs, *source, directory, binding.name, main.RENAME_EXCHANGE, by=self.view.sid)
         for at, name in (source, (directory, binding.name)):
             settle.expire(fs, at, name)
+        self._renamed |= {obj.op} if vacated is None else {obj.op, there.op}
         self._note_exchange(binding)
-        self._report_name(binding, directory, binding.name, "renamed", naming.renamed_from(before))
         self._done(binding)
-        vacated = self.view.binding(source[0].op, source[1])
-        if vacated is not None and vacated.op == there.op:
-            self._report_name(vacated, *source, "renamed", naming.renamed_from(displaced))
-            self._done(vacated)
+        if vacated is not None and (now := self.view.binding(vacated.directory, vacated.name)) is not None:
+            self._done(now)
         return True
 
     def _note_exchange(self, binding: Binding) -> None:
@@ -409,11 +443,12 @@ class Names:
             for directory, name in list(obj.links):
                 if name.startswith(naming.MOVING):
                     aside = naming.beside(self.fs, self.view, directory, min(name for _, name in names))
+                    path = naming.told_name(self.fs, self.view, directory, aside)
+                    reason = "main has put something in it: it stays, the suspect has its name"
+                    item = Item(path, "kept", reason, True)
+                    self.report.tell(self.fs, self.view.sid, op, item, (directory.op, aside))
                     main.rename(self.fs, directory, name, directory, aside, by=self.view.sid, lives_on=False)
                     settle.expire(self.fs, directory, name)
-                    path = naming.told(self.fs, self.view, obj) or b""
-                    reason = "main has put something in it: it stays, the suspect has its name"
-                    self.report.items.append(Item(path, "kept", reason, True))
 
     def remove_all(self) -> None:
         """Take from objects of main the names that the suspect took, where the object lives on."""
@@ -433,11 +468,11 @@ class Names:
                 batch.commit()
                 continue
             if found[1].st_nlink > 1:
+                item = Item(naming.told_name(self.fs, self.view, directory, binding.name), "deleted", naming.ONE_NAME)
+                at = (binding.directory, binding.name)
+                self.report.tell(self.fs, self.view.sid, binding.replaced, item, at)
                 main.unlink(self.fs, directory, binding.name, by=self.view.sid)
                 settle.expire(self.fs, directory, binding.name)
-                where = naming.told(self.fs, self.view, directory)
-                path = where + b"/" + binding.name if where else binding.name
-                self.report.items.append(Item(path, "deleted", naming.ONE_NAME))
             batch.commit()
 
     def restore_times(self) -> None:

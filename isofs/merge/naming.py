@@ -29,8 +29,11 @@ RENAMED_TWICE = "renamed on both sides: main's name stays"
 INTO_ITSELF = "main has moved into it what the suspect moved it into: main's names stay"
 
 
+RENAMED = "the suspect renamed it, it was "
+
+
 def renamed_from(before: bytes) -> str:
-    return f"the suspect renamed it, it was {os.fsdecode(before)}"
+    return RENAMED + os.fsdecode(before)
 
 
 def told(fs: Filesystem, view: View, obj: Obj) -> bytes | None:
@@ -47,6 +50,12 @@ def told(fs: Filesystem, view: View, obj: Obj) -> bytes | None:
         parts.append(name)
         obj = directory
     return b"/".join(reversed(parts))
+
+
+def told_name(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
+    """The path of a name in a directory of main's, for a report."""
+    above = told(fs, view, directory)
+    return above + b"/" + name if above else name
 
 
 def contested(view: View, op: Op) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from isofs.engine import tree, versions
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Node, Obj, View, drop_if_unused, node_for
 from isofs.errors import CallError
-from isofs.model.records import MAIN, Binding, Decided, Op, Origin, SubjectState, Touch, Version
+from isofs.model.records import MAIN, Binding, Change, Decided, Op, Origin, SubjectState, Touch, Version
 from isofs.model.vectors import G, Vector
 from isofs.store import inodes
 from isofs.store.inodes import Place
@@ -207,10 +207,18 @@ def detach_handles(fs: Filesystem, view: View, mapped: frozenset[int]) -> None:
             to_main(fs, handle)
 
 
-def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int] = frozenset()) -> None:
+def finish(
+    fs: Filesystem,
+    view: View,
+    *,
+    conflicts: bool,
+    mapped: frozenset[int] = frozenset(),
+    last: Iterable[Change] = (),
+) -> None:
     """End the suspicion: no rows but those of contested versions, no folder unless there are some. It can be repeated.
 
-    `mapped` as for `detach_handles`; it concerns contested objects only, what was merged is main's.
+    `mapped` as for `detach_handles`; it concerns contested objects only, what was merged is main's. `last` are changes
+    of rows that say that this is the end.
     """
     contested = {op for op in view.versions if conflicts}
     for op in view.versions:
@@ -234,6 +242,7 @@ def finish(fs: Filesystem, view: View, *, conflicts: bool, mapped: frozenset[int
             batch.drop(decided)
     state = SubjectState.CONFLICTS if contested else SubjectState.ENDED
     batch.put(replace(subject, state=state))
+    batch.changes.extend(last)
     bases = _drop_unneeded(fs, view, contested, noted, batch)
     batch.commit(lasting=True)
     for base in bases:

@@ -20,10 +20,13 @@ from isofs.engine.state import Filesystem, Handle, Node, Obj, View, node_for
 from isofs.errors import IsofsError, StoreUnusable
 from isofs.merge import apply, settle
 from isofs.merge.partial import Aside, Discarded, Looked, Partial, aside, bindings_of
-from isofs.merge.report import Report
+from isofs.merge.report import Kind, Report
 from isofs.model.records import MAIN, Decided, Op, Subject, SubjectId, SubjectState, Touch, Version
 from isofs.store import inodes
 from isofs.store.inodes import Place
+
+#: What a part's state is the beginning of.
+_VERDICT: Mapping[SubjectState, Kind] = {SubjectState.MERGING: "innocent", SubjectState.DISCARDING: "malicious"}
 
 #: So many objects are split off at a stretch, unless they need each other.
 _TOGETHER = 15
@@ -65,7 +68,7 @@ def merge_steps(fs: Filesystem, part: Part, there: Partial, report: Report) -> I
     """
     total = len(there.chosen)
     try:
-        for done in split_steps(fs, part, there):
+        for done in split_steps(fs, part, there, report):
             yield done, 2 * total
         if part.sid:
             for done, of in apply.merge_steps(fs, part.sid, report):
@@ -74,22 +77,23 @@ def merge_steps(fs: Filesystem, part: Part, there: Partial, report: Report) -> I
         _give_back(fs, part)
 
 
-def split_steps(fs: Filesystem, part: Part, there: Partial) -> Iterator[int]:
+def split_steps(fs: Filesystem, part: Part, there: Partial, report: Report) -> Iterator[int]:
     """The first half of `merge_steps`: what was chosen becomes a subject of its own. Yields how much is done."""
-    return _split_steps(fs, part, there.groups, _as_it_is(fs, part, there))
+    return _split_steps(fs, part, there.groups, _as_it_is(fs, part, there), report)
 
 
-def discard_steps(fs: Filesystem, part: Part, there: Discarded) -> Iterator[tuple[int, int]]:
+def discard_steps(fs: Filesystem, part: Part, there: Discarded, report: Report) -> Iterator[tuple[int, int]]:
     """Discard what was chosen of a suspect's work; yields (done, total).
 
     As for `isofs.merge.apply.discard_steps`, `Store.remove_discarded` of the part is due after it.
     """
     total = len(there.chosen)
     try:
-        for done in _split_steps(fs, part, there.groups, lambda groups: ([op for one in groups for op in one], {})):
+        everything: _Choice = lambda groups: ([op for one in groups for op in one], {})  # noqa: E731
+        for done in _split_steps(fs, part, there.groups, everything, report):
             yield done, total + 2
         if part.sid:
-            for done, _ in apply.discard_steps(fs, part.sid):
+            for done, _ in apply.discard_steps(fs, part.sid, report):
                 yield total + done, total + 2
     finally:
         _give_back(fs, part)
@@ -107,20 +111,22 @@ def finish_steps(fs: Filesystem, sid: SubjectId, report: Report) -> Iterator[tup
     if subject.state is SubjectState.MERGING:
         yield from apply.merge_steps(fs, sid, report)
     else:
-        yield from apply.discard_steps(fs, sid)
+        yield from apply.discard_steps(fs, sid, report)
 
 
 #: What of some groups is split off, and what is decided of it.
 _Choice = Callable[[list[Collection[Op]]], tuple[list[Op], Mapping[Op, Decided]]]
 
 
-def _split_steps(fs: Filesystem, part: Part, groups: Sequence[Collection[Op]], choice: _Choice) -> Iterator[int]:
+def _split_steps(
+    fs: Filesystem, part: Part, groups: Sequence[Collection[Op]], choice: _Choice, report: Report
+) -> Iterator[int]:
     """Split off group after group; yields how many objects are done."""
     done, old = 0, list[Place]()
     for some in _batches(groups):
         ops, decisions = choice(some)
         if ops:
-            old += _split(fs, part, ops, decisions)
+            old += _split(fs, part, ops, decisions, report)
         done += sum(map(len, some))
         yield done
     if part.sid:
@@ -167,7 +173,9 @@ def _as_it_is(fs: Filesystem, part: Part, there: Partial) -> _Choice:
     return choice
 
 
-def _split(fs: Filesystem, part: Part, ops: Collection[Op], decisions: Mapping[Op, Decided]) -> list[Place]:
+def _split(
+    fs: Filesystem, part: Part, ops: Collection[Op], decisions: Mapping[Op, Decided], report: Report
+) -> list[Place]:
     """Make these objects the part's. Returns the contents that are no version's any more."""
     view, number = fs.views[part.of], part.sid or max(fs.subjects) + 1
     moved = [view.versions[op] for op in ops if op in view.versions]
@@ -176,7 +184,10 @@ def _split(fs: Filesystem, part: Part, ops: Collection[Op], decisions: Mapping[O
     try:
         for name in names:
             _link(fs.store.content(part.of, name), fs.store.content(number, name))
-        _rows(fs, part, number, ops, moved, decided).commit()
+        batch = _rows(fs, part, number, ops, moved, decided)
+        if not part.sid:
+            report.begin(_subject(fs, part, number, len(ops)), _VERDICT[part.verdict], batch)
+        batch.commit()
     except (OSError, IsofsError) as error:
         _unlink(fs, part, number, names)
         if not isinstance(error, OSError):
@@ -210,10 +221,9 @@ def _unlink(fs: Filesystem, part: Part, number: SubjectId, names: list[str]) -> 
 def _rows(
     fs: Filesystem, part: Part, number: SubjectId, ops: Collection[Op], moved: list[Version], decided: list[Decided]
 ) -> Batch:
-    view, subject, batch = fs.views[part.of], fs.subjects[part.of], Batch(fs)
+    view, batch = fs.views[part.of], Batch(fs)
     before = 0 if not part.sid else fs.subjects[number].objects or 0
-    count = before + len(ops)
-    batch.put(Subject(number, subject.uid, subject.name, part.since, part.reason, part.verdict, part.of, count))
+    batch.put(_subject(fs, part, number, before + len(ops)))
     for one in decided:
         batch.put(replace(one, sid=number, merged=one.merged.renamed(part.of, number)))
     for version in moved:
@@ -229,6 +239,11 @@ def _rows(
         batch.drop(touch)
         batch.put(replace(touch, sid=number))
     return batch
+
+
+def _subject(fs: Filesystem, part: Part, number: SubjectId, count: int) -> Subject:
+    of = fs.subjects[part.of]
+    return Subject(number, of.uid, of.name, part.since, part.reason, part.verdict, part.of, count)
 
 
 def _touches(fs: Filesystem, view: View, ops: Collection[Op]) -> Iterator[Touch]:

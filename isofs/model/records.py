@@ -197,8 +197,50 @@ class Proposal:
     seen: Mapping[Op, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A verdict on a subject's work, or the settling of conflicts by hand: what was asked for, by whom, and when.
+
+    `part` says which part of the work, empty for all of it. It has `ended` when nothing of it is left to be done.
+    `counts` are how much was done of what kind (of a discarding, how much was discarded); of a merge only once it has
+    ended. What a merge did is in `Told`.
+    """
+
+    number: int
+    at: str  # ISO 8601, UTC
+    ended: str | None
+    sid: SubjectId
+    uid: int
+    user: str
+    verdict: Literal["innocent", "malicious", "resolve"]
+    part: str
+    by: str
+    reason: str
+    counts: Mapping[str, int]
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One thing that a verdict did: to an object, or to the `name` of it in a `directory` (0 and empty for no name).
+
+    `place` is where in the report it is told. The rest is what the report says (`isofs.merge.report.Item`).
+    """
+
+    verdict: int
+    op: Op
+    directory: Op
+    name: bytes
+    place: int
+    path: bytes
+    action: str
+    reason: str
+    review: bool
+    aside: bytes | None = None
+
+
 #: Whatever the store keeps rows of.
-Record = Subject | Origin | Version | Binding | Touch | Base | Decided | Stowed | Proposal
+Record = Subject | Origin | Version | Binding | Touch | Base | Decided | Stowed | Proposal | Verdict | Told
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from isofs.merge import apply, preview, resolving
 from isofs.merge.report import Report
 from isofs.merge.resolving import Resolution
 from isofs.model import risks
-from isofs.model.records import Op, Subject, SubjectId, SubjectState
+from isofs.model.records import Op, Subject, SubjectState
 from isofs.service import (
     answers,
     evidence,
@@ -40,6 +40,7 @@ from isofs.service import (
 from isofs.service.events import Event, Events, Kind
 from isofs.service.latelocks import LateLocks
 from isofs.service.live import Live
+from isofs.service.reports import about
 from isofs.service.serving import each, in_slices, looked
 from isofs.service.verdicts import Verdicts, silent, stopped
 
@@ -72,7 +73,6 @@ class Commands:
         self._live, self._events = live, events
         self._since = wire.moment(datetime.now(UTC).timestamp())
         self.verdicts = Verdicts(fs, adapter, cache, mount, live)
-        self._reports: dict[SubjectId, Report] = {}
         self.late_locks = LateLocks(fs, cache, mount)
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[Result]]]:
@@ -202,7 +202,7 @@ class Commands:
         async with verdicts.lock:
             subject = self._subject(args)
             unfinished.check_innocent(subject)
-            report = self._reports.setdefault(subject.sid, Report())  # one that was cut off is gone on with
+            report = Report(about(args))
             try:
                 finished = await verdicts.finish_parts(subject, report, progress)
                 if asked is None:
@@ -215,7 +215,6 @@ class Commands:
             except OSError as error:
                 again = f"isoctl innocent {subject.name} again" + (", with the same globs" if asked else "")
                 raise stopped(error, subject, again) from error
-            del self._reports[subject.sid]
         log.warning("%s is innocent%s: %s", subject.name, f", {asked.words}" if asked else "", report.counts)
         self._tell_verdict(subject, args, "innocent", asked.words if asked else "", report.counts)
         if report.conflicts:
@@ -231,7 +230,7 @@ class Commands:
 
     async def malicious(self, args: Args, progress: Progress) -> Result:
         """Write the evidence unless `no_evidence`, merge what is accepted, then discard."""
-        asked, part, report, verdicts = partly.accepted(args), None, Report(), self.verdicts
+        asked, part, report, verdicts = partly.accepted(args), None, Report(about(args)), self.verdicts
         async with verdicts.lock:
             subject = self._subject(args)
             await verdicts.finish_parts(subject, report, progress)
@@ -244,13 +243,13 @@ class Commands:
                     part = None if asked is None else await partly.whole(self._fs, subject, asked, ask)
                     counts, goes_on = await verdicts.counts(subject), subject.state is SubjectState.DISCARDING
                     if not goes_on and not wire.optional(args, "no_evidence", bool):
-                        about = {
+                        described = {
                             "counts": dict(counts),
                             "accept": [] if asked is None else asked.only,
                             "isofs": answers.version(),
                         }
                         chosen = frozenset() if part is None else part.chosen
-                        kept = await evidence.keep(self._fs, subject, args, about, self._mount, progress, chosen)
+                        kept = await evidence.keep(self._fs, subject, args, described, self._mount, progress, chosen)
                     before = 0 if kept is None else 2 * kept.weight
                     if asked is not None:
                         part = await partly.whole(self._fs, subject, asked, ask)  # main may have changed meanwhile
@@ -259,7 +258,8 @@ class Commands:
                         partly.check_accepted(part, report)
                         counts = await verdicts.counts(subject)
                     mapped = await verdicts.mapped(subject)
-                    steps = apply.discard_steps(self._fs, subject.sid, mapped)
+                    discarded = Report(about(args, counts, kept))
+                    steps = apply.discard_steps(self._fs, subject.sid, discarded, mapped)
                     await verdicts.carry_out(steps, lambda done, total: progress(before + done, before + total))
             finally:
                 resolving.remove_unused(self._fs, view, found)

@@ -36,6 +36,7 @@ from isofs.service.hooks import Hooks
 from isofs.service.live import Live
 from isofs.service.loglevel import LogLevel
 from isofs.service.proposals import Proposals
+from isofs.service.reports import Reports
 from isofs.service.serving import in_slices
 from isofs.service.starting import check_directory
 from isofs.service.suspects import Suspects
@@ -120,7 +121,8 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
     alerts = Alerts(fs, commands.suspect, live, events)
     hooks = Hooks(session.directory, session.namespace, live, events)
     deciding = Deciding(commands.verdicts, commands.readable, events)
-    offered = (commands, attic, backups, alerts, deciding, Suspects(fs), LogLevel(live), Trail(fs))
+    reports = Reports(fs, live, commands.readable)
+    offered = (commands, attic, backups, alerts, deciding, reports, Suspects(fs), LogLevel(live), Trail(fs))
     fresh = health.guarded(fs, {name: live.fresh(call) for one in offered for name, call in one.handlers().items()})
     socket_path = mounts.socket_for(session.directory)
     access = Access(fs, live, socket_path)
@@ -140,6 +142,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
             nursery.start_soon(auditing.run)
             nursery.start_soon(reviews.remind, fs, live, events)
             nursery.start_soon(in_slices, accounting.count_all(fs))
+            nursery.start_soon(reports.forget_old)
             await attic.forget_old()
 
     def told() -> None:

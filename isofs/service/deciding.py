@@ -24,6 +24,7 @@ from isofs.model.records import Op, Subject, SubjectId, SubjectState
 from isofs.service import answers, evidence, partly, settling
 from isofs.service.answers import Result
 from isofs.service.events import Event, Events, Kind
+from isofs.service.reports import about
 from isofs.service.serving import in_slices
 from isofs.service.verdicts import Progress, Verdicts, silent, stopped
 from isofs.store.inodes import Place
@@ -94,7 +95,7 @@ class Deciding:
 
     async def decide(self, args: Args, progress: Progress) -> Result:
         """Carry out what was decided of single objects; with `dry`, only say what comes along and what stays."""
-        given, verdicts, report = Answers.of(args), self._verdicts, Report()
+        given, verdicts, report = Answers.of(args), self._verdicts, Report(about(args))
         if wire.optional(args, "dry", bool):
             subject = verdicts.subject(wire.argument(args, "uid", int))
             sorting = await self._sorted(subject, given, None)
@@ -170,10 +171,11 @@ class Deciding:
         """Write the evidence of what main's is kept of, then discard it."""
         verdicts = self._verdicts
         counts = await verdicts.counts(subject, away.chosen)
-        about = {"counts": dict(counts), "accept": [], "isofs": answers.version()}
+        described = {"counts": dict(counts), "accept": [], "isofs": answers.version()}
         by = {"by": wire.optional(args, "by", str)}
-        kept = await evidence.keep(verdicts.fs, subject, by, about, verdicts.mount, progress, only=away.chosen)
-        part = await verdicts.discard_chosen(subject, away, _KEPT, silent)
+        kept = await evidence.keep(verdicts.fs, subject, by, described, verdicts.mount, progress, only=away.chosen)
+        report = Report(about(args, counts, kept))
+        part = await verdicts.discard_chosen(subject, away, _KEPT, report, silent)
         log.warning("%s: discarded %s of single objects, evidence: %s", subject.name, dict(counts), kept.path)
         await trio.to_thread.run_sync(verdicts.fs.store.remove_discarded, part)
         return kept, counts
@@ -203,7 +205,6 @@ class Deciding:
             if one.op in contents:
                 choice = Given(contents[one.op])
             if choice is not None:
-                report.items[:] = [i for i in report.items if (i.action, i.path) != ("conflict", one.path)]
                 await settling.settle(fs, cache, [one], choice, report, silent)
 
     def _tell(self, subject: Subject, args: Args, report: Report, discarded: Counter[str], waiting: int) -> None:

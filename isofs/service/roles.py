@@ -27,6 +27,8 @@ NEEDS: Mapping[str, Role] = {
     "plan": Role.OBSERVE,
     "conflicts": Role.OBSERVE,
     "attic": Role.OBSERVE,
+    "report": Role.OBSERVE,
+    "reports": Role.OBSERVE,
     "check": Role.OBSERVE,
     "log": Role.OBSERVE,
     "proposals": Role.OBSERVE,

@@ -28,6 +28,7 @@ from isofs.merge.resolving import Resolution, Sides
 from isofs.model.records import MAIN, Op, SubjectId
 from isofs.service import answers, processes, resolutions
 from isofs.service.answers import Result
+from isofs.service.reports import about
 from isofs.store import inodes
 from isofs.store.inodes import Place
 
@@ -127,7 +128,7 @@ def _way(args: Args) -> str:
 async def resolve(fs: Filesystem, cache: KernelCache, mount: str, args: Args, progress: Progress) -> Result:
     """Settle conflicts by one side's version (`take`), by a file of the caller's (`pid`, `descriptor`), or by a
     resolver (`using`, `options`)."""
-    way, report = _way(args), Report()
+    way, report = _way(args), Report(about(args))
     if way == "take":
         found, choice = _chosen(fs, args), _choice(wire.argument(args, "take", str))
         for one in found:
@@ -160,8 +161,6 @@ async def keep_both(
     both = {op for op, resolution in found.items() if isinstance(resolution.proposal, Both)}
     waiting = [one for one in contested.waiting(fs, fs.subjects[sid].uid) if one.sid == sid and one.op in both]
     if waiting:
-        paths = {one.path for one in waiting}
-        report.items[:] = [item for item in report.items if item.action != "conflict" or item.path not in paths]
         await settle(fs, cache, waiting, Choice.BOTH, report, lambda done, total: None)
 
 
@@ -194,7 +193,7 @@ async def settle(
                 await trio.lowlevel.checkpoint()
                 last = trio.current_time()
     finally:
-        contested.finish(fs, {one.sid for one in found})
+        contested.finish(fs, {one.sid for one in found}, report)
     await cache.drained()
     # What was written into a file with several names lies under pages that the kernel keeps.
     for node in [node for obj in objects for node in obj.nodes]:

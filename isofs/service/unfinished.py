@@ -24,7 +24,7 @@ def finish(fs: Filesystem) -> list[str]:
         log.warning("finishing the verdict on %s, which was cut off", subject.name)
         try:
             report = apply.resume(fs, sid)
-            log.warning("finished: %s, beside what was done before it was cut off", report.counts)
+            log.warning("finished: %s; `isoctl report %s` shows it", report.counts, subject.name)
         except (OSError, IsofsError) as error:
             waits.append(
                 f"the verdict on {subject.name} could not be finished: {_reason(error)}; {subject.name} waits until "

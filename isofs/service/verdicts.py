@@ -155,10 +155,12 @@ class Verdicts:
         there.left.extend(part.left)
         return part
 
-    async def discard_chosen(self, subject: Subject, there: Discarded, words: str, progress: Progress) -> SubjectId:
+    async def discard_chosen(
+        self, subject: Subject, there: Discarded, words: str, report: Report, progress: Progress
+    ) -> SubjectId:
         """Discard what was chosen, of which the evidence is safe. `Store.remove_discarded` is due after it."""
         part = split.discarded(subject.sid, words, wire.moment(time.time()))
-        await self.carry_out(split.discard_steps(self.fs, part, there), progress)
+        await self.carry_out(split.discard_steps(self.fs, part, there, report), progress)
         return part.sid
 
     async def finish_parts(self, subject: Subject, report: Report, progress: Progress) -> bool:

@@ -29,6 +29,7 @@ class Settings:
     attic_days: int = setting(
         number(30, low=1, high=_LONGEST), "days that the attic keeps what merges replaced or deleted"
     )
+    report_days: int = setting(number(90, low=1, high=_LONGEST), "days that reports of verdicts are kept")
     access: Access = Access()
     alerts: Alerts = Alerts()
     audit: Audit = Audit()

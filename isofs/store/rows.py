@@ -50,7 +50,9 @@ from isofs.model.records import (
     Stowed,
     Subject,
     SubjectState,
+    Told,
     Touch,
+    Verdict,
     Version,
 )
 from isofs.model.vectors import Vector, from_json, to_json
@@ -113,6 +115,15 @@ def _proposal_row(r: Proposal) -> Row:
     return r.uid, r.at, r.by, *told, json.dumps(dict(r.seen))
 
 
+def _verdict_row(r: Verdict) -> Row:
+    told = (r.verdict, r.part, r.by, r.reason, json.dumps(dict(r.counts)), r.evidence)
+    return r.number, r.at, r.ended, r.sid, r.uid, r.user, *told
+
+
+def _told_row(r: Told) -> Row:
+    return r.verdict, r.op, r.directory, r.name, r.place, r.path, r.action, r.reason, r.review, r.aside
+
+
 @functools.lru_cache(maxsize=4096)
 def _vector(text: str) -> Vector:
     """A vector; most objects have one of a few."""
@@ -158,6 +169,10 @@ def read_proposal(r: Row) -> Proposal:
     return Proposal(uid, at, by, frozenset(json.loads(persons)), call, dict(json.loads(args)), content, digest, marks)
 
 
+def read_verdict(r: _Found) -> Verdict:
+    return Verdict(**{**r, "counts": {str(kind): int(count) for kind, count in json.loads(r["counts"]).items()}})
+
+
 class _Mapping:
     """How one type of record is written to and read from its table.
 
@@ -196,10 +211,12 @@ _MAPPINGS: dict[type, _Mapping] = {
     Decided: _Mapping(schema.decisions, _decided_row, _read_decided),
     Stowed: _Mapping(schema.attic, _stowed_row, _read_stowed),
     Proposal: _Mapping(schema.proposals, _proposal_row, read_proposal),
+    Verdict: _Mapping(schema.verdicts, _verdict_row, read_verdict),
+    Told: _Mapping(schema.told, _told_row, lambda r: Told(**r)),
 }
 
 #: What is read when it is asked for.
-_NOT_IN_MEMORY = (schema.attic, schema.proposals)
+_NOT_IN_MEMORY = (schema.attic, schema.proposals, schema.verdicts, schema.told)
 
 
 def readable(table: str, row: Mapping[str, Any]) -> str | None:
@@ -224,8 +241,8 @@ class Database:
         self._unsynced = False
 
     def read(self) -> Iterator[Record]:
-        """Every record but those of the attic and proposals, each type by its key; subjects and origins come before
-        what refers to them."""
+        """Every record but those that are read when they are asked for, each type by its key; subjects and origins come
+        before what refers to them."""
         raw = self._connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
         with _translated(self._path):

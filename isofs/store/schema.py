@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 #: `PRAGMA user_version` of a store that this program reads and writes. Older ones are brought to it (`MIGRATIONS`).
-VERSION = 3
+VERSION = 4
 
 #: `PRAGMA application_id`: "isof" in ASCII, so that `file` and a wrong path are told apart.
 APPLICATION_ID = 0x69736F66
@@ -222,6 +222,57 @@ proposals = Table(
     Column("seen", Text, nullable=False),
 )
 
+# Verdicts that were given, and the settling of conflicts by hand. Read when they are asked for, and kept for as long as
+# the configuration says.
+#   number   a number like an origin point's, never used twice: the order in which they began
+#   at       when it began; `ended` when nothing of it was left to be done, null until then
+#   sid      the subject; `uid` and `user` for when it is forgotten
+#   verdict  'innocent', 'malicious', 'resolve'
+#   part     what was asked for of a part of the work, empty for all of it
+#   by       who gave it, and the `reason` that was given; empty if that is not known
+#   counts   how much was done of what kind, of a merge only once it has ended: JSON
+#   evidence the path of the archive that was written
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("at", Text, nullable=False),
+    Column("ended", Text),
+    Column("sid", Integer, nullable=False),
+    Column("uid", Integer, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("part", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("counts", Text, nullable=False),
+    Column("evidence", Text),
+)
+
+# What the report of a verdict says, written in a transaction before the change of main that it tells of, or in that
+# which is the change: what is told was done, or is done by whoever goes on, and told again under the same key.
+#   verdict          the number in `verdicts`
+#   op               the object, which may be forgotten
+#   directory, name  the name that it was given or lost; 0 and empty for what became of the object itself
+#   place            where in the report it is told
+#   aside            the name given to what could not have its own
+told = Table(
+    "told",
+    metadata,
+    Column("verdict", Integer),
+    Column("op", Integer),
+    Column("directory", Integer),
+    Column("name", LargeBinary),
+    Column("place", Integer, nullable=False),
+    Column("path", LargeBinary, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("review", Boolean, nullable=False),
+    Column("aside", LargeBinary),
+    PrimaryKeyConstraint("verdict", "op", "directory", "name"),
+    sqlite_with_rowid=False,
+)
+
 Index("attic_unsettled", attic.c.number, sqlite_where=attic.c.op.is_not(None) | attic.c.ino.is_not(None))
 
 for _column in (origins.c.parent, bindings.c.op, bindings.c.replaced):
@@ -242,4 +293,5 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE subjects ADD COLUMN objects INTEGER",
     ),
     2: (),  # the table of proposals is new
+    3: (),  # the tables of verdicts and of what is told of them are new
 }

@@ -1,0 +1,149 @@
+PRAGMA application_id = 1769172838;
+PRAGMA user_version = 3;
+BEGIN TRANSACTION;
+CREATE TABLE attic (
+	number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	at TEXT NOT NULL, 
+	sid INTEGER NOT NULL, 
+	user TEXT NOT NULL, 
+	path BLOB NOT NULL, 
+	kind INTEGER NOT NULL, 
+	action TEXT NOT NULL, 
+	size INTEGER NOT NULL, 
+	live BOOLEAN NOT NULL, 
+	op INTEGER, 
+	ino INTEGER
+);
+CREATE TABLE bases (
+	op INTEGER NOT NULL, 
+	count INTEGER NOT NULL, 
+	merged INTEGER NOT NULL, 
+	content TEXT NOT NULL, 
+	PRIMARY KEY (op, count, merged), 
+	FOREIGN KEY(op) REFERENCES origins (op) DEFERRABLE INITIALLY DEFERRED
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "bases" VALUES(2,3,0,'2-3');
+CREATE TABLE bindings (
+	sid INTEGER NOT NULL, 
+	directory INTEGER NOT NULL, 
+	name BLOB NOT NULL, 
+	op INTEGER, 
+	replaced INTEGER, 
+	kept BOOLEAN NOT NULL, 
+	PRIMARY KEY (directory, sid, name), 
+	FOREIGN KEY(sid) REFERENCES subjects (sid) DEFERRABLE INITIALLY DEFERRED, 
+	FOREIGN KEY(directory) REFERENCES origins (op) DEFERRABLE INITIALLY DEFERRED, 
+	FOREIGN KEY(op) REFERENCES origins (op) DEFERRABLE INITIALLY DEFERRED, 
+	FOREIGN KEY(replaced) REFERENCES origins (op) DEFERRABLE INITIALLY DEFERRED
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "bindings" VALUES(1,1,X'6E6577',3,NULL,1);
+INSERT INTO "bindings" VALUES(1,1,X'6EFF0A',NULL,2,0);
+CREATE TABLE decisions (
+	sid INTEGER NOT NULL, 
+	op INTEGER NOT NULL, 
+	outcome TEXT NOT NULL, 
+	merged TEXT NOT NULL, 
+	reason TEXT NOT NULL, 
+	review BOOLEAN NOT NULL, 
+	content TEXT, 
+	seen INTEGER, 
+	PRIMARY KEY (op, sid), 
+	FOREIGN KEY(sid) REFERENCES subjects (sid) DEFERRABLE INITIALLY DEFERRED, 
+	FOREIGN KEY(op) REFERENCES origins (op) DEFERRABLE INITIALLY DEFERRED
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "decisions" VALUES(1,2,'keep','{"0":3,"1":"d"}','why',1,NULL,NULL);
+INSERT INTO "decisions" VALUES(1,3,'take','{"0":3,"1":"m"}','merged',0,'3.merged',3);
+CREATE TABLE meta (
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	PRIMARY KEY ("key")
+);
+INSERT INTO "meta" VALUES('created','2026-11-22T12:33:52+00:00');
+INSERT INTO "meta" VALUES('next_op','1');
+CREATE TABLE origins (
+	op INTEGER NOT NULL, 
+	kind INTEGER NOT NULL, 
+	ino INTEGER, 
+	parent INTEGER, 
+	name BLOB NOT NULL, 
+	vector TEXT, 
+	born INTEGER, 
+	next_ino INTEGER, 
+	PRIMARY KEY (op), 
+	FOREIGN KEY(parent) REFERENCES origins (op) DEFERRABLE INITIALLY DEFERRED, 
+	FOREIGN KEY(born) REFERENCES subjects (sid) DEFERRABLE INITIALLY DEFERRED
+);
+INSERT INTO "origins" VALUES(1,16384,2,NULL,X'',NULL,NULL,NULL);
+INSERT INTO "origins" VALUES(2,32768,77,1,X'6EFF0A','{"0":3,"1":0}',NULL,0);
+INSERT INTO "origins" VALUES(3,32768,NULL,NULL,X'6E6577',NULL,1,NULL);
+CREATE TABLE proposals (
+	uid INTEGER NOT NULL, 
+	at TEXT NOT NULL, 
+	"by" TEXT NOT NULL, 
+	persons TEXT NOT NULL, 
+	call TEXT NOT NULL, 
+	args TEXT NOT NULL, 
+	content BLOB, 
+	digest TEXT NOT NULL, 
+	seen TEXT NOT NULL, 
+	PRIMARY KEY (uid)
+);
+CREATE TABLE subjects (
+	sid INTEGER NOT NULL, 
+	uid INTEGER NOT NULL, 
+	name TEXT NOT NULL, 
+	since TEXT NOT NULL, 
+	reason TEXT NOT NULL, 
+	state TEXT NOT NULL, 
+	part_of INTEGER, 
+	objects INTEGER, 
+	PRIMARY KEY (sid), 
+	FOREIGN KEY(part_of) REFERENCES subjects (sid) DEFERRABLE INITIALLY DEFERRED
+);
+INSERT INTO "subjects" VALUES(1,1000,'alice','2026-01-02T03:04:05Z','an alert','suspect',NULL,NULL);
+CREATE TABLE touches (
+	sid INTEGER NOT NULL, 
+	op INTEGER NOT NULL, 
+	at_ns INTEGER NOT NULL, 
+	PRIMARY KEY (op, sid), 
+	FOREIGN KEY(sid) REFERENCES subjects (sid) DEFERRABLE INITIALLY DEFERRED, 
+	FOREIGN KEY(op) REFERENCES origins (op) DEFERRABLE INITIALLY DEFERRED
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "touches" VALUES(1,1,1700000000123456789);
+CREATE TABLE versions (
+	sid INTEGER NOT NULL, 
+	op INTEGER NOT NULL, 
+	state TEXT NOT NULL, 
+	vector TEXT NOT NULL, 
+	content TEXT, 
+	main_ino INTEGER, 
+	main_ctime_ns INTEGER, 
+	main_size INTEGER, 
+	attributes BOOLEAN NOT NULL, 
+	PRIMARY KEY (op, sid), 
+	FOREIGN KEY(sid) REFERENCES subjects (sid) DEFERRABLE INITIALLY DEFERRED, 
+	FOREIGN KEY(op) REFERENCES origins (op) DEFERRABLE INITIALLY DEFERRED
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "versions" VALUES(1,2,'d','{"0":3,"1":"d"}',NULL,77,4611686018427387904,1099511627776,0);
+INSERT INTO "versions" VALUES(1,3,'m','{"0":0,"1":"m"}','3',NULL,NULL,NULL,1);
+CREATE INDEX attic_unsettled ON attic (number) WHERE op IS NOT NULL OR ino IS NOT NULL;
+CREATE INDEX origins_parent ON origins (parent) WHERE parent IS NOT NULL;
+CREATE INDEX bindings_op ON bindings (op) WHERE op IS NOT NULL;
+CREATE INDEX bindings_replaced ON bindings (replaced) WHERE replaced IS NOT NULL;
+DELETE FROM "sqlite_sequence";
+COMMIT;
