@@ -9,7 +9,7 @@ from sqlalchemy import Select, func, select, tuple_
 from isofs.errors import StoreUnusable
 from isofs.model.records import SubjectId, Told, Verdict
 from isofs.store import schema
-from isofs.store.rows import Database, read_verdict
+from isofs.store.rows import Database, read_told, read_verdict
 
 _VERDICTS, _TOLD = schema.verdicts, schema.told
 _KEY = (_TOLD.c.op, _TOLD.c.directory, _TOLD.c.name)
@@ -38,7 +38,7 @@ def told(database: Database, number: int, after: Told | None, limit: int) -> lis
     query = select(_TOLD).where(_TOLD.c.verdict == number).order_by(*_KEY).limit(limit)
     if after is not None:
         query = query.where(tuple_(*_KEY) > (after.op, after.directory, after.name))
-    return [Told(**{**row, "review": bool(row["review"])}) for row in database.find(query)]
+    return [read_told(tuple(row.values())) for row in database.find(query)]
 
 
 def counted(database: Database, number: int) -> dict[str, int]:
@@ -55,6 +55,6 @@ def older(database: Database, at: str, limit: int) -> list[Verdict]:
 
 def _verdicts(database: Database, query: Select[Any]) -> list[Verdict]:
     try:
-        return [read_verdict(row) for row in database.find(query)]
+        return [read_verdict(tuple(row.values())) for row in database.find(query)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreUnusable(f"the store has a damaged verdict: {error}; see isoctl check") from error

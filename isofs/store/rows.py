@@ -169,8 +169,15 @@ def read_proposal(r: Row) -> Proposal:
     return Proposal(uid, at, by, frozenset(json.loads(persons)), call, dict(json.loads(args)), content, digest, marks)
 
 
-def read_verdict(r: _Found) -> Verdict:
-    return Verdict(**{**r, "counts": {str(kind): int(count) for kind, count in json.loads(r["counts"]).items()}})
+def read_verdict(r: Row) -> Verdict:
+    number, at, ended, sid, uid, user, verdict, part, by, reason, counts, evidence = r
+    counted = {str(kind): int(count) for kind, count in json.loads(counts).items()}
+    return Verdict(number, at, ended, sid, uid, user, verdict, part, by, reason, counted, evidence)
+
+
+def read_told(r: Row) -> Told:
+    verdict, op, directory, name, place, path, action, reason, review, aside = r
+    return Told(verdict, op, directory, name, place, path, action, reason, bool(review), aside)
 
 
 class _Mapping:
@@ -212,7 +219,7 @@ _MAPPINGS: dict[type, _Mapping] = {
     Stowed: _Mapping(schema.attic, _stowed_row, _read_stowed),
     Proposal: _Mapping(schema.proposals, _proposal_row, read_proposal),
     Verdict: _Mapping(schema.verdicts, _verdict_row, read_verdict),
-    Told: _Mapping(schema.told, _told_row, lambda r: Told(**r)),
+    Told: _Mapping(schema.told, _told_row, read_told),
 }
 
 #: What is read when it is asked for.
