@@ -94,14 +94,13 @@ class Names:
         circles = [(b, obj) for b, obj in known if naming.into_itself(fs, view, b, obj)]
         batch = Batch(fs)
         for binding, obj in circles:
+            self._tell(binding, Item(views.path(fs, MAIN, obj) or b"?", "kept", naming.INTO_ITSELF, True))
             batch.put(replace(binding, op=None)) if binding.replaced not in (None, obj.op) else batch.drop(binding)
         batch.commit()
         for _, obj in circles:
             batch = Batch(fs)
             naming.leave_names(view, obj, batch)
             batch.commit()
-            where = naming.told(fs, view, obj) or b"?"
-            self.report.items.append(Item(where, "kept", naming.INTO_ITSELF, True))
 
     def _place(self, binding: Binding) -> bool:
         """Try to give one name; whether something was done."""
