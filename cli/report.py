@@ -16,9 +16,9 @@ from isofs.control import results
 @output.json_option
 @click.pass_obj
 def report(directory: str | None, user: str | None, number: int | None, as_json: bool) -> None:
-    """Show what the newest verdict on USER did, or list all verdicts.
+    """Show what verdicts on the work of USER did.
 
-    With each object and name; so far, if it goes on; also after the mount was gone. Without USER and --number: a list
+    The newest one, with each object and name; so far, if it goes on. Without USER and --number: a list
     of all verdicts, newest first, with who gave each, when and why.
     """
     where = daemon.mount_point(directory)
