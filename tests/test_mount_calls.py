@@ -716,6 +716,26 @@ def names_of_all_bytes(c: Calls) -> None:
 
 
 @script()
+def as_long_as_a_path_can_be(c: Calls) -> None:
+    """From a working directory, whatever lies above it."""
+    above = ""
+    for _ in range(31):
+        above += "d" * 127 + "/"
+        os.mkdir(above)
+    name = above + "n" * (os.pathconf(".", "PC_PATH_MAX") - 1 - len(above))
+    for path in (name, name + "x"):
+        for call, *args in ((put,), (os.chmod, 0o600), (os.truncate, 2), (get,), (os.unlink,), (os.mkdir,)):
+            c(call, path, *args)
+        c(os.rename, path, "short")
+        c(os.rename, "short", path)
+        c(os.rmdir, path)
+        c(os.mkfifo, path)
+        c(os.symlink, path, "link")
+        c(lstat, path)
+        c(os.unlink, path)
+
+
+@script()
 def syncing(c: Calls) -> None:
     put("f")
     os.mkdir("d")

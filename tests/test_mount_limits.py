@@ -296,6 +296,28 @@ def test_a_suspects_listing_moves_no_access_time(mount: Mounted, person: Begin) 
     assert bob(_list_old, bob.path("his")) > 10**18
 
 
+def _changed_beside_a_path_descriptor(name: str) -> int:
+    """Change a file by its name while a descriptor for paths only leads to it; how looking at that ends."""
+    opened = os.open(name, os.O_PATH)
+    put(name, "more")
+    try:
+        return _outcome(os.fstat, opened)
+    finally:
+        os.close(opened)
+
+
+def test_a_suspects_path_descriptor_ends_with_the_first_change(mount: Mounted, person: Begin) -> None:
+    """One of main's file; and it never leads to what the suspect made of it."""
+    bob, alice = person(BOB), person(ALICE)
+    for one in (bob, alice):
+        one.write(f"{one.uid}", "text")
+    mount.ask("suspect", uid=ALICE, user="alice")
+    assert bob(_changed_beside_a_path_descriptor, bob.path(f"{BOB}")) == 0
+    found = alice(_changed_beside_a_path_descriptor, alice.path(f"{ALICE}"))
+    assert found == errno.ESTALE, "the limit is gone: take it from docs/conformance.md"
+    assert alice(_changed_beside_a_path_descriptor, alice.path(f"{ALICE}")) == 0
+
+
 def _told_of_own_changes(name: str) -> list[int]:
     """What inotify tells a process that watches a file and changes it."""
     watch = _checked(_libc.inotify_init1(os.O_NONBLOCK))

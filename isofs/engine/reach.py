@@ -1,4 +1,4 @@
-"""How deep a suspect's directories may lie: no deeper than a path can name.
+"""How deep a suspect's directories may lie: no deeper than a path can name from a working directory.
 
 What a suspect changed is shown, compared and merged by its path. Directories in one another without end would make each
 of these take as long as there are levels, and everybody would wait.
@@ -14,8 +14,9 @@ from isofs.engine.views import Seen
 from isofs.errors import CallError
 from isofs.model.records import Op
 
-#: Bytes of a path from the root of the mount, at most: what the kernel takes (PATH_MAX).
-LONGEST = 4096
+#: Bytes of a path from the root of the mount, at most: a working directory's, as long as the kernel takes one
+#: (PATH_MAX), and from there as much again.
+LONGEST = 2 * 4096
 
 
 def check(fs: Filesystem, view: View, to: Seen, moved: Obj | None = None) -> None:
