@@ -20,26 +20,35 @@ _LOOKS = 200
 
 
 def may(uid: int, pid: int, capability: int) -> bool:
-    """Whether a process has a capability that counts for files: not one of a user namespace of its own."""
+    """Whether a user's process has a capability that counts for files: not one of a user namespace of its own.
+
+    Root has it if there is nobody to ask any more.
+    """
+    rows = _status(uid, pid)
+    if rows is None:
+        return uid == 0
+    if not int(rows["CapEff"], 16) & capability:
+        return False
     try:
-        has = int(_status(pid)["CapEff"], 16) & capability
-        return bool(has) and os.stat(f"/proc/{pid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino
+        return os.stat(f"/proc/{pid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino
     except OSError:
         return uid == 0
 
 
-def in_group(pid: int, gid: int) -> bool:
-    """Whether a process works with the rights of a group."""
+def in_group(uid: int, pid: int, gid: int) -> bool:
+    """Whether a user's process works with the rights of a group."""
+    rows = _status(uid, pid)
+    return rows is not None and str(gid) in (rows["Gid"].split()[-1], *rows["Groups"].split())
+
+
+def _status(uid: int, pid: int) -> dict[str, str] | None:
+    """What the kernel says of a process; None if it has ended, also where another user's has its number now."""
     try:
-        rows = _status(pid)
+        with open(f"/proc/{pid}/status") as file:
+            rows = dict(line.split(":", 1) for line in file if line.startswith(("Uid:", "Gid:", "Groups:", "CapEff:")))
     except OSError:
-        return False
-    return str(gid) in (rows["Gid"].split()[-1], *rows["Groups"].split())
-
-
-def _status(pid: int) -> dict[str, str]:
-    with open(f"/proc/{pid}/status") as file:
-        return dict(line.split(":", 1) for line in file if line.startswith(("Gid:", "Groups:", "CapEff:")))
+        return None
+    return rows if rows["Uid"].split()[-1] == str(uid) else None
 
 
 def without_set_ids(mode: int, gid: int, uid: int, pid: int) -> int:
@@ -48,7 +57,7 @@ def without_set_ids(mode: int, gid: int, uid: int, pid: int) -> int:
     if not mode & (stat.S_ISUID | stat.S_ISGID) or may(uid, pid, FSETID):
         return mode
     kept = mode & ~stat.S_ISUID
-    if mode & stat.S_ISGID and (mode & stat.S_IXGRP or not in_group(pid, gid)):
+    if mode & stat.S_ISGID and (mode & stat.S_IXGRP or not in_group(uid, pid, gid)):
         kept &= ~stat.S_ISGID
     return kept
 

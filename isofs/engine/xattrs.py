@@ -51,7 +51,7 @@ def setxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes, value: byt
 def _take_set_group(path: bytes, caller: Caller) -> None:
     """An access list that is set by anybody outside the group takes the set-group-id bit, as a mode does."""
     at = os.stat(path)
-    if not at.st_mode & stat.S_ISGID or callers.in_group(caller.pid, at.st_gid):
+    if not at.st_mode & stat.S_ISGID or callers.in_group(caller.uid, caller.pid, at.st_gid):
         return
     if not callers.may(caller.uid, caller.pid, callers.FSETID):
         os.chmod(path, stat.S_IMODE(at.st_mode) & ~stat.S_ISGID)
