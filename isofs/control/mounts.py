@@ -53,6 +53,16 @@ def points() -> list[str]:
         return [mount.directory for _number, _device, _root, mount in _entries(table.read())]
 
 
+def binds_below(directory: str) -> list[str]:
+    """Where below a directory, a real path, something of its own file system is mounted once more."""
+    with open(_MOUNTINFO, "rb") as table:
+        lines = [line.split(b" ") for line in table.read().split(b"\n") if line]
+    found = [(fields[2], _plain(fields[4])) for fields in lines]
+    own = max(((len(point), device) for device, point in found if within(point, directory)), default=(0, b""))[1]
+    below = [point for device, point in found if device == own and point != directory and within(directory, point)]
+    return [point for point in below if os.stat(point).st_dev == os.stat(directory).st_dev]  # not another subvolume
+
+
 def parse(table: bytes) -> list[Mount]:
     """The isofs mounts in a text of the form of /proc/self/mountinfo, by their mount ids.
 

@@ -81,7 +81,7 @@ def create(
     target: bytes | None = None,
 ) -> Obj:
     """Make an object of the type in `mode` in the suspect's view. Only the suspect will ever see it."""
-    if at.obj is not None:
+    if at.obj is not None or _hidden(fs, at):
         raise CallError(errno.EEXIST)
     if stat.S_ISDIR(mode):
         reach.check(fs, view, at)
@@ -117,6 +117,11 @@ def rmdir(fs: Filesystem, view: View, at: Seen) -> None:
     if not views.is_empty(fs, view.sid, obj):
         raise CallError(errno.ENOTEMPTY)
     _remove(fs, view, at, obj)
+
+
+def _hidden(fs: Filesystem, at: Seen) -> bool:
+    """Whether the name is taken by what nobody sees."""
+    return at.main is None and at.obj is None and tree.hidden(fs, at.directory, at.name)
 
 
 def _names_more(view: View, at: Seen) -> int:
@@ -244,7 +249,7 @@ def link(fs: Filesystem, view: View, obj: Obj, at: Seen) -> None:
     """Give an object one more name in the view."""
     if obj.is_dir:
         raise CallError(errno.EPERM)
-    if at.obj is not None:
+    if at.obj is not None or _hidden(fs, at):
         raise CallError(errno.EEXIST)
     version = view.version(obj.op)
     if version is not None and version.state == "d":
@@ -265,6 +270,8 @@ def rename(fs: Filesystem, view: View, source: Seen, to: Seen, *, noreplace: boo
     obj, target = _existing(source), to.obj
     if target is not None and noreplace:
         raise CallError(errno.EEXIST)
+    if _hidden(fs, to):
+        raise CallError(errno.EBUSY)
     if target is obj:
         return
     if obj.is_dir and views.is_below(fs, view.sid, to.directory, obj):

@@ -112,6 +112,15 @@ def child(fs: Filesystem, directory: Obj, name: bytes) -> tuple[Obj, os.stat_res
     return known(fs, directory, name, found), found
 
 
+def hidden(fs: Filesystem, directory: Obj, name: bytes) -> bool:
+    """Whether main has something of another file system under a name: nobody sees it, and nothing can get the name."""
+    if not directory.ino:
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(name, dir_fd=descriptor(fs, directory), follow_symlinks=False).st_dev != fs.device
+    return False
+
+
 def known(fs: Filesystem, directory: Obj, name: bytes, found: os.stat_result) -> Obj:
     """The object of an inode that was found under a name."""
     kind = stat.S_IFMT(found.st_mode)

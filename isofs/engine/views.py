@@ -121,7 +121,9 @@ def entries(fs: Filesystem, sid: SubjectId, directory: Obj) -> Iterator[tuple[by
 
 
 def is_empty(fs: Filesystem, sid: SubjectId, directory: Obj) -> bool:
-    return next(entries(fs, sid, directory), None) is None
+    """Whether nothing is in a directory of a view, nor anything of another file system in main's."""
+    found = (child(fs, sid, directory, name) or tree.hidden(fs, directory, name) for name in names(fs, sid, directory))
+    return not any(found)
 
 
 def attributes(fs: Filesystem, sid: SubjectId, node: Node, at: os.stat_result | None = None) -> Attributes:
@@ -217,10 +219,10 @@ def _directory_links(fs: Filesystem, view: View, obj: Obj, at: os.stat_result) -
     if obj.ino:
         version = view.version(obj.op)
         count = tree.located(fs, obj)[1].st_nlink if version and version.content else at.st_nlink
-        if count < 2:  # a file system that does not count them
-            return count
     else:
-        count = 2
+        count = at.st_nlink  # the content has nothing in it
+    if count < 2:  # a file system that does not count them
+        return count
     count += len(view.own_directories.get(obj.op, ()))
     for name in view.hidden_directories.get(obj.op, ()) if obj.ino else ():
         replaced = view.bindings[obj.op][name].replaced

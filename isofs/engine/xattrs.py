@@ -11,19 +11,32 @@ from isofs.engine import accounting, callers, calls, tree, trusted, versions, wr
 from isofs.engine.state import Caller, Filesystem, Node, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN
+from isofs.store import inodes
 
 _ACL = b"system.posix_acl_"
 _ACL_ACCESS = _ACL + b"access"
 
+#: Names that file systems list for root alone.
+_TRUSTED = b"trusted."
+
 
 def getxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> bytes:
+    _not_a_second_name_of_an_acl(name, errno.ENODATA)
     with tree.reached(fs, _read_from(fs, caller, node, name)) as path:
         return os.getxattr(path, name)
 
 
+def _not_a_second_name_of_an_acl(name: bytes, number: int) -> None:
+    """The kernel keeps ACLs by the name that all file systems have for them, and would not notice a change."""
+    if name in inodes.RAW_ACLS:
+        raise CallError(number)
+
+
 def listxattr(fs: Filesystem, caller: Caller, node: Node) -> list[bytes]:
+    """The names that the host would list for the caller: those of root's it tells nobody else."""
     with tree.reached(fs, _read_from(fs, caller, node, b"")) as path:
-        return [os.fsencode(name) for name in os.listxattr(path)]
+        names = [os.fsencode(name) for name in os.listxattr(path)]
+    return [n for n in names if n not in inodes.RAW_ACLS and (caller.uid == 0 or not n.startswith(_TRUSTED))]
 
 
 def _read_from(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> Node:
@@ -42,6 +55,7 @@ def _read_from(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> Node:
 
 
 def setxattr(fs: Filesystem, caller: Caller, node: Node, name: bytes, value: bytes) -> None:
+    _not_a_second_name_of_an_acl(name, errno.EOPNOTSUPP)
     with _changing(fs, caller, node, name, len(value)) as path:
         os.setxattr(path, name, value)
         if name == _ACL_ACCESS:
@@ -58,6 +72,7 @@ def _take_set_group(path: bytes, caller: Caller) -> None:
 
 
 def removexattr(fs: Filesystem, caller: Caller, node: Node, name: bytes) -> None:
+    _not_a_second_name_of_an_acl(name, errno.ENODATA)
     with tree.reached(fs, _read_from(fs, caller, node, name)) as path:
         try:
             os.getxattr(path, name)  # without one there is no change to make: no version, no count

@@ -288,7 +288,7 @@ class Names:
     def _name_for(self, binding: Binding, directory: Obj, there: Obj | None) -> bytes | None:
         """The name to use: the suspect's, one beside it if main's stays there, or None: not yet."""
         if there is None:
-            return binding.name
+            return naming.if_free(self.fs, self.view, directory, binding.name)
         if naming.stays(self.fs, self.view, binding, there):
             return naming.beside(self.fs, self.view, directory, binding.name)
         if there.op in self.view.placed:

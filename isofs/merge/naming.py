@@ -159,6 +159,8 @@ def left_in(fs: Filesystem, view: View, directory: Obj) -> Iterator[Obj | None]:
     for name in tree.names(fs, directory):
         found, binding = tree.child(fs, directory, name), view.binding(directory.op, name)
         if found is None:
+            if tree.hidden(fs, directory, name):
+                yield None
             continue
         if binding is None or binding.kept or not will_leave(fs, view, binding, found[0]):
             yield None
@@ -179,9 +181,14 @@ def beside(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
     while True:
         end = b".isofs-" + user + (b"" if count == 1 else b"-%d" % count)
         aside = _cut(name, tree.longest_name(fs) - len(end)) + end
-        if tree.child(fs, directory, aside) is None:
+        if tree.child(fs, directory, aside) is None and not tree.hidden(fs, directory, aside):
             return aside
         count += 1
+
+
+def if_free(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
+    """A name of which main shows nothing; one beside it if another file system has been mounted there."""
+    return beside(fs, view, directory, name) if tree.hidden(fs, directory, name) else name
 
 
 def numbers(fs: Filesystem, view: View, directory: Obj) -> dict[bytes, bytes]:

@@ -197,9 +197,11 @@ def _given(fs: Filesystem, view: View, binding: Binding, there: Obj | None, item
     directory = _united(fs, view, fs.by_op[binding.directory])
     above = views.path(fs, view.sid, directory) or views.path(fs, MAIN, directory)
     wanted = above + b"/" + binding.name if above else binding.name
-    if there is None or not naming.stays(fs, view, binding, there):
+    aside = naming.if_free(fs, view, directory, binding.name)
+    if there is not None and naming.stays(fs, view, binding, there):
+        aside = naming.beside(fs, view, directory, binding.name)
+    if aside == binding.name:
         return replace(item, path=wanted)
-    aside = naming.beside(fs, view, directory, binding.name)
     return Item(wanted, "renamed", naming.BESIDE, True, above + b"/" + aside if above else aside)
 
 

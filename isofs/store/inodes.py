@@ -20,6 +20,9 @@ FICLONE = 0x40049409
 
 DEFAULT_ACL = "system.posix_acl_default"
 
+#: What XFS calls ACLs as well: it lists them for root under these names too.
+RAW_ACLS = (b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT")
+
 #: Bytes that one copying call moves: large enough to be fast, small enough to be interrupted.
 _CHUNK = 1 << 24
 
@@ -123,7 +126,8 @@ def xattrs(place: Place) -> dict[str, bytes]:
     found = {}
     for name in names:
         with contextlib.suppress(OSError):
-            found[name] = os.getxattr(place.path, name, follow_symlinks=False)
+            if os.fsencode(name) not in RAW_ACLS:
+                found[name] = os.getxattr(place.path, name, follow_symlinks=False)
     return found
 
 

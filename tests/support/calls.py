@@ -36,7 +36,7 @@ class Calls:
         try:
             result = function(*args, **keywords)
         except OSError as error:
-            self.log.append(f"{function.__name__}({shown}): {errno.errorcode[error.errno or 0]}")
+            self.log.append(f"{function.__name__}({shown}): {_failure(function, args, error)}")
             return None
         known = "done" if function in (os.open, os.dup) else result
         self.log.append(f"{function.__name__}({shown}): {known!r}")
@@ -57,6 +57,13 @@ class Calls:
             changed = [_difference(field, old.get(field), new.get(field)) for field in sorted(old.keys() | new.keys())]
             self.log.append(f"    {_short(path)}: {' '.join(filter(None, changed))}")
         return result
+
+
+def _failure(function: Callable[..., Any], args: tuple[Any, ...], error: OSError) -> str:
+    """The name of an errno. For a rename over a directory that is not empty XFS has one of its own (rename(2))."""
+    plain = function is os.rename or (function.__name__ == "rename2" and not args[-1])
+    number = errno.ENOTEMPTY if plain and error.errno == errno.EEXIST else error.errno
+    return errno.errorcode[number or 0]
 
 
 def _short(value: Any) -> str:

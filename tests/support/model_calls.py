@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
+import tempfile
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 from support.model import G, Inode, ModelFile, Thing, Version, View, World
 from support.vfs import EXCHANGE, Change, Stat, Vfs, fail
+
+
+@functools.cache
+def _counts_directories() -> bool:
+    """Whether the file system tells in a directory's link count how many directories are in it. btrfs doesn't."""
+    with tempfile.TemporaryDirectory() as made:
+        return os.stat(made).st_nlink == 2
 
 
 @dataclass(eq=False)
@@ -46,7 +55,7 @@ class ModelCalls:
     def stat(self, at: Thing) -> Stat:
         inode, mtime = self._inode(at), self._inode(at).mtime
         if at.is_dir:
-            nlink = 2 + sum(kind == stat.S_IFDIR for kind in self.entries(at).values())
+            nlink = 2 + sum(kind == stat.S_IFDIR for kind in self.entries(at).values()) if _counts_directories() else 1
         else:
             nlink = (self.view or self.world).links(at)
         if self.view is not None and at in self.view.touched | self.view.stirred:

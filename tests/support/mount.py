@@ -528,5 +528,10 @@ def _row(full: str, at: os.stat_result) -> list[Any]:
     if stat.S_ISLNK(at.st_mode):
         row.append(os.readlink(full))
     else:
-        row.append(_tried(lambda: {n: os.getxattr(full, n) for n in sorted(os.listxattr(full))}))
+        row.append(_tried(lambda: {n: os.getxattr(full, n) for n in sorted(os.listxattr(full)) if not _raw_acl(n)}))
     return row
+
+
+def _raw_acl(name: str) -> bool:
+    """What XFS lists for root beside the name that ACLs have everywhere, and the mount does not."""
+    return name.startswith("trusted.SGI_ACL_")
