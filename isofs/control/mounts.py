@@ -60,7 +60,14 @@ def binds_below(directory: str) -> list[str]:
     found = [(fields[2], _plain(fields[4])) for fields in lines]
     own = max(((len(point), device) for device, point in found if within(point, directory)), default=(0, b""))[1]
     below = [point for device, point in found if device == own and point != directory and within(directory, point)]
-    return [point for point in below if os.stat(point).st_dev == os.stat(directory).st_dev]  # not another subvolume
+    return [point for point in below if _on_one_device(point, directory)]  # not another subvolume
+
+
+def _on_one_device(point: str, directory: str) -> bool:
+    try:
+        return os.stat(point).st_dev == os.stat(directory).st_dev
+    except OSError:  # something else lies over it
+        return False
 
 
 def parse(table: bytes) -> list[Mount]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -254,6 +255,8 @@ def _apply(path: bytes, new: NewAttributes, is_link: bool, caller: Caller) -> No
     before = os.stat(path) if gives or new.size is not None else None
     if new.size is not None:
         os.truncate(path, new.size)
+        if new.size == 0 and before is not None:
+            _note_emptied(path, before)
     if gives:
         os.chown(path, -1 if new.uid is None else new.uid, -1 if new.gid is None else new.gid)
     if before is not None and new.mode is None and not stat.S_ISDIR(before.st_mode) and not is_link:
@@ -267,6 +270,14 @@ def _apply(path: bytes, new: NewAttributes, is_link: bool, caller: Caller) -> No
         atime = now.st_atime_ns if new.atime_ns is None else new.atime_ns
         mtime = now.st_mtime_ns if new.mtime_ns is None else new.mtime_ns
         os.utime(path, ns=(atime, mtime))
+
+
+def _note_emptied(path: bytes, before: os.stat_result) -> None:
+    """Who empties a file moves its modification time, also where the file system sees an empty one: a version without
+    main's content, or a file that was opened with O_TRUNC. btrfs leaves the time."""
+    now = os.stat(path)
+    if before.st_size == 0 and now.st_mtime_ns == before.st_mtime_ns:
+        os.utime(path, ns=(now.st_atime_ns, time.time_ns()))
 
 
 def readlink(fs: Filesystem, caller: Caller, node: Node) -> bytes:

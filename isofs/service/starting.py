@@ -85,7 +85,7 @@ def check_directory(directory: str) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise NoMount(f"{directory} is not a directory")
     for point in mounts.binds_below(directory):
-        raise NoMount(f"{point} is one more way into the file system of {directory}, below it: unmount it first")
+        raise NotAllowed(f"{point} is one more way into the file system of {directory}, below it: unmount it first")
 
 
 def _check_store_path(directory: str, store: str) -> None:
