@@ -10,7 +10,7 @@ from isofs.errors import Busy, Exit, UsageError
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Repair what can be, one by one; DIR must not be mounted.")
+@click.option("--repair", is_flag=True, help="Repair what can be, one by one.")
 @click.option("--yes", is_flag=True, help="With --repair: don't ask.")
 @click.option(
     "--store",
@@ -28,6 +28,9 @@ def check(directory: str | None, repair: bool, yes: bool, store: str | None, as_
     With --repair, each problem is shown with what would be done about it, and you are asked. No
     content is ever removed: what belongs to nothing goes to the folder rescued in the store, and a
     damaged database is kept. Back the store up first: isoctl backup.
+
+    DIR must not be mounted for that, with one exception: if the store failed while it was mounted,
+    and works again, --repair lets those work on who were shut out.
     """
     if yes and not repair:
         raise UsageError("--yes goes with --repair")
@@ -60,8 +63,8 @@ def _repaired(directory: str | None, store: str | None, yes: bool, as_json: bool
     if directory is None:
         raise UsageError("name the directory: isoctl --mount DIR check --repair")
     where = mounts.real(directory)
-    if any(mount.directory == where for mount in mounts.mounted()):
-        raise Busy(f"{where} is mounted: isoctl umount {where}, and repair then")
+    is_mounted = any(mount.directory == where for mount in mounts.mounted())
+    failed = _failed(where, store) if is_mounted else None
     if not yes and not output.can_ask():
         raise UsageError("there is no terminal to ask on: give --yes to repair everything")
     everything = yes
@@ -82,10 +85,28 @@ def _repaired(directory: str | None, store: str | None, yes: bool, as_json: bool
         everything = answer == "all"
         return bool(answer != "no")
 
+    if failed is not None:
+        if not wanted(failed):
+            left: results.Problem = {"invariant": "I1", "subject": None, "path": None, "problem": failed["problem"]}
+            return {"ok": False, "repaired": [], "problems": [left], "kept": None}
+        done: results.Repaired = daemon.ask_at(where, "bring_back", {})
+        return done
     # The whole of isofs: only a store at rest needs it.
     from isofs.service import resting
 
     return resting.repair(where, None if store is None else mounts.real(store), wanted)
+
+
+def _failed(where: str, store: str | None) -> results.Repair:
+    """What can be repaired while it is mounted: a store that failed and works again."""
+    if store is not None:
+        raise UsageError(f"{where} is mounted, and its daemon knows its store: omit --store")
+    status: results.Status = daemon.ask_at(where, "status", {})
+    degraded = status["degraded"]
+    if degraded is None or degraded["suspects"] != "shut out":
+        raise Busy(f"{where} is mounted: isoctl umount {where}, and repair then")
+    reason = degraded["reason"]
+    return {"invariant": "I1", "subject": None, "path": None, "problem": reason, "repair": results.RETURN}
 
 
 def _checked(directory: str | None, store: str | None) -> results.Checked:

@@ -61,7 +61,8 @@ def state(mount: Mounted) -> str:
     return mount.isoctl("status").out.splitlines()[0]
 
 
-def test_a_full_store(place: Path, tree: Path) -> None:
+@pytest.mark.parametrize("again", ["mounted anew", "brought back"])
+def test_a_full_store(place: Path, tree: Path, again: str) -> None:
     """The suspect can read, and change nothing, until there is room, or main changes in a way that is not followed."""
     store = place / "disk"
     store.mkdir()
@@ -104,10 +105,23 @@ def test_a_full_store(place: Path, tree: Path) -> None:
             assert status[1].startswith(f"        shut out: {ALICE}")
             refused(mount.isoctl("innocent", str(ALICE)), Exit.STORE, "mend the store")
 
-            # With room again and mounted anew everything is followed, as if main had changed behind the mount.
+            # With room again everything is followed, as if main had changed behind the mount.
+            assert mount.isoctl("check", "--repair", "--yes", "--json").code == Exit.STORE  # it is full still
+            assert mount.isoctl("status").out.splitlines()[1].startswith(f"        shut out: {ALICE}")
             room.unlink()
-            mount.umount()
-            mount.mount("--store", str(store / "store"))
+            if again == "mounted anew":
+                mount.umount()
+                mount.mount("--store", str(store / "store"))
+            else:
+                with open(tree / "bobs", "rb+", buffering=0) as held:  # what trusted users have open stays open
+                    done = mount.facts("check", "--repair", "--yes")
+                    assert (done["ok"], len(done["repaired"])) == (True, 1)
+                    held.write(b"BOB")
+                    held.seek(0)
+                    assert held.read() == b"BOB's\n"
+                    held.seek(0)
+                    held.write(b"bob")
+                refused(mount.isoctl("check", "--repair", "--yes"), Exit.BUSY, "umount")
             assert state(mount) == "state   ok"
             assert alice.tree() == {"changed": "alice's\n", "kept": "alice's\n", "bobs": "bob's\n"}
             assert bob.tree() == expected

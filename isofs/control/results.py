@@ -478,6 +478,10 @@ class Repaired(TypedDict):
     kept: str | None
 
 
+#: What ends a failure of the store while it is mounted, as a repair.
+RETURN = "use the store again: who was shut out works on, and opens files anew"
+
+
 class Repair(TypedDict):
     """A problem, and what is done about it."""
 

@@ -2,8 +2,8 @@
 
 A change of main that the store cannot follow is made all the same. From then on the views are not what they must be, so
 whoever is isolated is answered EIO, and the file system is one without a store: no object of main's is known to have
-to do with anybody. The next mount reads the store as it was then, and takes what main has become for a change that
-nobody watched (`recovery`).
+to do with anybody. Whoever brings it back (`returning`), or the next mount, reads the store as it was then, and takes
+what main has become for a change that nobody watched (`recovery`).
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ def fail(fs: Filesystem, error: StoreUnusable) -> None:
     log.critical("going on without the store, whoever is isolated is shut out: %s", error)
     with contextlib.suppress(OSError):  # else the fingerprints of files tell, at the next mount
         suspects.set_watched(fs.store.root, False)
+    forget_all(fs)
+    fs.on_change_of_state()
+
+
+def forget_all(fs: Filesystem) -> None:
+    """Know of nothing that the store has."""
     for obj in fs.by_op.values():
         obj.op = 0
     for known in (fs.by_op, fs.origins, fs.bases, fs.subjects, fs.views, fs.waiting):
         known.clear()
-    fs.on_change_of_state()
 
 
 def anyway(fs: Filesystem, change: Callable[[], T]) -> T:

@@ -43,19 +43,24 @@ def open_filesystem(store: Store, directory: str) -> Filesystem:
     try:
         if damage := checked.result():
             raise StoreUnusable(f"the database of the store {store.path} is damaged: {damage[0]}")
-        _compare_suspects(fs)
-        finish_announced(fs)
-        attic.recover(fs)
-        _remove_unknown_contents(fs)
-        find_moved(fs)
-        if not suspects.is_watched(store.root):
-            _count_directories(fs)
-            suspects.set_watched(store.root, True)
+        recover(fs, watched=suspects.is_watched(store.root))
     except BaseException:
         with contextlib.suppress(StoreUnusable):
             close_filesystem(fs)
         raise
     return fs
+
+
+def recover(fs: Filesystem, *, watched: bool) -> None:
+    """Finish what was cut off, and find what main has become; `watched` is whether all its changes are in the store."""
+    _compare_suspects(fs)
+    finish_announced(fs)
+    attic.recover(fs)
+    _remove_unknown_contents(fs)
+    find_moved(fs)
+    if not watched:
+        _count_directories(fs)
+        suspects.set_watched(fs.store.root, True)
 
 
 def open_without_store(store: Store, directory: str, failure: Failure) -> Filesystem:
@@ -119,7 +124,7 @@ def load(store: Store, directory: str) -> Filesystem:
     fs.objects[root.ino] = root
     fs.descriptors[root] = descriptor
     try:
-        _read(fs)
+        read(fs)
     except KeyError as error:
         os.close(descriptor)
         raise StoreUnusable(f"the store {store.path} refers to {error}, which it lacks; see isoctl check") from error
@@ -129,7 +134,8 @@ def load(store: Store, directory: str) -> Filesystem:
     return fs
 
 
-def _read(fs: Filesystem) -> None:
+def read(fs: Filesystem) -> None:
+    """Follow all that the store has. Main's objects that are known already stay what they are."""
     for record in fs.store.read():
         apply(fs, Put(record))
     for view in (*fs.views.values(), *fs.waiting.values()):
@@ -147,7 +153,8 @@ def _object_of(fs: Filesystem, origin: Origin) -> None:
     if origin.ino is not None and origin.parent is None:
         obj = fs.root
     else:
-        obj = Obj(origin.kind, origin.ino or 0)
+        known = fs.objects.get(origin.ino) if origin.ino else None
+        obj = known if known is not None and known.kind == origin.kind else Obj(origin.kind, origin.ino or 0)
         if obj.ino:
             fs.objects[obj.ino] = obj
     obj.op = origin.op

@@ -170,12 +170,13 @@ class Handle:
 class Failure:
     """Why and since when the file system does without its store, and the uids of who is `isolated`.
 
-    None stands for everybody but root: nothing says who it is.
+    None stands for everybody but root: nothing says who it is. `at_start` is whether the store could not even be read.
     """
 
     reason: str
     since: str
     isolated: frozenset[int] | None
+    at_start: bool = False
 
     def shuts_out(self, uid: int) -> bool:
         """Whether a user might be isolated, and gets no answer."""

@@ -37,6 +37,7 @@ from isofs.service.live import Live
 from isofs.service.loglevel import LogLevel
 from isofs.service.proposals import Proposals
 from isofs.service.reports import Reports
+from isofs.service.returning import Returning
 from isofs.service.serving import in_slices
 from isofs.service.starting import check_directory
 from isofs.service.suspects import Suspects
@@ -122,8 +123,11 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
     hooks = Hooks(session.directory, session.namespace, live, events)
     deciding = Deciding(commands.verdicts, commands.readable, events)
     reports = Reports(fs, live, commands.readable)
-    offered = (commands, attic, backups, alerts, deciding, reports, Suspects(fs), LogLevel(live), Trail(fs))
-    fresh = health.guarded(fs, {name: live.fresh(call) for one in offered for name, call in one.handlers().items()})
+    returning = Returning(fs, commands.verdicts.lock, session.directory)
+    offered = (commands, attic, backups, alerts, deciding, reports)
+    besides = (returning, Suspects(fs), LogLevel(live), Trail(fs))
+    calls = {name: call for one in (*offered, *besides) for name, call in one.handlers().items()}
+    fresh = health.guarded(fs, {name: live.fresh(call) for name, call in calls.items()})
     socket_path = mounts.socket_for(session.directory)
     access = Access(fs, live, socket_path)
     proposals = Proposals(fs, live, access, fresh)

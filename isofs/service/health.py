@@ -14,7 +14,7 @@ from isofs.service.opening import shut_out
 Handler = Callable[..., Any]
 
 #: What is answered without a store as well.
-_ALWAYS = ("status", "umount", "log_level")
+_ALWAYS = ("status", "umount", "log_level", "bring_back")
 
 
 def guarded(fs: Filesystem, handlers: Mapping[str, Handler]) -> dict[str, Handler]:
@@ -35,8 +35,12 @@ def check(fs: Filesystem) -> None:
     if fs.failure is not None:
         raise StoreUnusable(
             f"the mount does without its store since {fs.failure.since} ({shut_out(fs.failure)}): {fs.failure.reason};"
-            " mend the store, then unmount and mount again"
+            f" mend the store, then {_then(fs.failure)}"
         )
+
+
+def _then(failure: Failure) -> str:
+    return "unmount and mount again" if failure.at_start else "`isoctl --mount DIR check --repair`"
 
 
 def degraded(fs: Filesystem) -> results.Degraded | None:

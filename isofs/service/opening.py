@@ -31,7 +31,7 @@ def opened(directory: str, path: str, *, trust_everybody: bool = False) -> Files
         reason = str(error) if isinstance(error, StoreUnusable) else f"the store {path} cannot be read: {error!r}"
         store = open_unusable(path)
         isolated = frozenset() if trust_everybody else _possible(store)
-        failure = Failure(reason, now(), isolated)
+        failure = Failure(reason, now(), isolated, at_start=True)
         log.critical("serving without the store, %s: %s", shut_out(failure), reason)
         return recovery.open_without_store(store, directory, failure)
 
