@@ -61,7 +61,8 @@ def refusal(call: str, error: Exception) -> FUSEError:
             log.error("%s failed: %s", call, error)
         return FUSEError(error.errno)
     if isinstance(error, OSError):
-        return FUSEError(error.errno or errno.EIO)
+        number = error.errno or errno.EIO
+        return FUSEError(errno.ENFILE if number == errno.EMFILE else number)  # the limit is not the caller's
     log.error("%s failed unexpectedly", call, exc_info=error)
     return FUSEError(errno.EIO)
 
