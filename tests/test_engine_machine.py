@@ -23,9 +23,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from isofs.engine import checks, recovery, suspicion, views
 from isofs.engine.state import Caller, Filesystem, Obj
 from isofs.errors import AtticFailed
-from isofs.merge import apply
+from isofs.merge import apply, contested
 from isofs.merge.preview import preview
-from isofs.merge.report import Item
+from isofs.merge.report import Item, Report
 from isofs.model.records import MAIN
 from isofs.store.folder import open_store
 from support import attic, verdicts
@@ -326,6 +326,30 @@ class Machine(RuleBasedStateMachine):
         """A verdict on what an earlier merge left undecided."""
         views = list(self.world.waiting.values())
         self._find_malicious(views[index % len(views)])
+
+    @precondition(lambda self: self.world.waiting)
+    @rule(index=indices, choice=st.sampled_from(["main", "suspect", "both"]))
+    def settle(self, index: int, choice: str) -> None:
+        """Somebody decides what becomes of one thing that waits, and that main has."""
+        things = {obj.op: thing for thing, obj in self._pairs().items() if thing.inode is not None}
+        waiting = [one for one in contested.waiting(self.fs) if one.op in things]
+        if not waiting:
+            return
+        one = waiting[index % len(waiting)]
+        thing, view = things[one.op], self.world.waiting[one.sid]
+        if choice == "both" and (thing.is_dir or self.world.links(thing) > 1):
+            choice = "suspect"
+        others, report = self._other_versions(view), Report()
+        before, number = attic.main_of(self.main), self.fs.store.new_number()
+        contested.settle_one(self.fs, one, contested.Choice(choice), report)
+        contested.finish(self.fs, [one.sid])
+        attic.check_complete(self.fs, before, attic.main_of(self.main), number)
+        verdicts.settle(self.world, view, thing, choice)
+        assert self._other_versions(view) == others, "Synchronisation"
+        lines = differences(self._main(), tree(self._modelled(1001)))
+        assert not lines, "main is not what was chosen\n" + "\n".join(lines)
+        copy_of(self.main, self.twin)
+        self._follow_on_twin()
 
     def _find_malicious(self, view: View) -> None:
         others = self._other_versions(view)

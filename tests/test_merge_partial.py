@@ -15,7 +15,7 @@ from isofs.merge import partial, split
 from isofs.merge.parting import wish
 from isofs.merge.report import Report
 from support import verdicts
-from support.histories import Step, cut, history
+from support.histories import Step, cut, episodes, history
 from support.host import copy_of
 from support.model import Thing
 from support.trees import Tree, differences, tree
@@ -89,7 +89,7 @@ def without_directory_times(seen: Tree) -> Tree:
 def with_partial_verdicts(seed: int) -> list[Step]:
     """A history with a partial verdict now and then."""
     draw = random.Random(seed)
-    steps = history(seed, [*TRUSTED, *SUSPICIOUS], PATHS, STEPS)
+    steps = (episodes if seed % 2 else history)(seed, [*TRUSTED, *SUSPICIOUS], PATHS, STEPS)
     for at in sorted(draw.sample(range(10, STEPS), 6), reverse=True):
         only = draw.sample(GLOBS, draw.randint(0, 2))
         excepted = draw.sample(GLOBS, draw.randint(0 if only else 1, 2))

@@ -99,7 +99,7 @@ def where(fs: Filesystem, obj: Obj, by: SubjectId) -> bytes:
     parts: list[bytes] = []
     way, view = [obj], fs.views.get(by)
     while way[-1] is not fs.root:
-        directory, name = next(iter(way[-1].links)) if view is None else _before(fs, view, way[-1])
+        directory, name = next(iter(way[-1].links)) if view is None else before(fs, view, way[-1])
         if directory in way:  # no name that somebody took meanwhile may lead in a circle
             directory, name = next(iter(way[-1].links))
         parts.append(name)
@@ -107,7 +107,7 @@ def where(fs: Filesystem, obj: Obj, by: SubjectId) -> bytes:
     return b"/".join(reversed(parts))
 
 
-def _before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
+def before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
     """The name that main had for an object before a merge: one that the suspect took from it, unless main did.
 
     What the suspect deleted is renamed only to be out of the way.

@@ -405,7 +405,7 @@ def drop_if_unused(fs: Filesystem, node: Node) -> None:
     if node.pinned >= 0:
         os.close(node.pinned)
         node.pinned = -1
-        view = fs.views.get(node.sid)
+        view = fs.view_of(node.sid)
         if view is not None:
             view.account.let_go(node)
 

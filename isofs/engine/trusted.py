@@ -14,11 +14,11 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import accounting, failure, tree, versions, views
+from isofs.engine import accounting, attic, failure, tree, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError, StoreUnusable
-from isofs.model.records import MAIN, Base, Binding, SubjectId, SubjectState
+from isofs.model.records import MAIN, MOVING, Base, Binding, SubjectId, SubjectState
 from isofs.model.vectors import G, Vector, merges, trusted_deletion, trusted_modification
 from isofs.store import inodes
 from isofs.store.inodes import Place
@@ -118,8 +118,10 @@ def will_unlink(
     """Main is about to lose a name of an object, its last one or not. Views keep what suspects changed."""
     if not fs.isolating:
         return
+    aside = by in fs.views and name.startswith(MOVING)  # by a merge, for a moment
+    at, known = attic.before(fs, fs.views[by], obj) if aside else (directory, name)
     for view in list(_others(fs, by)):
-        _keep_name(fs, view, directory, name, obj, batch, last=last)
+        _keep_name(fs, view, at, known, obj, batch, last=last)
     if not obj.op:
         return
     if last:
@@ -300,7 +302,8 @@ def _follow_or_keep(
     if version is not None and version.state == "d":
         return
     follows = binding is None and version is None
-    if follows and not (obj.is_dir and obj.op not in view.placed and _out_of_reach(fs, view, to, to_name, obj, batch)):
+    seen = obj.is_dir and obj.op not in view.placed and views.path(fs, view.sid, directory) is not None
+    if follows and not (seen and _out_of_reach(fs, view, to, to_name, obj, batch)):
         _note_unseen(fs, view, to, to_name, obj, batch)
         return
     op, at = batch.op_of(obj), batch.op_of(directory)

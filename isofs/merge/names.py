@@ -265,8 +265,11 @@ class Names:
         to = batch.op_of(there)
         for entry in list(view.bindings.get(obj.op, {}).values()):
             batch.drop(entry)
-            batch.put(replace(entry, directory=to))
-        batch.drop(binding)
+            batch.put(naming.united(view, entry, to))
+        if binding.replaced not in (None, obj.op):
+            batch.put(replace(binding, op=None))  # it stays, which the deletion will find
+        else:
+            batch.drop(binding)
         if version is not None:
             batch.drop(version)
         decided = view.decisions.get(obj.op)

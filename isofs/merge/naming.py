@@ -88,6 +88,13 @@ def leave_names(view: View, obj: Obj, batch: Batch) -> None:
             batch.put(replace(binding, replaced=None))
 
 
+def united(view: View, entry: Binding, directory: Op) -> Binding:
+    """An entry of a directory of the suspect's as one of main's directory, in which it may have removed that name."""
+    there = view.binding(directory, entry.name)
+    removed = there.replaced if there is not None and there.op is None and not there.kept else entry.replaced
+    return replace(entry, directory=directory, replaced=removed)
+
+
 def free_source(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes] | None:
     """A name of main's that the suspect took from the object, so that it may be renamed away from it."""
     for directory_op, name in sorted(view.hiding.get(obj.op, ())):

@@ -169,9 +169,11 @@ def _new_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | 
     if not naming.takes(view, obj.op) or not views.content_exists(fs, view.sid, obj):
         return None
     there, decided = _there(fs, view, binding), view.decisions.get(obj.op)
-    if there is not None and there.is_dir and obj.is_dir and naming.stays(fs, view, binding, there):
+    if there is not None and there.is_dir and obj.is_dir and _stays(fs, view, binding, there):
         return Item(views.path(fs, MAIN, there) or b"", "united", naming.UNITED)
     item = Item(b"", "took", naming.MADE) if decided is None else Item(b"", "restored", decided.reason, True)
+    if len(view.placed[obj.op]) > 1 and binding != next(b for b in view.all_bindings() if b.op == obj.op):
+        item = Item(b"", "took", naming.LINKED)
     return _given(fs, view, binding, there, item)
 
 
@@ -185,11 +187,18 @@ def _there(fs: Filesystem, view: View, binding: Binding) -> Obj | None:
 def _united(fs: Filesystem, view: View, directory: Obj) -> Obj:
     """Main's directory that one of the suspect's will be united with; else the directory itself."""
     placed = None if directory.ino else next(_names(view, [directory.op]), None)
-    if placed is None:
+    there = None if placed is None else _there(fs, view, placed)
+    if placed is None or there is None or not there.is_dir or not _stays(fs, view, placed, there):
         return directory
-    there = _there(fs, view, placed)
-    unites = there is not None and there.is_dir and naming.stays(fs, view, placed, there)
-    return there if there is not None and unites else directory
+    return there
+
+
+def _stays(fs: Filesystem, view: View, binding: Binding, there: Obj) -> bool:
+    """Whether what main has under a name stays there."""
+    directory = _united(fs, view, fs.by_op[binding.directory])
+    if directory.op != binding.directory:
+        binding = naming.united(view, binding, directory.op)
+    return naming.stays(fs, view, binding, there)
 
 
 def _given(fs: Filesystem, view: View, binding: Binding, there: Obj | None, item: Item) -> Item:
@@ -198,7 +207,7 @@ def _given(fs: Filesystem, view: View, binding: Binding, there: Obj | None, item
     above = views.path(fs, view.sid, directory) or views.path(fs, MAIN, directory)
     wanted = above + b"/" + binding.name if above else binding.name
     aside = naming.if_free(fs, view, directory, binding.name)
-    if there is not None and naming.stays(fs, view, binding, there):
+    if there is not None and _stays(fs, view, binding, there):
         aside = naming.beside(fs, view, directory, binding.name)
     if aside == binding.name:
         return replace(item, path=wanted)

@@ -33,6 +33,7 @@ CHANCES = {
     "forget": 1,
     "suspect": 3,
     "decide": 1.5,
+    "settle": 1.5,
     "restore": 1.5,
     "kill": 0.5,
 }
@@ -88,7 +89,7 @@ def episodes(seed: int, users: list[int], paths: list[bytes], length: int) -> li
         add("suspect", actors, draw.randint(1, 2))
         add("", actors, draw.randint(2, 8))
         add("decide", actors, draw.randint(1, 3))
-        add(draw.choice(["kill", "restore", "forget"]), actors, draw.randint(0, 1))
+        add(draw.choice(["kill", "restore", "forget", "settle"]), actors, draw.randint(0, 1))
     return steps[:length]
 
 
@@ -120,6 +121,7 @@ def _given(draw: random.Random, name: str, users: list[int], paths: list[bytes])
         "close": index,
         "suspect": index,
         "decide": {**index, "innocent": lambda: draw.random() < 0.7},
+        "settle": {**index, "choice": lambda: draw.choice(["main", "suspect", "both"])},
         "restore": {**index, "replace": lambda: draw.random() < 0.5},
     }
     return {key: value() for key, value in more.get(name, {}).items()}

@@ -245,17 +245,18 @@ class View:
         elif last and self.placed(thing):
             self.version(thing)
 
-    def _follows(self, new: Name, thing: Thing, kept: dict[Name, Binding]) -> bool:
+    def _follows(self, old: Name, new: Name, thing: Thing, kept: dict[Name, Binding]) -> bool:
         """Whether the view can show what main moves under its new name. Files may vanish, directories must not."""
         if thing in self.versions:
             return False
         if not thing.is_dir:
             return True
         binding = self.bindings.get(new)
+        reached = {self.world.root, *(there for there in self.names().values() if there.is_dir)}
+        if old[0] not in reached:
+            return True
         if new in kept or (binding is not None and binding.thing is not None):
             return False
-        above, reached = self.names(), {self.world.root}
-        reached |= {there for there in above.values() if there.is_dir}
         return new[0] in reached and new[0] not in self._below(thing)
 
     def _below(self, directory: Thing) -> set[Thing]:
@@ -289,7 +290,7 @@ class View:
             if self.deleted(thing):
                 continue
             if self._shows_mains(*old, thing):
-                if self._follows(new, thing, kept):
+                if self._follows(old, new, thing, kept):
                     continue
                 kept[old] = Binding(thing, thing, kept=True)
             elif binding is None or not (thing in (binding.thing, binding.replaced) or self._kept_elsewhere(thing)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from support.model import G, Inode, Name, Thing, Vector, View, World
@@ -177,16 +179,17 @@ class Merge:
         """Other suspects' views stay whole, as if a trusted user had made the changes."""
         others = [view for view in self.world.views.values() if view not in (self.view, self.rest)]
         moves: list[tuple[Name, Name, Thing]] = []
+        losses: list[tuple[Name, Thing, bool]] = []
         for thing in dict.fromkeys(removed.values()):
             olds = [name for name, there in removed.items() if there is thing]
             news = [name for name, there in added.items() if there is thing]
             last = len(olds) == self.world.links(thing) and not news
             moves += [(old, new, thing) for old, new in zip(olds, news, strict=False)]
-            for view in others:
-                for old in olds[len(news) :]:
-                    view.main_loses(*old, thing, last=last)
+            losses += [(old, thing, last) for old in olds[len(news) :]]
         for view in others:
             view.main_moves(moves)
+            for old, thing, last in sorted(losses, key=lambda loss: (loss[1].is_dir, -self._depth(loss[0][0]))):
+                view.main_loses(*old, thing, last=last)
 
     def _destinations(self, removed: dict[Name, Thing], added: dict[Name, Thing]) -> dict[Name, Thing]:
         """The names that will be given in main: what has something else under its name goes beside it."""
@@ -216,12 +219,7 @@ class Merge:
 
     def _beside(self, taken: dict[Name, Thing], directory: Thing, name: bytes) -> bytes:
         self.clean = False
-        aside = name + b".isofs-" + self.view.user.encode()
-        count = 1
-        while (directory, aside) in taken:
-            count += 1
-            aside = name + b".isofs-%b-%d" % (self.view.user.encode(), count)
-        return aside
+        return beside({given for at, given in taken if at is directory}, name, self.view.user)
 
     def _place(self, name: Name, thing: Thing) -> None:
         world = self.world
@@ -250,13 +248,24 @@ class Merge:
         assert thing.vector is not None
         thing.vector = {**dict.fromkeys(thing.vector, 0), **merged}
         if outcome == "take" and thing.inode is not None and inode is not None:
-            if thing.inode is inode:
-                return
-            if thing.is_dir or self.world.links(thing) > 1:
-                _overwrite(thing.inode, inode)
-            else:
-                thing.inode = inode
-                inode.sid = 0
+            take(self.world, thing, inode)
+
+
+def beside(taken: Container[bytes], name: bytes, user: str) -> bytes:
+    """The name under which a suspect's is put beside main's."""
+    names = (name + b".isofs-%b%b" % (user.encode(), b"-%d" % n if n > 1 else b"") for n in itertools.count(1))
+    return next(aside for aside in names if aside not in taken)
+
+
+def take(world: World, thing: Thing, inode: Inode) -> None:
+    """What a suspect has of a thing becomes main's."""
+    if thing.inode is inode:
+        return
+    if thing.inode is not None and (thing.is_dir or world.links(thing) > 1):
+        _overwrite(thing.inode, inode)
+    else:
+        thing.inode = inode
+        inode.sid = 0
 
 
 def _overwrite(inode: Inode, by: Inode) -> None:
@@ -309,6 +318,24 @@ def partly(world: World, sid: int, things: set[Thing]) -> Merge:
 
 def _renamed(vector: Vector, sid: int, number: int) -> Vector:
     return {number if dimension == sid else dimension: value for dimension, value in vector.items()}
+
+
+def settle(world: World, view: View, thing: Thing, choice: str) -> None:
+    """Main's of what waits is kept, or becomes the suspect's, or the suspect's is put beside it."""
+    version = view.versions.pop(thing)
+    assert thing.vector is not None
+    assert thing.inode is not None
+    merged = {**thing.vector, view.sid: "m"}
+    if choice == "suspect" and version.inode is not None:
+        take(world, thing, version.inode)
+    elif choice == "both" and version.inode is not None:
+        directory, name = next(name for name, there in world.main_names() if there is thing)
+        version.inode.sid = 0
+        world.add(directory, beside(world.names[directory], name, view.user), Thing(thing.kind, version.inode))
+    thing.vector = merged
+    if not view.versions:
+        del world.waiting[view.sid]
+    world.reset_vectors()
 
 
 def malicious(world: World, sid: int) -> None:
