@@ -342,7 +342,7 @@ class Machine(RuleBasedStateMachine):
         others, report = self._other_versions(view), Report()
         before, number = attic.main_of(self.main), self.fs.store.new_number()
         contested.settle_one(self.fs, one, contested.Choice(choice), report)
-        contested.finish(self.fs, [one.sid])
+        contested.finish(self.fs, [one.sid], report)
         attic.check_complete(self.fs, before, attic.main_of(self.main), number)
         verdicts.settle(self.world, view, thing, choice)
         assert self._other_versions(view) == others, "Synchronisation"
