@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from isofs.control import client, endpoint, mounts
+from isofs.control import client, endpoint, mounts, results
 from isofs.errors import NoAnswer, NotAllowed
 
 
@@ -35,6 +36,19 @@ def ask(
 ) -> Any:
     """The daemon's result of a call, which has the shape that `results` gives for that call."""
     return ask_at(mount_point(explicit), name, args, progress)
+
+
+def pages_at(directory: str, name: str, asked: Mapping[str, object], *, follow: float = 0) -> Iterator[Any]:
+    """The pages of lines that a call answers; with `follow`, for ever, with so many seconds between two looks."""
+    place: dict[str, object] = {}
+    while True:
+        page: results.Lines = ask_at(directory, name, {**asked, **place})
+        yield page
+        place = {"file": page["file"], "at": page["at"]}
+        if not page["more"]:
+            if not follow:
+                return
+            time.sleep(follow)
 
 
 def ask_at(

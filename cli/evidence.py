@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from isoctl import completing, daemon, output, stores
+from isoctl import completing, daemon, output, reads, stores
 from isofs.control import results
 from isofs.errors import ArchiveUnusable
 
@@ -95,12 +95,33 @@ def _number(value: object) -> int | None:
 @output.json_option
 @click.pass_obj
 def show(directory: str | None, archive: str, store: str | None, as_json: bool) -> None:
-    """Show who, when and why, and every version and removed name in ARCHIVE, which is checked first."""
+    """Show who, when and why, and every version and removed name in ARCHIVE, which is checked first.
+
+    Then what the user read of what others made, and when that was not recorded.
+    """
+    from isofs.store import archive as archives
+
     with _chosen(directory, store, archive) as (_, file):
         manifest = _checked(file, "reading").manifest
-    if as_json:
-        output.document(manifest)
-        return
+        file.seek(0)
+        if as_json:
+            output.document({**manifest, "read_set": list(archives.read_set(file))})
+            return
+        _show(manifest)
+        for one in archives.read_set(file):
+            size = output.size(one["size"]) if isinstance(one.get("size"), int) else ""
+            seen = f"{one.get('at')}  ({one.get('program')})"
+            output.line(f"read     {one.get('kind')!s:<9}  {size:>8}  {one.get('path') or '.'}  {seen}")
+        read = manifest.get("reads")
+        gaps = read.get("gaps") if read is not None else None
+        for gap in gaps if isinstance(gaps, list) else ():
+            if isinstance(gap, dict):
+                output.line(reads.gap_line(gap))
+        if read is None:
+            output.line("what the user read is not in this archive")
+
+
+def _show(manifest: dict[str, Any]) -> None:
     told = manifest["about"]
     for key in ("user", "uid", "since", "reason", "mount"):
         output.line(f"{key:<8} {told.get(key)}")

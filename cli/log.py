@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -91,18 +90,11 @@ def _show(found: Iterator[tuple[bytes, Mapping[str, Any]]], follow: bool, as_jso
 
 def _asked(where: str, wanted: Wanted, *, follow: bool) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
     """The lines that are wanted, from the daemon: for whoever has a role, and not the store."""
-    asked: dict[str, object] = {"since": wanted.since, "until": wanted.until, "uid": wanted.uid}
-    while True:
-        page: results.Logged = daemon.ask_at(where, "log", asked)
+    for page in daemon.pages_at(where, "log", {"since": wanted.since}, follow=_LOOK if follow else 0):
         for text in page["lines"]:
             line = text.encode("utf-8", "surrogateescape")
             if (fields := wanted.has(line)) is not None:
                 yield line, fields
-        asked |= {"after": page["last"], "since": page["since"]}
-        if not page["more"]:
-            if not follow:
-                return
-            time.sleep(_LOOK)
 
 
 def _matching(globs: tuple[str, ...]) -> Callable[[bytes], bool]:
@@ -148,8 +140,8 @@ def _told(fields: Mapping[str, Any]) -> str:
 
 def _below(fields: Mapping[str, Any], key: str) -> str:
     """A path of a record, relative to the mount."""
-    exact = list(reading.paths(fields))[0 if key == "file.path" else -1]
-    return exact.decode("utf-8", "surrogateescape") or "."
+    exact = reading.path(fields, key)
+    return str(fields[key]) if exact is None else exact.decode("utf-8", "surrogateescape") or "."
 
 
 def _details(fields: Mapping[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import stat
@@ -21,10 +22,10 @@ from hypothesis import strategies as st
 
 from isofs.errors import ArchiveUnusable, EvidenceFailed, UsageError
 from isofs.store import archive
-from isofs.store.archive import FORMAT, Kept
+from isofs.store.archive import FORMAT, READS, Kept, ReadSet
 from isofs.store.extract import extract
 from isofs.store.inodes import Place
-from support.archives import contents
+from support.archives import contents, unpacked
 
 HOLE = 1 << 30
 
@@ -86,6 +87,57 @@ def test_what_goes_in_comes_out(versions: list[Kept], tmp_path: Path) -> None:
     assert contents(path)["d/f"] == b"text\n" * 1000
     with path.open("rb") as file:
         assert archive.about(file) == {"format": FORMAT, "user": "alice"}
+
+
+def read_set(*lines: bytes) -> ReadSet:
+    return ReadSet({"objects": len(lines), "complete": True, "gaps": []}, lambda: iter(lines))
+
+
+READ = b'{"subject":1,"path":"f\\udcff\\n","size":3}\n'
+
+
+def test_what_was_read_comes_out_and_every_change_of_it_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("w+b") as file:
+        told = archive.write(file, {"user": "alice"}, [], [], read=read_set(READ, READ))
+        file.seek(0)
+        archive.read_back(file, told)
+        file.seek(0)
+        assert list(archive.read_set(file)) == [{"subject": 1, "path": "f\udcff\n", "size": 3}] * 2
+        file.seek(0)
+        extract(file, str(tmp_path / "into"))
+    digest = hashlib.sha256(READ * 2).hexdigest()
+    told_of = {"objects": 2, "complete": True, "gaps": [], "member": READS, "size": 2 * len(READ), "sha256": digest}
+    assert checked(path).manifest["reads"] == told_of
+    assert (tmp_path / "into" / READS).read_bytes() == READ * 2
+    members = unpacked(path)
+    assert list(members) == ["about.json", READS, "manifest.json"]
+    for wrong in (b"", READ, READ * 3, READ + READ.replace(b"3", b"4")):
+        inner = [member(name, wrong if name == READS else data) for name, data in members.items()]
+        path.write_bytes(packed(*inner))
+        with pytest.raises(ArchiveUnusable, match=READS):
+            checked(path)
+
+
+def test_a_read_set_that_grows_meanwhile_is_no_evidence(tmp_path: Path) -> None:
+    sizes = itertools.count(1)
+    growing = ReadSet({}, lambda: iter([READ] * next(sizes)))
+    with (tmp_path / "a").open("w+b") as file, pytest.raises(EvidenceFailed, match="changed while"):
+        archive.write(file, {}, [], [], read=growing)
+
+
+def test_an_archive_of_the_first_format_is_read(tmp_path: Path) -> None:
+    """As it was written before there were read sets."""
+    about = {"format": "isofs evidence 1", "user": "alice"}
+    told = {"about": about, "versions": [version(1, "f", b"x")], "bindings": []}
+    inner = [member("about.json", json.dumps(about).encode()), member("versions/1", b"x")]
+    (tmp_path / "a").write_bytes(packed(*inner, member("manifest.json", json.dumps(told).encode())))
+    assert checked(tmp_path / "a").manifest == told
+    with (tmp_path / "a").open("rb") as file:
+        assert list(archive.read_set(file)) == []
+        file.seek(0)
+        extract(file, str(tmp_path / "into"))
+    assert (tmp_path / "into/tree/f").read_bytes() == b"x"
 
 
 def test_other_programs_read_it(versions: list[Kept], tmp_path: Path) -> None:
@@ -222,6 +274,13 @@ HOSTILE = {
     "much JSON": packed(member("about.json", b" " * (1 << 24)), member("manifest.json", b"{}")),
     "another's manifest": of_manifest(about={"format": FORMAT, "user": "bob"}),
     "no versions": of_manifest(versions=None),
+    "reads of nothing": of_manifest(reads={"member": "reads.jsonl", "size": 1, "sha256": "0"}),
+    "reads of another member": of_manifest(reads={"member": "versions/1", "size": 0, "sha256": "0"}),
+    "reads that nothing describes": packed(
+        member("about.json", json.dumps(ABOUT).encode()),
+        member("reads.jsonl", b"{}\n"),
+        member("manifest.json", json.dumps({"about": ABOUT, "versions": [], "bindings": []}).encode()),
+    ),
     "versions are no rows": of_manifest(versions=[1]),
     "unlisted content": of_manifest(data={1: X}),
     "missing content": of_manifest(version(1, "f", X)),

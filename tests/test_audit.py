@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -22,9 +23,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isofs.audit import chain, reading, reads, record, writer
+from isofs.audit import chain, paging, reading, reads, record, writer
 from isofs.audit.appending import Appender, Limits
 from isofs.audit.reading import Wanted
+from isofs.audit.reads import Gap, ReadSets
 from isofs.audit.ring import Ring, open_ring, taking
 from isofs.audit.tasks import Task, Tasks
 from isofs.audit.trail import CROWDED, Trail, last_number
@@ -34,6 +36,9 @@ from support.cuts import cut_off
 MOUNT = "/srv/share"
 TASK = Task(12, 13, 1000, b"bash")
 SMALL = 4096
+
+#: When what the tests record happened, in nanoseconds: not long ago, in whole seconds.
+BEGAN = (int(time.time()) - 3600) * 10**9
 
 
 @contextlib.contextmanager
@@ -51,16 +56,16 @@ def checked(path: Path, known: tuple[int, str] | None = None) -> Verified:
         return verify(opened, known)
 
 
-def body(number: int) -> str:
-    made = record.Record(number, number * 10**9, "create", 0, 7, TASK, b"d/f%d" % number, 5, 0, 0, None, None)
+def body(number: int, began: int = BEGAN) -> str:
+    made = record.Record(number, began + number * 10**9, "create", 0, 7, TASK, b"d/f%d" % number, 5, 0, 0, None, None)
     return record.line(made, MOUNT, str)
 
 
-def written(path: Path, count: int, limits: Limits = Limits(), first: int = 1) -> None:  # noqa: B008
+def written(path: Path, count: int, limits: Limits = Limits(), first: int = 1, began: int = BEGAN) -> None:  # noqa: B008
     """A trail of so many lines, each in a turn of its own, which is durable."""
     with folder(path) as opened, contextlib.closing(Appender(opened, limits)) as appender:
         for number in range(first, first + count):
-            appender.append([(number, body(number))])
+            appender.append([(number, body(number, began))])
         appender.sync()
         appender.tidy()
 
@@ -328,8 +333,7 @@ def test_full_files_are_compressed_and_old_ones_go(tmp_path: Path) -> None:
 
 def test_a_file_that_is_old_is_followed_by_another_and_goes(tmp_path: Path) -> None:
     audit = tmp_path / "audit"
-    written(audit, 2)
-    os.utime(audit / chain.name(1), (1, 1))  # decades by the clock, which may be wrong
+    written(audit, 2, began=0)  # decades by the clock, which may be wrong
     written(audit, 2, first=3)
     assert [path.name[:16] for path in sorted(audit.glob("0*"))] == [chain.name(number)[:16] for number in (1, 3)]
     with folder(audit) as opened:
@@ -358,7 +362,7 @@ def test_a_writer_killed_anywhere_writes_every_record_once(tmp_path: Path, monke
                         for _ in range(3):
                             number = trail.last + 1
                             more = {"main": True} if number % 2 else None
-                            trail.put(number, b"open", 1, 7, b"", b"f%d" % number, number, 0, 0, -1, more)
+                            trail.put(BEGAN + number, b"open", 1, 7, b"", b"f%d" % number, number, 0, 0, -1, more)
                         writer.drain_once(ring, opened, MOUNT, Limits(size=900))
 
                 cut = cut_off(stop, monkeypatch, drain, of, name)
@@ -396,6 +400,21 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path: Path, monkeypatch: pytest.M
         assert list(reading.records(opened, Wanted())) == []
         writer.drain_once(ring, opened, MOUNT, Limits())
         assert [fields["event.sequence"] for _, fields in reading.records(opened, Wanted())] == [1, 2, 3]
+        assert verify(opened).problem is None
+    ring.close()
+
+
+def test_what_is_no_record_does_not_keep_those_after_it(tmp_path: Path) -> None:
+    ring, _ = open_ring(str(tmp_path / "ring"), lambda: None, SMALL)
+    trail = Trail(ring, 0)
+    with folder(tmp_path / "audit") as opened:
+        for piece in (b"short", record.packed(1, 1, b"open\0\xff", 0, 0, b"", None, 0, 0, 0, -1, None)):
+            ring.put(piece)
+            trail.last += 1
+        trail.put(BEGAN, b"open", 0, 7, b"", b"f", 0, 0, 0)
+        writer.drain_once(ring, opened, MOUNT, Limits())
+        found = [(f["event.sequence"], f["event.action"]) for _, f in reading.records(opened, Wanted())]
+        assert found == [(1, record.GAP), (2, record.GAP), (3, "open")]
         assert verify(opened).problem is None
     ring.close()
 
@@ -486,7 +505,7 @@ def test_lines_are_found_by_time_user_and_path(tmp_path: Path) -> None:
             uid, login = (1000, None) if number % 3 else (7, 1000 if number % 2 else 70)
             task = Task(1, 1, login, b"1000")
             path, more = (b"d/f", None) if number % 5 else (b"e\xff", {"from": b"d/old"})
-            made = record.Record(number, number * 10**9, "rename", 0, uid, task, path, 0, 0, 0, None, more)
+            made = record.Record(number, BEGAN + number * 10**9, "rename", 0, uid, task, path, 0, 0, 0, None, more)
             lines.append((number, uid, login, path, more))
             appender.append([(number, record.line(made, MOUNT, str))])
         appender.tidy()
@@ -495,7 +514,7 @@ def test_lines_are_found_by_time_user_and_path(tmp_path: Path) -> None:
             return [fields["event.sequence"] for _, fields in reading.records(opened, Wanted(**wanted))]
 
         assert numbers() == list(range(1, 60))
-        since, until = record.moment(20 * 10**9), record.moment(30 * 10**9)
+        since, until = record.moment(BEGAN + 20 * 10**9), record.moment(BEGAN + 30 * 10**9)
         assert numbers(since=since) == list(range(20, 60))
         assert numbers(until=until) == list(range(1, 31))
         assert numbers(uid=1000) == [n for n, uid, login, *_ in lines if 1000 in (uid, login)]
@@ -510,6 +529,92 @@ def test_a_trail_is_followed_from_file_to_file(tmp_path: Path) -> None:
         assert [next(found)[1]["event.sequence"] for _ in range(3)] == [1, 2, 3]
         written(tmp_path / "audit", 30, Limits(size=2000), first=4)
         assert [next(found)[1]["event.sequence"] for _ in range(30)] == list(range(4, 34))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(-60, 60), st.booleans()), min_size=1, max_size=12), st.integers(0, 600))
+def test_lines_are_found_by_time_however_the_clock_was_put(steps: list[tuple[int, bool]], since: int) -> None:
+    """Each line is so many seconds after the one before; with True, the writer was started anew and tidied before."""
+    times, now = [], 300
+    with tempfile.TemporaryDirectory() as place, folder(Path(place) / "audit") as opened:
+        for number, (step, anew) in enumerate(steps, 1):
+            now += step
+            times.append(now)
+            with contextlib.closing(Appender(opened, Limits(size=1 if anew else 1 << 20))) as appender:
+                appender.append([(number, body(number, BEGAN + (now - number) * 10**9))])
+                appender.tidy()
+        found = reading.records(opened, Wanted(since=record.moment(BEGAN + since * 10**9)))
+        expected = [number for number, at in enumerate(times, 1) if at >= since]
+        assert [fields["event.sequence"] for _, fields in found] == expected
+
+
+def test_pages_have_every_line_once_while_files_are_rotated_compressed_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = tmp_path / "audit"
+    monkeypatch.setattr(paging, "SIZE", 1500)
+    found, place, last, more = list[bytes](), (0, 0), 0, True
+    with folder(audit) as opened:
+        while more or last < 60:
+            if last < 60:
+                written(audit, 7, Limits(size=2500), first=last + 1)
+                last += 7
+            page = paging.of_trail(opened, "", *place)
+            found, place, more = found + page.lines, (page.file, page.at), page.more
+        assert found == [line for line, _ in reading.records(opened, Wanted())]
+        assert len(found) == last
+        live = audit / chain.name(chain.files(opened)[-1].first)
+        live.write_bytes(live.read_bytes() + b"torn")
+        assert paging.of_trail(opened, "", *place) == paging.Page([], *place, more=False)
+        [*_, newest] = chain.files(opened)
+        for path in audit.glob("*.zst"):
+            path.unlink()
+        page = paging.of_trail(opened, "", 1, 700)
+        assert (page.file, page.lines[0]) == (newest.first, live.read_bytes().splitlines()[0])
+
+
+def test_a_file_that_is_compressed_after_it_was_listed_is_read(tmp_path: Path) -> None:
+    written(tmp_path / "audit", 3)
+    with folder(tmp_path / "audit") as opened:
+        there, whole = chain.files(opened), [line for line, _ in reading.records(opened, Wanted())]
+        written(tmp_path / "audit", 1, Limits(size=1), first=4)
+        assert not (tmp_path / "audit" / there[0].name).exists()
+        with chain.opened(opened, there[0]) as reader:
+            assert [line[:-1] for line in chain.lines(reader)] == whole
+
+
+def test_a_compressed_file_that_is_cut_anywhere_is_found_or_has_every_line(tmp_path: Path) -> None:
+    written(tmp_path / "audit", 6, Limits(size=800))
+    path = min((tmp_path / "audit").glob("*.zst"))
+    right = path.read_bytes()
+    with folder(tmp_path / "audit") as opened:
+        lines = [line for line, _ in reading.records(opened, Wanted())]
+        for size in range(len(right)):
+            path.write_bytes(right[:size])
+            found = [line for line, _ in reading.records(opened, Wanted())]
+            assert (verify(opened).problem is None) == (found == lines), size
+
+
+# Read sets
+
+
+def test_when_reads_were_not_recorded_is_kept_in_mind(tmp_path: Path) -> None:
+    times = [record.moment(BEGAN + second * 10**9) for second in range(9)]
+    with folder(tmp_path / "audit") as opened:
+        assert reads.gaps(opened, "") == []
+        for at, on in enumerate((True, True, False, False, True, False)):
+            reads.switched(opened, on, times[at])
+        off = [Gap(times[2], times[4], "off"), Gap(times[5], None, "off")]
+        assert reads.gaps(opened, "") == reads.gaps(opened, times[4]) == off
+        assert reads.gaps(opened, times[4] + "~") == off[1:]
+        told = {"facts": {"lost": 7, "since": times[6]}}
+        sets = ReadSets(opened)
+        sets.note([record.Record(1, BEGAN + 7 * 10**9, record.GAP, 0, 0, None, None, 0, 0, 0, None, told)])
+        sets.close()
+        (tmp_path / "audit/reads/gaps.jsonl").open("ab").write(b'{"on": tru')
+        reads.switched(opened, True, times[8])
+        assert reads.gaps(opened, "") == [off[0], Gap(times[6], times[7], "lost"), Gap(times[5], times[8], "off")]
+        assert reads.subjects(opened) == []
 
 
 def test_exact_bytes_are_beside_a_name_that_is_no_text() -> None:

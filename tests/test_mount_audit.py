@@ -15,7 +15,8 @@ import pytest
 
 from isofs.audit import reading
 from isofs.audit.reading import Wanted
-from support.mount import ALICE, BOB, CAROL, Mounted, Person, Result, mounted
+from isofs.errors import IsofsError
+from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person, Result, mounted
 
 pytestmark = pytest.mark.mount
 
@@ -233,6 +234,39 @@ def test_what_the_operator_decides_is_told(mount: Mounted, trail: Trail) -> None
     assert told[1]["isofs.facts"]["error"] == "already"
 
 
+def test_what_a_caller_calls_is_told_as_it_is_only_if_it_can_be_a_call(mount: Mounted, trail: Trail) -> None:
+    long = {f"key{number}": "x" * 2000 for number in range(300)}
+    for call, args in (("no\0such", {}), ("nothing", {"deep": [[1] * 200] * 99}), ("", long)):
+        with pytest.raises(IsofsError):
+            mount.ask(call, **args)
+    told = [(one["event.action"], one["isofs.facts"]) for one in trail.told() if "isofs.facts" in one]
+    assert [action for action, _ in told] == ["unknown", "nothing", "unknown"]
+    assert told[0][1]["call"] == "no\0such"
+    assert 200 < told[2][1]["left_out"] < 300
+
+
+def test_what_a_suspect_read_is_in_the_evidence(
+    mount: Mounted, trail: Trail, person: Callable[[int], Person], place: Path
+) -> None:
+    bob, dave = person(BOB), person(DAVE)
+    bob.write(HOSTILE.replace("e/", ""), "secret")
+    bob.write("known", "before")
+    dave(_keep_open, dave.path("known"))
+    mount.facts("suspect", str(DAVE), "--json")
+    dave.read(HOSTILE.replace("e/", ""))
+    dave.write("mine", "")
+    mount.facts("malicious", str(DAVE), "--yes", "--evidence", str(place / "a.tar.zst"))
+    found = mount.facts("evidence", "show", str(place / "a.tar.zst"))
+    assert [(one["path"], one["size"]) for one in found["read_set"]] == [("known", 6), (HOSTILE.replace("e/", ""), 6)]
+    assert (found["reads"]["objects"], found["reads"]["bytes"], found["reads"]["complete"]) == (2, 12, True)
+    mine = mount.facts("reads", str(DAVE))["reads"]
+    assert found["read_set"] == [{**one, "uid": DAVE} for one in mine]
+    shown = mount.isoctl("evidence", "show", str(place / "a.tar.zst")).out
+    assert r"/\x1b[2J\x0a\xff".replace("/", "") in shown
+    assert "\x1b" not in shown
+    assert mount.isoctl("evidence", "verify", str(place / "a.tar.zst")).code == 0
+
+
 def log(mount: Mounted, *words: str) -> Result:
     done = mount.isoctl("log", *words)
     assert done.code == 0, done
@@ -279,6 +313,8 @@ def test_what_is_recorded_is_configured_and_counts_at_once(place: Path, tree: Pa
         changes = [one["isofs.facts"]["on"] for one in lines if one["event.action"] == "audit-settings"]
         assert changes == ["off", "suspects", "writes"]
         assert mount.isoctl("log", "verify").code == 0
+        gaps = mount.facts("reads", str(ALICE))["gaps"]
+        assert [(gap["why"], gap["until"] is None) for gap in gaps] == [("off", False)]
         (tree / ".isofs/audit" / "0000000000000001.jsonl").write_bytes(b"")
         assert mount.isoctl("log", "verify").code == 11
         mount.mount()

@@ -39,9 +39,12 @@ class Appender:
         self.sequence, self.hash, self._size = found.sequence, found.hash, found.size
         self._drop_lineless(found.name)
         if found.name is not None:
-            self._file = os.open(found.name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            self._file = os.open(found.name, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            self._latest = os.fstat(self._file).st_mtime_ns
+            with open(os.dup(self._file), "rb") as reader:
+                first = chain.moment(chain.time_of(reader.readline(chain.LONGEST))) / 1e9
             # A wrong clock has another file begun too early, or at the next start; no more hangs on it.
-            self._began = time.monotonic() - max(0.0, time.time() - os.fstat(self._file).st_mtime)
+            self._began = time.monotonic() - max(0.0, time.time() - first)
             if found.torn:
                 os.ftruncate(self._file, found.size)
         self._looked = time.monotonic()
@@ -65,7 +68,7 @@ class Appender:
 
     def append(self, records: Iterable[tuple[int, str]]) -> None:
         """Write what comes after the newest line: numbers, and lines that lack their end. The rest is there already."""
-        text, sequence, hash_ = bytearray(), self.sequence, self.hash
+        text, sequence, hash_, latest = bytearray(), self.sequence, self.hash, ""
         self._rotate_if_due()
         for number, body in records:
             if number <= sequence:
@@ -73,6 +76,7 @@ class Appender:
             line = chain.ended(body, hash_)
             if not text and self._file < 0:
                 self._begin(number)
+            latest = max(latest, body[chain.TIME])
             sequence, hash_ = number, chain.hashed(line)
             text += line + b"\n"
         if not text:
@@ -87,11 +91,13 @@ class Appender:
             raise
         self._size += len(text)
         self.sequence, self.hash, self._dirty = sequence, hash_, True
+        self._latest = max(self._latest, chain.moment(latest))
+        os.utime(self._file, ns=(self._latest, self._latest))
 
     def _begin(self, number: int) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(chain.name(number), flags, 0o600, dir_fd=self._folder)
-        self._size, self._began = 0, time.monotonic()
+        self._size, self._began, self._latest = 0, time.monotonic(), 0
 
     @property
     def dirty(self) -> bool:

@@ -1,6 +1,7 @@
 """The files of the trail: lines that each carry the hash of the one before, so that a change or a gap shows.
 
-NUMBER.jsonl       lines, named by the sequence number of the first; the one with the highest is being written
+NUMBER.jsonl       lines, named by the sequence number of the first; the one with the highest is being written;
+                   its time of modification is the latest that one of its lines tells
 NUMBER.jsonl.zst   the same, full or old, compressed
 newest             what is known to be durable: where the trail begins, the newest line and its hash
 ages               how old full files are (isofs.model.ages)
@@ -22,6 +23,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO
 
 import zstandard
@@ -37,6 +39,11 @@ _NAME = re.compile(r"([0-9]{16})\.jsonl(\.zst)?")
 _HEAD = re.compile(rb'\{"@timestamp":"[0-9T:.-]{26}Z","event\.sequence":([0-9]{1,19}),')
 _TAIL = re.compile(rb',"isofs\.previous":"([0-9a-f]{64})"\}')
 _TAIL_LENGTH = len(b',"isofs.previous":""}') + 64
+
+#: Where the time is in a line.
+TIME = slice(len('{"@timestamp":"'), len('{"@timestamp":"') + len("2026-01-02T03:04:05.678901Z"))
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: More than any line: what is longer is none.
 LONGEST = 1 << 20
@@ -80,6 +87,18 @@ def number(line: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
+def time_of(line: bytes) -> str:
+    """When what a line tells happened, as it says."""
+    return line[TIME].decode("ascii", "replace")
+
+
+def moment(text: str) -> int:
+    """A time as lines have it, in nanoseconds since the epoch; 0 if it is none."""
+    with contextlib.suppress(ValueError, OverflowError):
+        return round(datetime.fromisoformat(text).timestamp() * 10**6) * 1000
+    return 0
+
+
 def previous(line: bytes) -> str | None:
     """The hash that a line carries, None if it carries none."""
     found = _TAIL.fullmatch(line, max(0, len(line) - _TAIL_LENGTH))
@@ -103,9 +122,20 @@ def files(folder: int) -> list[File]:
 
 
 def opened(folder: int, file: File) -> BinaryIO:
-    """A file of the trail to read its lines from. The reader of a compressed one raises zstandard.ZstdError."""
-    raw = open(os.open(file.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb")  # noqa: SIM115
-    if not file.compressed:
+    """A file of the trail to read its lines from, also if it was compressed since it was listed.
+
+    The reader of a compressed one raises zstandard.ZstdError.
+    """
+    name, compressed = file.name, file.compressed
+    try:
+        opened = os.open(name, _READ, dir_fd=folder)
+    except FileNotFoundError:
+        if compressed:
+            raise
+        name, compressed = name.removesuffix(LIVE) + COMPRESSED, True  # by now
+        opened = os.open(name, _READ, dir_fd=folder)
+    raw = open(opened, "rb")  # noqa: SIM115
+    if not compressed:
         return raw
     return io.BufferedReader(zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(raw, closefd=True))
 

@@ -16,12 +16,13 @@ import zstandard
 
 from isofs.audit import chain
 from isofs.audit.chain import File
+from isofs.audit.record import moment
 
 #: Seconds between two looks for more, while it is followed.
 _LOOK = 0.3
 
-#: Where the time is in a line.
-_TIME = slice(len('{"@timestamp":"'), len('{"@timestamp":"') + len("2026-01-02T03:04:05.678901Z"))
+#: Fields with paths as text, and those that have the exact bytes if they are not UTF-8.
+_EXACT = {"file.path": "isofs.path_bytes", "isofs.from": "isofs.from_bytes"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Wanted:
 
     def has(self, line: bytes) -> Mapping[str, Any] | None:
         """The fields of a line that is wanted, None for another."""
-        if not self.since <= line[_TIME].decode("ascii", "replace") <= self.until:
+        if not self.since <= chain.time_of(line) <= self.until:
             return None
         if self.uid is not None and b"%d" % self.uid not in line:
             return None  # most lines, in a tenth of the time
@@ -61,13 +62,19 @@ class Wanted:
 
 def paths(fields: Mapping[str, Any]) -> Iterator[bytes]:
     """The paths in a record, byte by byte, relative to the mount: where it happened, and from where something came."""
-    mount = fields.get("isofs.mount")
-    for key, exact in (("file.path", "isofs.path_bytes"), ("isofs.from", "isofs.from_bytes")):
-        if exact in fields:
-            with contextlib.suppress(binascii.Error, TypeError):
-                yield base64.b64decode(fields[exact])
-        elif isinstance(text := fields.get(key), str) and isinstance(mount, str) and text.startswith(mount):
-            yield text[len(mount) :].lstrip("/").encode("utf-8", "surrogatepass")
+    found = (path(fields, "file.path"), path(fields, "isofs.from"))
+    return (one for one in found if one is not None)
+
+
+def path(fields: Mapping[str, Any], key: str) -> bytes | None:
+    """The path in one field of a record, as `paths` gives it; None if there is none."""
+    mount, text, exact = fields.get("isofs.mount"), fields.get(key), fields.get(_EXACT[key])
+    if exact is not None:
+        with contextlib.suppress(binascii.Error, TypeError, ValueError):
+            return base64.b64decode(exact)
+    elif isinstance(text, str) and isinstance(mount, str) and text.startswith(mount):
+        return text[len(mount) :].lstrip("/").encode("utf-8", "surrogatepass")
+    return None
 
 
 def records(folder: int, wanted: Wanted, *, follow: bool = False) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
@@ -78,14 +85,28 @@ def records(folder: int, wanted: Wanted, *, follow: bool = False) -> Iterator[tu
             yield line, fields
 
 
+def not_before(folder: int, there: list[File], since: str) -> list[File]:
+    """These files without those, but for the newest, that have nothing from a time on.
+
+    By the times of the files, which are those of their newest lines: the clock may have been put back between two.
+    """
+    if not since:
+        return there
+    return [file for file in there if file is there[-1] or _newest(folder, file) >= since]
+
+
+def _newest(folder: int, file: File) -> str:
+    """The time of a file's newest line; later than all if it is not known."""
+    with contextlib.suppress(OSError):
+        return moment(os.stat(file.name, dir_fd=folder, follow_symlinks=False).st_mtime_ns)
+    return "~"
+
+
 def _lines(folder: int, since: str, follow: bool) -> Iterator[bytes]:
     last = -1
     while True:
-        there = [file for file in chain.files(folder) if file.first > last]
-        for number, file in enumerate(there):
+        for file in not_before(folder, [file for file in chain.files(folder) if file.first > last], since):
             last = file.first
-            if number + 1 < len(there) and _begins(folder, there[number + 1]) < since:
-                continue
             with contextlib.suppress(FileNotFoundError, zstandard.ZstdError), chain.opened(folder, file) as reader:
                 yield from _whole(reader, lambda newest=last: follow and _is_newest(folder, newest))  # type: ignore[misc]
         if not follow:
@@ -94,7 +115,7 @@ def _lines(folder: int, since: str, follow: bool) -> Iterator[bytes]:
 
 
 def _whole(reader: BinaryIO, goes_on: Callable[[], bool]) -> Iterator[bytes]:
-    """Every line that has its end, as long as there may be more."""
+    """Every line that has its end, as long as there may be more. What is longer than any line is left out."""
     rest = b""
     while True:
         more = goes_on()  # before the last look: what came before another file was begun is seen
@@ -103,6 +124,8 @@ def _whole(reader: BinaryIO, goes_on: Callable[[], bool]) -> Iterator[bytes]:
             if rest.endswith(b"\n"):
                 yield rest[:-1]
                 rest = b""
+            elif len(rest) >= chain.LONGEST:
+                rest = b""
         if not more:
             return
         time.sleep(_LOOK)
@@ -110,13 +133,6 @@ def _whole(reader: BinaryIO, goes_on: Callable[[], bool]) -> Iterator[bytes]:
 
 def _is_newest(folder: int, first: int) -> bool:
     return all(file.first <= first for file in chain.files(folder))
-
-
-def _begins(folder: int, file: File) -> str:
-    """The time of a file's first line."""
-    with contextlib.suppress(OSError, zstandard.ZstdError), chain.opened(folder, file) as reader:
-        return reader.readline(chain.LONGEST)[_TIME].decode("ascii", "replace")
-    return ""
 
 
 @contextlib.contextmanager

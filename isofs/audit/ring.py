@@ -70,6 +70,15 @@ class Ring:
         """What share of the ring is waiting to be taken."""
         return (self._words[_HEAD] - self._words[_TAIL]) / self._size
 
+    @property
+    def head(self) -> int:
+        """The position after all that was put in."""
+        return self._words[_HEAD]
+
+    def dealt_with(self, position: int) -> bool:
+        """Whether whoever takes has dealt with all before a position."""
+        return self._words[_TAIL] >= position
+
     def waiting(self) -> Iterator[tuple[bytes | None, int]]:
         """What has been put in and not been dealt with: pieces, None for a damaged one, and the position after each."""
         at, head = self._words[_TAIL], self._words[_HEAD]

@@ -15,6 +15,7 @@ import os
 import pwd
 import select
 import signal
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ class Drain:
         found: list[Record] = []
         size, last = 0, self.appender.sequence
         for piece, position in self._ring.waiting():
-            one = _damaged(last + 1) if piece is None else record.unpacked(piece)
+            one = _unpacked(piece) or _damaged(last + 1)
             last = one.sequence
             found.append(one)
             size += len(piece or b"")
@@ -72,6 +73,13 @@ class Drain:
     def close(self) -> None:
         self._reads.close()
         self.appender.close()
+
+
+def _unpacked(piece: bytes | None) -> Record | None:
+    """The record in a piece; None if it is no record, which must not keep those after it from being written."""
+    with contextlib.suppress(ValueError, EOFError, TypeError, struct.error):
+        return None if piece is None else record.unpacked(piece)
+    return None
 
 
 def _damaged(sequence: int) -> Record:

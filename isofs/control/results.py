@@ -559,13 +559,27 @@ class Confirmed(TypedDict):
     result: dict[str, Any]
 
 
-class Logged(TypedDict):
-    """`log`: lines of the audit trail, and whether there are `more`, `after` the `last` and from `since` on."""
+class Lines(TypedDict):
+    """`log`: lines of the audit trail; where those after them are, and whether there are some already."""
 
     lines: list[str]
+    file: int
+    at: int
     more: bool
-    last: int
+
+
+class Gap(TypedDict):
+    """When what suspects read was not recorded, and why; `until` is null if it is not yet."""
+
     since: str
+    until: str | None
+    why: str
+
+
+class ReadLines(Lines):
+    """`reads`, as the daemon answers: lines of read sets, and all gaps."""
+
+    gaps: list[Gap]
 
 
 class Unmounted(TypedDict):
@@ -697,10 +711,11 @@ class ReadObject(TypedDict):
 
 
 class Reads(TypedDict):
-    """`reads`: what a user may have copied out while isolated."""
+    """`reads`: what a user may have copied out while isolated, and when that was not recorded of anybody."""
 
     user: str
     reads: list[ReadObject]
+    gaps: list[Gap]
 
 
 class InstalledFile(TypedDict):

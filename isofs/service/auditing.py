@@ -6,13 +6,16 @@ import contextlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import trio
 
-from isofs.audit import record, writer
+from isofs.audit import reads, record, writer
 from isofs.audit.appending import Limits
 from isofs.audit.ring import Ring, open_ring
 from isofs.audit.tasks import Task
@@ -23,7 +26,7 @@ from isofs.engine.state import Filesystem
 from isofs.errors import BY_CODE, IsofsError, NotAllowed
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.recording import Recorder
-from isofs.model.records import MAIN
+from isofs.model.records import MAIN, Subject
 from isofs.service import answers
 from isofs.service.roles import NEEDS, Role
 from isofs.settings.audit import Audit
@@ -41,8 +44,14 @@ _AGAIN = 1.0
 #: Seconds that a suspect's call waits for room, between two looks and in all; and that the end waits for the writer.
 _LOOK, _PATIENCE, _LAST = 0.05, 3.0, 15.0
 
-#: Characters of a text, and items of a list, that are recorded of an argument of a control call.
-_LONGEST, _MOST = 1000, 100
+#: Seconds that a verdict waits for what was recorded before it.
+_WRITTEN = 5.0
+
+#: Characters of a text, and items of a list, that are recorded of an argument of a control call; and bytes of all.
+_LONGEST, _MOST, _ALL = 1000, 100, 1 << 16
+
+#: What a call can be named: else it is none, and could be anything.
+_CALL = re.compile(r"[a-z_]{1,40}")
 
 
 class Auditing:
@@ -57,7 +66,7 @@ class Auditing:
         self._ring: Ring | None = None
         self._trail: Trail | None = None
         self._recorder: Recorder | None = None
-        self._wanted, self._pipe = trio.Event(), -1
+        self._wanted, self._hurry, self._pipe = trio.Event(), trio.Event(), -1
         self._process: trio.Process | None = None
         self.apply(settings)
 
@@ -76,6 +85,7 @@ class Auditing:
             self._recorder.remove()
             self._recorder = None
         trail = self._trail
+        self._say_switched()
         if trail is None:
             return
         if before != settings:
@@ -85,6 +95,15 @@ class Auditing:
             self._recorder = Recorder(self._adapter, self._fs, trail, self._room, everyone=everyone)
             self._recorder.install()
         self._say_limits()
+
+    def _say_switched(self) -> None:
+        """Keep in mind when what suspects read is not recorded."""
+        folder, on = self._fs.store.folders.get(b"audit"), self._settings.on != "off" and self._trail is not None
+        try:
+            if folder is not None:
+                reads.switched(folder, on, record.moment(time.time_ns()))
+        except OSError as error:
+            log.error("whether what suspects read is recorded cannot be written down: %s", error.strerror)
 
     def _open(self) -> None:
         folder = self._fs.store.folders.get(b"audit")
@@ -106,7 +125,7 @@ class Auditing:
         """Record a call of the control socket that decides something: by whom, about whom, and how it ended."""
         if self._trail is None or self._recorder is None or _only_asks(request, outcome):
             return
-        facts: dict[str, object] = {key: _brief(value) for key, value in request.args.items()}
+        facts = _facts(request.args)
         number, uid = 0, request.args.get("uid")
         if isinstance(outcome, wire.Failure):
             facts["error"], number = outcome.code, BY_CODE.get(outcome.code, IsofsError).errno
@@ -114,15 +133,32 @@ class Auditing:
             facts |= {"verdict": outcome.result["call"], "proposed_by": outcome.result["by"]}
         sid = max((s.sid for s in self._fs.subjects.values() if s.uid == uid), default=MAIN)
         task = Task(peer.pid, peer.pid, peer.login, os.fsencode(peer.program))
-        self._trail.tell(request.call, facts, sid=sid, uid=peer.uid, task=task, number=number)
-        if request.call == "suspect" and not number:
-            for handle in [h for h in self._fs.handles.values() if h.uid == uid]:
-                self._recorder.held(sid, handle)
+        call = request.call
+        if not _CALL.fullmatch(call):
+            facts["call"], call = call[:_LONGEST], "unknown"
+        self._trail.tell(call, facts, sid=sid, uid=peer.uid, task=task, number=number)
+
+    def isolated(self, subject: Subject) -> None:
+        """Record what a new suspect has open."""
+        if self._recorder is not None:
+            for handle in [h for h in self._fs.handles.values() if h.uid == subject.uid]:
+                self._recorder.held(subject.sid, handle)
 
     async def _room(self) -> None:
         with trio.move_on_after(_PATIENCE):
             while self._trail is not None and self._trail.crowded:  # noqa: ASYNC110
                 await trio.sleep(_LOOK)
+
+    async def written(self) -> bool:
+        """Wait until what was recorded before is in the trail's files, for a bounded time; whether it is."""
+        if (ring := self._ring) is None:
+            return True
+        position = ring.head
+        self._hurry.set()
+        with trio.move_on_after(_WRITTEN):
+            while self._ring is ring and not ring.dealt_with(position):  # noqa: ASYNC110
+                await trio.sleep(_LOOK / 5)
+        return self._ring is ring and ring.dealt_with(position)
 
     # The process that writes
 
@@ -147,8 +183,10 @@ class Auditing:
         while True:
             await self._wanted.wait()
             with trio.move_on_after(_LATER):
-                while self._ring is not None and self._ring.used() < _SOON:  # noqa: ASYNC110
-                    await trio.sleep(_LOOK)
+                while self._ring is not None and self._ring.used() < _SOON:
+                    with trio.move_on_after(_LOOK):
+                        await self._hurry.wait()
+                        break
             while self._trail is not None:
                 try:
                     ended = await self._write()
@@ -213,13 +251,30 @@ def _only_asks(request: wire.Request, outcome: wire.Result | wire.Failure) -> bo
     return NEEDS.get(request.call) is Role.OBSERVE and not request.args.get("repair") and not refused
 
 
+def _facts(args: Mapping[str, object]) -> dict[str, object]:
+    """What is recorded of the arguments of a call, whoever made it: never more than fits into a line."""
+    found, size = dict[str, object](), 0
+    for key, value in args.items():
+        brief = _brief(value)
+        size += len(key) + len(str(brief))
+        if size > _ALL:
+            return {**found, "left_out": len(args) - len(found)}
+        found[key] = brief
+    return found
+
+
 def _brief(value: object) -> object:
     """What is recorded of an argument: not all of a long one."""
     if isinstance(value, str):
         return value[:_LONGEST]
     if isinstance(value, list):
         return [_brief(item) for item in value[:_MOST]]
-    return value if isinstance(value, int | None) else _brief(json.dumps(value))
+    if isinstance(value, int | None):
+        return value
+    try:
+        return _brief(json.dumps(value))
+    except RecursionError:
+        return "..."
 
 
 def _ring_path(folder: int) -> str:

@@ -33,6 +33,7 @@ from isofs.service import (
     limiting,
     never,
     partly,
+    readsets,
     resolutions,
     settling,
     unfinished,
@@ -74,6 +75,9 @@ class Commands:
         self._since = wire.moment(datetime.now(UTC).timestamp())
         self.verdicts = Verdicts(fs, adapter, cache, mount, live)
         self.late_locks = LateLocks(fs, cache, mount)
+        #: Hears of a new suspect at once; and waits until what was recorded is written down, if that is possible.
+        self.isolated: Callable[[Subject], None] = lambda subject: None
+        self.recorded: Callable[[], Awaitable[bool]] = _nothing_recorded
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[Result]]]:
         names = (
@@ -131,7 +135,7 @@ class Commands:
         uid = wire.argument(args, "uid", int)
         await trio.to_thread.run_sync(never.check, uid, self._live.now.access)  # names may be another machine's
         try:
-            done = await isolating.suspect(self._fs, self._cache, self._mount, args)
+            done = await isolating.suspect(self._fs, self._cache, self._mount, args, self.isolated)
         except isolating.StillOpen as error:
             self._isolated(error.done, args)
             raise
@@ -249,7 +253,10 @@ class Commands:
                             "isofs": answers.version(),
                         }
                         chosen = frozenset() if part is None else part.chosen
-                        kept = await evidence.keep(self._fs, subject, args, described, self._mount, progress, chosen)
+                        read = await readsets.of(self._fs, subject, self.recorded)
+                        kept = await evidence.keep(
+                            self._fs, subject, args, described, self._mount, progress, chosen, read=read
+                        )
                     before = 0 if kept is None else 2 * kept.weight
                     if asked is not None:
                         part = await partly.whole(self._fs, subject, asked, ask)  # main may have changed meanwhile
@@ -316,6 +323,10 @@ class Commands:
                     raise
             await trio.sleep(UNMOUNT_AGAIN)
         return {"pid": os.getpid()}
+
+
+async def _nothing_recorded() -> bool:
+    return True
 
 
 def _against(args: Args) -> Against | None:

@@ -135,6 +135,7 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
     handlers = identified(fresh) | health.guarded(fs, proposals.handlers())
     auditing = Auditing(fs, adapter, session.directory, live.now.audit)
     live.subscribe(auditing.changed)
+    commands.isolated, commands.recorded = auditing.isolated, auditing.written
     listen = functools.partial(server.serve, admit=access.admit, groups=access.groups.all, record=auditing.control)
 
     async def published() -> None:

@@ -21,6 +21,7 @@ from isofs.model.records import Op, Subject
 from isofs.service import newfile
 from isofs.service.newfile import Where
 from isofs.store import archive
+from isofs.store.archive import ReadSet
 from isofs.store.folder import Store
 
 SUFFIX = ".tar.zst"
@@ -84,11 +85,12 @@ async def keep(
     progress: Callable[[int, int], None],
     accepted: Collection[Op] = frozenset(),
     only: Collection[Op] | None = None,
+    read: ReadSet | None = None,
 ) -> Evidence:
     """Write the evidence of a subject, whose calls wait. What of it may not be where `args` say: UsageError.
 
     `accepted` are objects that will not be discarded: the archive has them and says so. With `only`, it is the evidence
-    of these objects.
+    of these objects; `read` is what the subject read.
     """
     file = wire.optional(args, "evidence", str)
     found = Collected()
@@ -119,16 +121,19 @@ async def keep(
     }
     with at as where:
         weight = await trio.to_thread.run_sync(archive.weigh, found.kept)
-        size = await _written(where, {**described, "bytes": weight}, found, _telling(progress, 2 * weight, 2))
+        moved = _telling(progress, 2 * weight, 2)
+        size = await _written(where, {**described, "bytes": weight}, found, moved, read)
         return Evidence(where.path, size, file is None, weight)
 
 
-async def _written(where: Where, about: Mapping[str, object], found: Collected, moved: archive.Moved) -> int:
+async def _written(
+    where: Where, about: Mapping[str, object], found: Collected, moved: archive.Moved, read: ReadSet | None
+) -> int:
     """Write, sync, read back; returns the size. EvidenceFailed if that is not possible: nothing is left then."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)
     try:
-        return await trio.to_thread.run_sync(_write, where, about, found, moved)
+        return await trio.to_thread.run_sync(_write, where, about, found, moved, read)
     except OSError as error:
         problem = error.strerror or str(error)
         raise EvidenceFailed(f"{where.path} cannot be written: {problem}; nothing was discarded") from None
@@ -138,9 +143,11 @@ async def _written(where: Where, about: Mapping[str, object], found: Collected, 
         sys.setswitchinterval(before)
 
 
-def _write(where: Where, about: Mapping[str, object], found: Collected, moved: archive.Moved) -> int:
+def _write(
+    where: Where, about: Mapping[str, object], found: Collected, moved: archive.Moved, read: ReadSet | None
+) -> int:
     def fill(file: BinaryIO) -> int:
-        written = archive.write(file, about, found.kept, found.bindings, moved)
+        written = archive.write(file, about, found.kept, found.bindings, moved, read)
         newfile.to_disk(file)
         archive.read_back(file, written, moved)
         return os.fstat(file.fileno()).st_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ from isofs.engine import suspicion, views
 from isofs.engine.state import Filesystem, Obj
 from isofs.errors import HandlesOpen, IsofsError, UsageError
 from isofs.fuse.cache import KernelCache
-from isofs.model.records import MAIN
+from isofs.model.records import MAIN, Subject
 from isofs.service import processes
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,13 @@ class StillOpen(IsofsError):
         self.done = done
 
 
-async def suspect(fs: Filesystem, cache: KernelCache, mount: str, args: Args) -> results.Suspected:
-    """Isolate a user from now on, and deal with the files that the user has open for reading and writing."""
+async def suspect(
+    fs: Filesystem, cache: KernelCache, mount: str, args: Args, isolated: Callable[[Subject], None]
+) -> results.Suspected:
+    """Isolate a user from now on, and deal with the files that the user has open for reading and writing.
+
+    `isolated` hears of it while everything that was open still is.
+    """
     uid, name = wire.argument(args, "uid", int), wire.plain(wire.argument(args, "user", str))
     reason = wire.words(args, "reason")
     policy = wire.optional(args, "handles", str) or "kill"
@@ -59,6 +64,7 @@ async def suspect(fs: Filesystem, cache: KernelCache, mount: str, args: Args) ->
         )
     since = wire.moment(datetime.now(UTC).timestamp())
     subject = suspicion.suspect(fs, uid, name, reason, since)
+    isolated(subject)
     log.warning("%s (uid %d) is isolated: %s", name, uid, reason or "no reason given")
     for node in fs.channels:
         for directory, entry in node.obj.links:

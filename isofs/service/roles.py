@@ -31,6 +31,7 @@ NEEDS: Mapping[str, Role] = {
     "reports": Role.OBSERVE,
     "check": Role.OBSERVE,
     "log": Role.OBSERVE,
+    "reads": Role.OBSERVE,
     "proposals": Role.OBSERVE,
     "suspects": Role.OBSERVE,
     "suspect": Role.DECIDE,

@@ -3,48 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 import trio
 
-from isofs.audit import chain, reading
-from isofs.audit.reading import Wanted
+from isofs.audit import paging, reads
+from isofs.audit.paging import Page
 from isofs.control import results, wire
 from isofs.engine.state import Filesystem
+from isofs.errors import UsageError
 
 Args = Mapping[str, object]
 Progress = Callable[[int, int], None]
 
-#: Lines that are answered at once, and bytes of them after which there are no more.
-_LINES, _BYTES = 1000, 1 << 20
+#: Pages that are made at once, whoever asks: a thread and some MiB each.
+_AT_ONCE = 2
 
 
 class Trail:
-    """The call `log` on one mounted file system."""
+    """The calls `log` and `reads` on one mounted file system: pages of lines, which whoever asks looks through."""
 
     def __init__(self, fs: Filesystem) -> None:
-        self._fs = fs
+        self._fs, self._limit = fs, trio.CapacityLimiter(_AT_ONCE)
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[Mapping[str, object]]]]:
-        return {"log": self.log}
+        return {"log": self.log, "reads": self.reads}
 
     async def log(self, args: Args, progress: Progress) -> Mapping[str, object]:
-        """Lines from a time on and until another, about a user, those after the one of a number: a page of them."""
-        since, until = wire.optional(args, "since", str) or "", wire.optional(args, "until", str) or "~"
-        after = wire.optional(args, "after", int)
-        wanted = Wanted(since, until, wire.optional(args, "uid", int))
-        page = await trio.to_thread.run_sync(_page, self._fs.store.folders[b"audit"], wanted, after or 0)
-        return dict(page)
+        """Lines of the trail from a place on; from the beginning without what is before a time for sure."""
+        since = wire.optional(args, "since", str) or ""
+        return await self._page(args, lambda folder, file, at: paging.of_trail(folder, since, file, at))
 
+    async def reads(self, args: Args, progress: Progress) -> Mapping[str, object]:
+        """Lines of the read sets from a place on, and when reads were not recorded."""
+        page = await self._page(args, paging.of_reads)
+        gaps = await trio.to_thread.run_sync(reads.gaps, self._fs.store.folders[b"audit"], "")
+        return {**page, "gaps": [results.Gap(since=gap.since, until=gap.until, why=gap.why) for gap in gaps]}
 
-def _page(folder: int, wanted: Wanted, after: int) -> results.Logged:
-    """In a thread: what is compressed takes its time."""
-    lines, size, more, since = list[str](), 0, False, wanted.since
-    for line, fields in reading.records(folder, wanted):
-        number = chain.number(line)
-        if number is None or number <= after:
-            continue
-        if more := len(lines) == _LINES or size > _BYTES:
-            break
-        after, since, size = number, str(fields.get("@timestamp", since)), size + len(line)
-        lines.append(line.decode("utf-8", "surrogateescape"))
-    return {"lines": lines, "more": more, "last": after, "since": since}
+    async def _page(self, args: Args, make: Callable[[int, int, int], Page]) -> Mapping[str, object]:
+        file, at = wire.optional(args, "file", int) or 0, wire.optional(args, "at", int) or 0
+        if file < 0 or at < 0:
+            raise UsageError("a place in the audit trail is told by a page of it")
+        folder = self._fs.store.folders[b"audit"]
+        page = await trio.to_thread.run_sync(partial(make, folder, file, at), limiter=self._limit)
+        lines = [line.decode("utf-8", "surrogateescape") for line in page.lines]
+        facts: results.Lines = {"lines": lines, "file": page.file, "at": page.at, "more": page.more}
+        return dict(facts)

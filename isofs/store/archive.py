@@ -4,12 +4,14 @@ A tar file in one zstandard frame, with regular files alone:
 
     about.json      whose work, since when, who gave the verdict, when and why, and how much there is
     versions/OP     the content of a version that is a file, named by its origin point
+    reads.jsonl     what the suspect read of what others made: a JSON object in each line (since format 2)
     manifest.json   every version and binding, with vectors, times, owners, extended attributes, and the SHA-256 of
-                    each content: {"about": {...}, "versions": [...], "bindings": [...]}
+                    each member: {"about": {...}, "versions": [...], "bindings": [...], "reads": {...}}
 
 Everything but contents is in the manifest, so no name, link or device of a suspect's is ever a tar member. Of a file
 with holes only the data is stored, one piece after another; the manifest says where each piece was (`data`), and
-`sha256` is of what is stored. A reader accepts exactly this and trusts none of it.
+`sha256` is of what is stored. `reads` is null if the archive is about single objects, and says when reads were not
+recorded. A reader accepts exactly this and trusts none of it.
 """
 
 from __future__ import annotations
@@ -34,8 +36,11 @@ from isofs.store import inodes
 from isofs.store.frame import Frame, FrameDamaged
 from isofs.store.inodes import Place
 
-FORMAT = "isofs evidence 1"
-ABOUT, MANIFEST = "about.json", "manifest.json"
+#: What is written, and what is read: the first knew of no reads.
+FORMAT = "isofs evidence 2"
+_FORMATS = ("isofs evidence 1", FORMAT)
+
+ABOUT, READS, MANIFEST = "about.json", "reads.jsonl", "manifest.json"
 
 #: Called with the number of bytes that were dealt with since the last call; may raise to stop.
 Moved = Callable[[int], None]
@@ -72,6 +77,14 @@ class Kept:
     place: Place | None
 
 
+@dataclass(frozen=True, slots=True)
+class ReadSet:
+    """What a suspect read: what is known of that as a whole (as JSON), and its lines, which are the same each time."""
+
+    facts: Mapping[str, object]
+    lines: Callable[[], Iterator[bytes]]
+
+
 @dataclass(slots=True)
 class Written:
     """What an archive must turn out to hold when it is read back: the SHA-256 of each member, in order."""
@@ -99,6 +112,7 @@ def write(
     kept: Iterable[Kept],
     bindings: Iterable[Mapping[str, object]],
     moved: Moved = nothing_moved,
+    read: ReadSet | None = None,
 ) -> Written:
     """Write an archive. Nobody may change the versions meanwhile; EvidenceFailed if somebody did."""
     written = Written()
@@ -107,7 +121,8 @@ def write(
         _member(out, written, ABOUT, len(head), [head])
         rows = [_json(_version(out, written, one, moved)) for one in kept]
         parts = [b'{"about":', head, b',\n"versions":[\n', b",\n".join(rows), b'\n],\n"bindings":[\n']
-        parts += [b",\n".join(_json(binding) for binding in bindings), b"\n]}\n"]
+        parts += [b",\n".join(_json(binding) for binding in bindings), b'\n],\n"reads":']
+        parts += [_json(None if read is None else _read_set(out, written, read, moved)), b"}\n"]
         _member(out, written, MANIFEST, sum(map(len, parts)), parts)
         out.write(bytes(2 * _BLOCK))
     return written
@@ -161,6 +176,15 @@ def _version(out: Any, written: Written, one: Kept, moved: Moved) -> dict[str, o
         finally:
             os.close(opened)
     return row
+
+
+def _read_set(out: Any, written: Written, read: ReadSet, moved: Moved) -> dict[str, object]:
+    size = 0
+    for line in read.lines():
+        size += len(line)
+        moved(0)
+    digest = _member(out, written, READS, size, read.lines())
+    return {**read.facts, "member": READS, "size": size, "sha256": digest}
 
 
 def _content(out: Any, written: Written, op: int, opened: int, moved: Moved) -> dict[str, object]:
@@ -244,7 +268,7 @@ def members(file: BinaryIO) -> Iterator[tuple[str, int, Iterator[memoryview]]]:
         if not any(block):
             break
         name, size = _header(block)
-        if (last == "") != (name == ABOUT) or last == MANIFEST:
+        if (last == "") != (name == ABOUT) or last == MANIFEST or (last == READS and name != MANIFEST):
             raise damaged(f"{name} is not where it belongs")
         content = plain.parts(size)
         yield name, size, content
@@ -267,7 +291,7 @@ def _header(block: bytes) -> tuple[str, int]:
         raise damaged(str(error)) from None
     if header.type != tarfile.REGTYPE or header.size < 0:
         raise damaged(f"{header.name!a} is no plain file")
-    if header.name not in (ABOUT, MANIFEST) and not _MEMBER.fullmatch(header.name):
+    if header.name not in (ABOUT, READS, MANIFEST) and not _MEMBER.fullmatch(header.name):
         raise damaged(f"{header.name!a} does not belong in one")
     return header.name, header.size
 
@@ -279,7 +303,7 @@ def read_back(file: BinaryIO, written: Written, moved: Moved = nothing_moved) ->
         digest = hashlib.sha256()
         for part in parts:
             digest.update(part)
-            moved(len(part) if name not in (ABOUT, MANIFEST) else 0)
+            moved(len(part) if name not in (ABOUT, READS, MANIFEST) else 0)
         found.append((name, size, digest.hexdigest()))
     if found != written.members:
         wrong = next((a[0] for a, b in zip(written.members, found, strict=False) if a != b), MANIFEST)
@@ -294,8 +318,8 @@ def about(file: BinaryIO) -> dict[str, Any]:
 
 
 def _about(document: object) -> dict[str, Any]:
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise damaged(f"its format is not {FORMAT!r}")
+    if not isinstance(document, dict) or document.get("format") not in _FORMATS:
+        raise damaged(f"its format is none of {', '.join(_FORMATS)}")
     return document
 
 
@@ -337,12 +361,33 @@ def check(file: BinaryIO, moved: Moved = nothing_moved) -> Checked:
             digest = hashlib.sha256()
             for part in parts:
                 digest.update(part)
-                moved(len(part))
+                moved(len(part) if name != READS else 0)
             contents[name] = size, digest.hexdigest()
     if not isinstance(manifest, dict) or manifest.get("about") != first:
         raise damaged("its manifest is another's")
     _compare(manifest, contents)
-    return Checked(manifest, contents)
+    return Checked(manifest, {name: found for name, found in contents.items() if name != READS})
+
+
+def read_set(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """What the suspect of an archive, which was checked, read: an object each. ArchiveUnusable for what is none."""
+    for name, _, parts in members(file):
+        rest = b""
+        for part in parts if name == READS else ():
+            *lines, rest = (rest + part).split(b"\n")
+            if len(rest) > _ABOUT_LIMIT:
+                raise damaged("what it says of reads is too long")
+            for line in lines:
+                yield _object(line)
+        if rest:
+            raise damaged("what it says of reads is not whole")
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    found = _document(len(line), [memoryview(line)], _ABOUT_LIMIT)
+    if not isinstance(found, dict):
+        raise damaged("what it says of reads is no object")
+    return found
 
 
 def _compare(manifest: dict[str, Any], contents: dict[str, tuple[int, str]]) -> None:
@@ -362,6 +407,13 @@ def _compare(manifest: dict[str, Any], contents: dict[str, tuple[int, str]]) -> 
                 listed[name] = stored, digest
             case _:
                 raise damaged("its manifest does not describe every content")
+    match manifest.get("reads"):
+        case None:
+            pass
+        case {"member": "reads.jsonl", "size": int(size), "sha256": str(digest)}:
+            listed[READS] = size, digest
+        case _:
+            raise damaged("its manifest does not describe what was read")
     for name in sorted(listed.keys() | contents.keys()):
         if listed.get(name) != contents.get(name):
             raise damaged(f"{name!a} is not what the manifest says")

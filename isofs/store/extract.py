@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from isofs.errors import ArchiveUnusable, UsageError
 from isofs.store import archive, inodes
-from isofs.store.archive import MANIFEST, Moved, damaged, nothing_moved
+from isofs.store.archive import MANIFEST, READS, Moved, damaged, nothing_moved
 from isofs.store.inodes import Place
 
 TREE, NAMELESS = b"tree", b"nameless"
@@ -121,6 +121,9 @@ class _Extraction:
         for name, _, parts in archive.members(file):
             if name in by_member:
                 self._write(by_member[name], parts, moved)
+            elif name == READS:
+                with open(os.open(READS, _FILE, 0o600, dir_fd=self._root), "wb") as reads:
+                    reads.writelines(parts)
         opened = os.open(MANIFEST, _FILE, 0o600, dir_fd=self._root)
         with open(opened, "w", encoding="ascii") as manifest:
             json.dump(self._checked.manifest, manifest, indent=1)
