@@ -6,6 +6,7 @@ import base64
 import contextlib
 import itertools
 import json
+import marshal
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ from isofs.audit import chain, paging, reading, reads, record, writer
 from isofs.audit.appending import Appender, Limits
 from isofs.audit.reading import Wanted
 from isofs.audit.reads import Gap, ReadSets
+from isofs.audit.record import Unnumbered
 from isofs.audit.ring import Ring, open_ring, taking
 from isofs.audit.tasks import Task, Tasks
 from isofs.audit.trail import CROWDED, Trail, last_number
@@ -54,6 +56,11 @@ def folder(path: Path) -> Iterator[int]:
 def checked(path: Path, known: tuple[int, str] | None = None) -> Verified:
     with folder(path) as opened:
         return verify(opened, known)
+
+
+def opening(at: int, path: bytes, ino: int = 0, more: dict[str, object] | None = None) -> Unnumbered:
+    """The record of an opening, by suspect 1."""
+    return at, b"open", 1, 7, b"", path, ino, 0, 0, None, more
 
 
 def body(number: int, began: int = BEGAN) -> str:
@@ -153,8 +160,8 @@ def test_a_record_is_one_line_of_json_and_keeps_every_byte(
 ) -> None:
     task = Task(1, 2, login, program)
     more = {"from": source, "facts": {"said": fact}}
-    args = (9, 10**18, b"rename", 1, 1000, record.tasks.packed(task), path, 5, 6, number, -1 if size is None else size)
-    made = record.unpacked(record.packed(*args, more))
+    unnumbered = (10**18, b"rename", 1, 1000, record.tasks.packed(task), path, 5, 6, number, size, more)
+    made = record.unpacked(record.packed(9, unnumbered))
     assert made == record.Record(9, 10**18, "rename", 1, 1000, task, path, 5, 6, number, size, more)
     line = chain.ended(record.line(made, MOUNT, str), chain.NOTHING)
     assert line.isascii()
@@ -169,11 +176,14 @@ def test_a_record_is_one_line_of_json_and_keeps_every_byte(
     assert fields["event.outcome"] == ("failure" if number else "success")
 
 
-def test_a_path_that_is_too_long_keeps_its_end() -> None:
-    long = b"d/" * 50_000 + b"end"
-    made = record.unpacked(record.packed(1, 1, b"open", 0, 0, b"", long, 0, 0, 0, -1, None))
+def test_paths_that_are_too_long_keep_their_ends() -> None:
+    """Whatever somebody makes fits into a line: what is longer would be none."""
+    long = b"\xff\n/" * 350_000 + b"end"
+    made = record.unpacked(record.packed(1, opening(1, long, more={"from": long, "main": True})))
     assert made.path is not None
-    assert made.path.endswith(b"d/end")
+    assert made.more is not None
+    assert made.path.endswith(b"\n/end")
+    assert made.more == {"from": made.path, "main": True}
     assert len(chain.ended(record.line(made, MOUNT, str), chain.NOTHING)) < chain.LONGEST
 
 
@@ -362,7 +372,7 @@ def test_a_writer_killed_anywhere_writes_every_record_once(tmp_path: Path, monke
                         for _ in range(3):
                             number = trail.last + 1
                             more = {"main": True} if number % 2 else None
-                            trail.put(BEGAN + number, b"open", 1, 7, b"", b"f%d" % number, number, 0, 0, -1, more)
+                            trail.put(opening(BEGAN + number, b"f%d" % number, number, more))
                         writer.drain_once(ring, opened, MOUNT, Limits(size=900))
 
                 cut = cut_off(stop, monkeypatch, drain, of, name)
@@ -392,7 +402,7 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     with folder(tmp_path / "audit") as opened:
         for number in range(1, 4):
-            trail.put(number, b"open", 0, 7, b"", b"f", 0, 0, 0)
+            trail.put(opening(number, b"f"))
             with monkeypatch.context() as patch:
                 patch.setattr(os, "write", full)
                 with pytest.raises(OSError, match="No space"):
@@ -408,13 +418,13 @@ def test_what_is_no_record_does_not_keep_those_after_it(tmp_path: Path) -> None:
     ring, _ = open_ring(str(tmp_path / "ring"), lambda: None, SMALL)
     trail = Trail(ring, 0)
     with folder(tmp_path / "audit") as opened:
-        for piece in (b"short", record.packed(1, 1, b"open\0\xff", 0, 0, b"", None, 0, 0, 0, -1, None)):
+        for piece in (b"short", marshal.dumps((2, 3)), marshal.dumps((3, (1, "open", 0, 0, b"")))):
             ring.put(piece)
             trail.last += 1
-        trail.put(BEGAN, b"open", 0, 7, b"", b"f", 0, 0, 0)
+        trail.put(opening(BEGAN, b"f"))
         writer.drain_once(ring, opened, MOUNT, Limits())
         found = [(f["event.sequence"], f["event.action"]) for _, f in reading.records(opened, Wanted())]
-        assert found == [(1, record.GAP), (2, record.GAP), (3, "open")]
+        assert found == [(1, record.GAP), (2, record.GAP), (3, record.GAP), (4, "open")]
         assert verify(opened).problem is None
     ring.close()
 
@@ -425,13 +435,13 @@ def test_what_finds_no_room_is_counted_and_told(tmp_path: Path) -> None:
     trail = Trail(ring, 0)
     for number in range(1000):
         assert trail.crowded == (ring.used() > CROWDED)
-        trail.put(number, b"unlink", 0, 7, b"", b"name", 0, 0, 0)
+        trail.put(opening(number, b"name"))
     kept = trail.last
     assert 10 < kept < 1000
     assert (tmp_path / "ring").stat().st_size == size
     with folder(tmp_path / "audit") as opened:
         writer.drain_once(ring, opened, MOUNT, Limits())
-        trail.put(0, b"unlink", 0, 7, b"", b"last", 0, 0, 0)
+        trail.put(opening(0, b"last"))
         writer.drain_once(ring, opened, MOUNT, Limits())
         found = [fields for _, fields in reading.records(opened, Wanted())]
         assert verify(opened).problem is None
@@ -465,7 +475,7 @@ class Writing:
 
     def put(self) -> None:
         number = self.trail.last + 1
-        self.trail.put(time.time_ns(), b"create", 0, 7, b"", b"f%d" % number, 0, 0, 0)
+        self.trail.put(opening(time.time_ns(), b"f%d" % number))
 
     def close(self) -> None:
         os.close(self.folder)

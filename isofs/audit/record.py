@@ -12,7 +12,6 @@ import errno
 import functools
 import json
 import marshal
-import struct
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -49,64 +48,38 @@ class Record(NamedTuple):
     more: Mapping[str, object] | None
 
 
-#: Sequence, time, inode, origin point, subject, uid, bytes, errno, and the lengths of the task and the path.
-_PACKED = struct.Struct("=QQQQIIqHBH")
-_ABSENT = 0xFFFF
+#: A record before it has a number: the other fields of `Record`, with the action as bytes and a packed task.
+Unnumbered = tuple[int, bytes, int, int, bytes, bytes | None, int, int, int, int | None, Mapping[str, object] | None]
 
 #: Bytes of a path that are kept, from its end on: nobody needs a longer one, but somebody may make it.
 _LONGEST_PATH = 16384
 
 
-def packed(
-    sequence: int,
-    at: int,
-    action: bytes,
-    sid: int,
-    uid: int,
-    task: bytes,
-    path: bytes | None,
-    ino: int,
-    op: int,
-    number: int,
-    size: int,
-    more: Mapping[str, object] | None,
-) -> bytes:
-    """A record as it goes through the ring: of the fields of `Record`, with a packed task, and -1 for no size.
+def told(
+    at: int, action: str, sid: int = 0, uid: int = 0, task: bytes = b"", number: int = 0, **more: object
+) -> Unnumbered:
+    """A record of what is no call of the file system."""
+    return at, action.encode(), sid, uid, task, None, 0, 0, number, None, more
 
-    Plain bytes, because every changing call waits for them.
-    """
-    if path is None:
-        length, path = _ABSENT, b""
-    elif len(path) > _LONGEST_PATH:
-        length, path = _LONGEST_PATH, path[-_LONGEST_PATH:]
-    else:
-        length = len(path)
-    head = _PACKED.pack(sequence, at, ino, op, sid, uid, size, number, len(task), length)
-    if more is None:
-        return b"%b%b%b%b" % (head, task, path, action)
-    return b"%b%b%b%b\0%b" % (head, task, path, action, marshal.dumps(more, 2))  # type: ignore[arg-type]
+
+def packed(sequence: int, record: Unnumbered) -> bytes:
+    """A record as it goes through the ring. All in one step of the interpreter's: every changing call waits for it."""
+    piece = marshal.dumps((sequence, record), 2)  # type: ignore[arg-type]
+    return piece if len(piece) < _LONGEST_PATH else _shortened(sequence, record)
+
+
+def _shortened(sequence: int, record: Unnumbered) -> bytes:
+    at, action, sid, uid, task, path, *rest, more = record
+    path = None if path is None else path[-_LONGEST_PATH:]
+    if more is not None:
+        more = {key: value[-_LONGEST_PATH:] if isinstance(value, bytes) else value for key, value in more.items()}
+    return marshal.dumps((sequence, (at, action, sid, uid, task, path, *rest, more)), 2)
 
 
 def unpacked(piece: bytes) -> Record:
-    """The record in a piece of the ring."""
-    sequence, at, ino, op, sid, uid, size, number, task, path = _PACKED.unpack_from(piece)
-    begin = _PACKED.size + task
-    end = begin if path == _ABSENT else begin + path
-    action, some, more = piece[end:].partition(b"\0")
-    return Record(
-        sequence,
-        at,
-        action.decode(),
-        sid,
-        uid,
-        tasks.unpacked(piece[_PACKED.size : begin]),
-        None if path == _ABSENT else piece[begin:end],
-        ino,
-        op,
-        number,
-        None if size < 0 else size,
-        marshal.loads(more) if some else None,
-    )
+    """The record in a piece of the ring. ValueError, EOFError or TypeError if there is none."""
+    sequence, (at, action, sid, uid, task, *rest) = marshal.loads(piece)
+    return Record(sequence, at, action.decode(), sid, uid, tasks.unpacked(task), *rest)
 
 
 _FILE, _CONTROL = '["file"]', '["configuration"]'

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable, Iterator
 from zlib import crc32
 
-_MAGIC = b"isofs audit 1\0\0\0"
+_MAGIC = b"isofs audit 2\0\0\0"
 #: Where in the header, in words of 8 bytes, each on a line of the processors' caches of its own; and its length.
 _SIZE, _HEAD, _TAIL, _ASLEEP, _DATA = 8, 16, 24, 32, 320
 _FRAME = struct.Struct("=II")
@@ -28,6 +28,9 @@ _ALIGNED = 7
 
 #: Bytes from its beginning that are used as long as whoever takes keeps up: they stay in the processor's cache.
 _WARM = 1 << 16
+
+#: Bytes after which there is another look beyond them, whether whoever takes has kept up.
+_STRETCH = 1 << 12
 
 #: Bytes that a new ring has for pieces: some 12,000 calls.
 SIZE = 1 << 21
@@ -41,29 +44,38 @@ class Ring:
         self._words = _header(memory)
         self._wake = wake
         self._size = self._words[_SIZE]
-        self._mask = self._size - 1
         self._head = self._words[_HEAD]
-        self._limit = self._words[_TAIL] + self._size
+        #: Where in memory the next piece comes, and bytes from there on of which it is known that they are free.
+        self._at, self._room = _DATA, 0
 
     def put(self, piece: bytes) -> bool:
         """Add a piece; False if there is no room."""
-        head, words = self._head, self._words
-        at, step = head & self._mask, (len(piece) + 8 + _ALIGNED) & ~_ALIGNED
-        fill = self._size - at if at + step > self._size or (at > _WARM and words[_TAIL] == head) else 0
-        if head + fill + step > self._limit:
-            self._limit = words[_TAIL] + self._size
-            if head + fill + step > self._limit:
-                return False
-        if fill:
-            self._memory[_DATA + at : _DATA + at + 8] = _FILLER
-            at = 0
-        framed = _FRAME.pack(len(piece), crc32(piece)) + piece
-        at += _DATA
-        self._memory[at : at + len(framed)] = framed
-        self._head = words[_HEAD] = head + fill + step
+        length = len(piece)
+        step = (length + 8 + _ALIGNED) & ~_ALIGNED
+        if step > self._room and not self._make_room(step):
+            return False
+        at, words = self._at, self._words
+        self._memory[at : at + 8 + length] = _FRAME.pack(length, crc32(piece)) + piece
+        self._at = at + step
+        self._room -= step
+        self._head = words[_HEAD] = self._head + step
         if words[_ASLEEP]:
             words[_ASLEEP] = 0
             self._wake()
+        return True
+
+    def _make_room(self, step: int) -> bool:
+        """Find room for a piece, here or at the beginning of memory; False if there is none."""
+        at, tail = self._head % self._size, self._words[_TAIL]
+        end = self._size - at
+        fill = end if step > end or (at > _WARM and tail == self._head) else 0
+        free = tail + self._size - self._head - fill
+        if step > free:
+            return False
+        if fill:
+            self._memory[_DATA + at : _DATA + at + 8] = _FILLER  # it counts once there is a piece behind it
+            self._head, at, end = self._head + fill, 0, self._size
+        self._at, self._room = _DATA + at, min(free, end, max(step, _WARM - at, _STRETCH))
         return True
 
     def used(self) -> float:
@@ -83,10 +95,10 @@ class Ring:
         """What has been put in and not been dealt with: pieces, None for a damaged one, and the position after each."""
         at, head = self._words[_TAIL], self._words[_HEAD]
         while at < head:
-            begin = _DATA + (at & self._mask)
+            begin = _DATA + at % self._size
             length, check = _FRAME.unpack_from(self._memory, begin)
             if length == _FILLS:
-                at += self._size - (at & self._mask)
+                at += self._size - at % self._size
                 continue
             step = (_FRAME.size + length + _ALIGNED) & ~_ALIGNED
             if at + step > head:  # nothing that follows can be found

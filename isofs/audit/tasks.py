@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections import OrderedDict
 from typing import NamedTuple
 
 #: Tasks whose files in /proc stay open, at most.
@@ -41,6 +40,15 @@ def unpacked(text: bytes) -> Task | None:
     return Task(pid, thread, None if login < 0 else login, text[_PACKED.size :])
 
 
+class _Known:
+    """What is known of a thread: its file in /proc with the program's name, the rest packed, and both, until when."""
+
+    __slots__ = ("answer", "file", "rest", "until")
+
+    def __init__(self, file: int, rest: bytes) -> None:
+        self.file, self.rest, self.answer, self.until = file, rest, b"", 0
+
+
 class Tasks:
     """Tasks by thread id, packed. Only the name of the program is asked for anew.
 
@@ -48,43 +56,43 @@ class Tasks:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[int, tuple[int, bytes]] = OrderedDict()
-        self._last, self._until, self._answer = -1, 0, b""
+        self._known: dict[int, _Known] = {}
 
     def of(self, thread: int, now: int) -> bytes:
         """What is known of a thread at a time; no more than its number if it is gone, or of another namespace."""
-        if thread == self._last and now < self._until:
-            return self._answer
-        self._last, self._until = thread, now + _LOOK
         known = self._known.get(thread)
-        if known is not None:
+        if known is not None and now < known.until:
+            return known.answer
+        if known is None or not _ask(known, now):
+            if known is not None:
+                self._forget(thread)
             try:
-                self._answer = known[1] + os.pread(known[0], 64, 0)[:-1]
+                file = os.open(b"/proc/%d/comm" % thread, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
-                os.close(self._known.pop(thread)[0])
-            else:
-                return self._answer
-        self._answer = self._look(thread)
-        return self._answer
+                return packed(Task(max(thread, 0), max(thread, 0), None, b""))
+            known = self._known[thread] = _Known(file, packed(Task(_process(thread), thread, _login(thread), b"")))
+            if len(self._known) > _KEPT:
+                self._forget(next(iter(self._known)))
+            _ask(known, now)
+        return known.answer
 
-    def _look(self, thread: int) -> bytes:
-        try:
-            name = os.open(b"/proc/%d/comm" % thread, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return packed(Task(max(thread, 0), max(thread, 0), None, b""))
-        found = packed(Task(_process(thread), thread, _login(thread), b""))
-        self._known[thread] = name, found
-        if len(self._known) > _KEPT:
-            os.close(self._known.popitem(last=False)[1][0])
-        try:
-            return found + os.pread(name, 64, 0)[:-1]
-        except OSError:
-            return found
+    def _forget(self, thread: int) -> None:
+        os.close(self._known.pop(thread).file)
 
     def close(self) -> None:
-        self._last = -1
         while self._known:
-            os.close(self._known.popitem()[1][0])
+            self._forget(next(iter(self._known)))
+
+
+def _ask(known: _Known, now: int) -> bool:
+    """Ask for the name of a program; whether there is still one."""
+    try:
+        known.answer = known.rest + os.pread(known.file, 64, 0)[:-1]
+    except OSError:
+        known.answer = known.rest
+        return False
+    known.until = now + _LOOK
+    return True
 
 
 def _process(thread: int) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from isofs.audit import chain, record
+from isofs.audit import chain, tasks
+from isofs.audit.record import GAP, Unnumbered, moment, packed, told, unpacked
 from isofs.audit.ring import Ring
-from isofs.audit.tasks import Task, packed
+from isofs.audit.tasks import Task
 
 #: The share of the ring from which on suspects wait for room. The rest is for everybody else.
 CROWDED = 0.5
@@ -20,33 +21,20 @@ class Trail:
     """
 
     def __init__(self, ring: Ring, last: int) -> None:
-        self.ring = ring
+        self.ring, self._put = ring, ring.put
         self.last = last
         self._lost = 0
         self._lost_since = 0
 
-    def put(
-        self,
-        at: int,
-        action: bytes,
-        sid: int,
-        uid: int,
-        task: bytes,
-        path: bytes | None,
-        ino: int,
-        op: int,
-        number: int,
-        size: int = -1,
-        more: Mapping[str, object] | None = None,
-    ) -> None:
-        """Add a record, of what `record.packed` takes."""
+    def put(self, record: Unnumbered) -> None:
+        """Add a record."""
         if self._lost:
             self._tell_lost()
         sequence = self.last + 1
-        if self.ring.put(record.packed(sequence, at, action, sid, uid, task, path, ino, op, number, size, more)):
+        if self._put(packed(sequence, record)):
             self.last = sequence
         else:
-            self._lost_since = self._lost_since or at
+            self._lost_since = self._lost_since or time.time_ns()
             self._lost += 1
 
     def tell(
@@ -60,13 +48,12 @@ class Trail:
         number: int = 0,
     ) -> None:
         """Add what is no call of the file system: a decision of the operator's, or the trail about itself."""
-        who = b"" if task is None else packed(task)
-        self.put(time.time_ns(), action.encode(), sid, uid, who, None, 0, 0, number, -1, {"facts": facts})
+        who = b"" if task is None else tasks.packed(task)
+        self.put(told(time.time_ns(), action, sid, uid, who, number, facts=facts))
 
     def _tell_lost(self) -> None:
-        facts = {"facts": {"lost": self._lost, "since": record.moment(self._lost_since)}}
-        gap = record.GAP.encode()
-        if self.ring.put(record.packed(self.last + 1, time.time_ns(), gap, 0, 0, b"", None, 0, 0, 0, -1, facts)):
+        facts = {"lost": self._lost, "since": moment(self._lost_since)}
+        if self._put(packed(self.last + 1, told(time.time_ns(), GAP, facts=facts))):
             self.last, self._lost, self._lost_since = self.last + 1, 0, 0
 
     @property
@@ -83,7 +70,7 @@ def last_number(ring: Ring, folder: int) -> tuple[int, int]:
     in_ring = 0
     for piece, _ in ring.waiting():
         if piece is not None:
-            in_ring = record.unpacked(piece).sequence
+            in_ring = unpacked(piece).sequence
     try:
         known = chain.newest(folder)
     except ValueError:

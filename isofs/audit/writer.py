@@ -77,7 +77,7 @@ class Drain:
 
 def _unpacked(piece: bytes | None) -> Record | None:
     """The record in a piece; None if it is no record, which must not keep those after it from being written."""
-    with contextlib.suppress(ValueError, EOFError, TypeError, struct.error):
+    with contextlib.suppress(ValueError, EOFError, TypeError, AttributeError, struct.error):
         return None if piece is None else record.unpacked(piece)
     return None
 

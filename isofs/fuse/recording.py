@@ -42,16 +42,6 @@ _Known = tuple[bytes | None, Obj | None, Mapping[str, object] | None]
 _Describe = Callable[[SubjectId, Node | None, tuple[Any, ...]], _Known]
 
 
-class _Open:
-    """A file that is open and was recorded: as what, by whom, and the bytes that went through it."""
-
-    __slots__ = ("path", "read", "task", "written")
-
-    def __init__(self, path: bytes | None, task: bytes) -> None:
-        self.path, self.task = path, task
-        self.read = self.written = 0
-
-
 class Recorder:
     """Records the calls on one adapter: of suspects all that open, list or change something; changes of `everyone`.
 
@@ -64,7 +54,8 @@ class Recorder:
         self._adapter, self._fs, self._trail, self._room = adapter, fs, trail, room
         self._everyone = everyone
         self._tasks = Tasks()
-        self._opened: dict[int, _Open] = {}
+        #: What is open and was recorded, by handle: as what, by whom, and the bytes read and written through it.
+        self._opened: dict[int, tuple[bytes | None, bytes, list[int]]] = {}
         self._prefixes: dict[Obj, tuple[bytes, list[tuple[Obj, object]]]] = {}
         changing: dict[str, _Describe] = {
             **dict.fromkeys(("create", "mknod", "mkdir"), self._making),
@@ -100,8 +91,8 @@ class Recorder:
         more = {**_ACCESS.get(handle.flags & os.O_ACCMODE, {}), **self._reads(sid, handle), "before": True}
         now = time_ns()
         task = self._tasks.of(handle.pid, now)
-        self._opened[handle.id] = _Open(path, task)
-        self._trail.put(now, b"open", sid, handle.uid, task, path, obj.ino, obj.op, 0, -1, more)
+        self._opened[handle.id] = path, task, [0, 0]
+        self._trail.put((now, b"open", sid, handle.uid, task, path, obj.ino, obj.op, 0, None, more))
 
     def _own(self, name: str) -> Handler:
         """The adapter's handler of this name, with its exceptions."""
@@ -114,7 +105,7 @@ class Recorder:
         where = 1 if name == "link" else 0  # the directory decides in whose view a name is made
         fs, nodes, suspects, everyone = self._fs, self._fs.nodes, self._fs.suspects, MAIN if self._everyone else None
         task_of, put, answered = self._tasks.of, self._trail.put, _ANSWERED.get(name)
-        action = b"list" if name == "opendir" else name.encode()
+        action, changing = b"list" if name == "opendir" else name.encode(), name == "setattr"
 
         async def call(*args: Any) -> Any:
             ctx, node, sid = args[-1], nodes.get(args[where]), everyone
@@ -135,8 +126,8 @@ class Recorder:
                     raise refused from None
                 answer = refused
             ino, op = (obj.ino, obj.op) if obj is not None else (0, 0)
-            what = action if name != "setattr" else _change(args[2])
-            put(time_ns(), what, sid, ctx.uid, task, path, ino, op, number, -1, more)
+            what = _change(args[2]) if changing else action
+            put((time_ns(), what, sid, ctx.uid, task, path, ino, op, number, None, more))
             if number:
                 raise answer from None
             return answer
@@ -224,7 +215,7 @@ class Recorder:
     def _path_at(self, sid: SubjectId, parent: Node | None, name: bytes) -> bytes | None:
         if parent is None:
             return None
-        if sid not in self._fs.views:
+        if not sid or sid not in self._fs.views:
             above = self._prefix(parent.obj)
             return None if above is None else above + name
         path = views.path(self._fs, sid, parent.obj)
@@ -271,8 +262,9 @@ class Recorder:
 
     def opened(self, sid: SubjectId, answer: Any, path: bytes | None, task: bytes, more: Any) -> tuple[Obj | None, Any]:
         """The object that is open now, whose bytes are counted; and whether a suspect may read others' work in it."""
-        handle = self._fs.handles[(answer[0] if isinstance(answer, tuple) else answer).fh]
-        self._opened[handle.id] = _Open(path, task)
+        number = (answer[0] if isinstance(answer, tuple) else answer).fh
+        self._opened[number] = path, task, [0, 0]
+        handle = self._fs.handles[number]
         return handle.node.obj, {**(more or {}), **self._reads(sid, handle)} if sid else more
 
     def _reads(self, sid: SubjectId, handle: Handle) -> dict[str, object]:
@@ -293,7 +285,7 @@ class Recorder:
             except Exception as error:
                 raise refusal("read", error) from None
             if opened and fh in opened:
-                opened[fh].read += len(data)
+                opened[fh][2][0] += len(data)
             return data
 
         return read
@@ -307,7 +299,7 @@ class Recorder:
             except Exception as error:
                 raise refusal("write", error) from None
             if fh in opened:
-                opened[fh].written += done
+                opened[fh][2][1] += done
             return done
 
         return write
@@ -317,12 +309,12 @@ class Recorder:
         plain: Handler = vars(Adapter)["release"].__get__(self._adapter)
 
         def release(fh: int) -> Coroutine[Any, Any, None]:
-            one = opened.pop(fh, None)
-            if one is not None and (one.read or one.written):
-                handle = fs.handles[fh]
-                obj, more = handle.node.obj, {"read": one.read, "written": one.written}
-                size = one.read + one.written
-                put(time_ns(), b"close", handle.sid, handle.uid, one.task, one.path, obj.ino, obj.op, 0, size, more)
+            if fh in opened:
+                path, task, (read, written) = opened.pop(fh)
+                if read or written:
+                    handle = fs.handles[fh]
+                    obj, size, more = handle.node.obj, read + written, {"read": read, "written": written}
+                    put((time_ns(), b"close", handle.sid, handle.uid, task, path, obj.ino, obj.op, 0, size, more))
             return plain(fh)
 
         return release
