@@ -627,6 +627,33 @@ def test_when_reads_were_not_recorded_is_kept_in_mind(tmp_path: Path) -> None:
         assert reads.subjects(opened) == []
 
 
+def test_what_was_read_while_the_disk_was_full_is_in_the_read_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) < 100:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data[:99])
+
+    read = [
+        record.Record(number, BEGAN, "open", 1, 7, TASK, b"f%d" % number, number, 0, 0, None, {"main": True})
+        for number in (1, 2)
+    ]
+    with folder(tmp_path / "audit") as opened:
+        sets = ReadSets(opened)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            with pytest.raises(OSError, match="No space"):
+                sets.note(read)
+        sets.note(read)
+        sets.note(read)
+        sets.close()
+        assert [one.path for one in reads.all_sets(opened)] == ["f1", "f2"]
+        assert (tmp_path / "audit/reads/1.jsonl").read_bytes().count(b"\n") == 2
+
+
 def test_exact_bytes_are_beside_a_name_that_is_no_text() -> None:
     made = record.Record(1, 1, "unlink", 1, 7, None, b"a\xff\n\x1b", 0, 0, 0, None, None)
     fields = json.loads(record.line(made, MOUNT, str) + "}")

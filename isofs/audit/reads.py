@@ -66,20 +66,22 @@ class ReadSets:
 
     def note(self, records: list[Record]) -> None:
         """Write down what of these is new: the record of an opening that succeeded has `main` then."""
-        new: dict[int, list[Read]] = {}
+        new: dict[int, dict[tuple[int, str], Read]] = {}
         for record in records:
             if record.action == GAP:
                 self._note_gap(record)
             if record.sid and record.more and record.more.get("main") and not record.number:
                 read = _read(record)
-                known = self._known.get(read.subject)
-                if known is None:
-                    known = self._known[read.subject] = {_key(one) for one in one_set(self._folder, read.subject)}
-                if _key(read) not in known:
-                    known.add(_key(read))
-                    new.setdefault(read.subject, []).append(read)
+                if _key(read) not in self._known_of(read.subject):
+                    new.setdefault(read.subject, {}).setdefault(_key(read), read)
         for subject, found in new.items():
-            _append(self._folder, f"{subject}.jsonl", [asdict(one) for one in found])
+            _append(self._folder, f"{subject}.jsonl", [asdict(one) for one in found.values()])
+            self._known[subject].update(found)  # not before: what could not be written comes once more
+
+    def _known_of(self, subject: int) -> set[tuple[int, str]]:
+        if subject not in self._known:
+            self._known[subject] = {_key(one) for one in one_set(self._folder, subject)}
+        return self._known[subject]
 
     def _note_gap(self, record: Record) -> None:
         facts = None if record.more is None else record.more.get("facts")
@@ -121,8 +123,13 @@ def _append(folder: int, name: str, rows: list[dict[str, object]]) -> None:
         size = os.fstat(opened).st_size
         torn = size and os.pread(opened, 1, size - 1) != b"\n"
         text = b"\n" * bool(torn) + "".join(json.dumps(row) + "\n" for row in rows).encode()
-        while text:
-            text = text[os.write(opened, text) :]
+        try:
+            while text:
+                text = text[os.write(opened, text) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(opened, size)
+            raise
         os.fdatasync(opened)
     finally:
         os.close(opened)
