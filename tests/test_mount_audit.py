@@ -197,24 +197,30 @@ def test_every_call_of_everyone_and_every_opening_of_a_suspect_is_told(
     assert mine == [("e/shared", "file", 5), ("e", "directory", None), (HOSTILE.replace("e/", "moved/"), "file", 0)]
 
 
+@pytest.mark.parametrize(("call", "uid"), [("suspect", CAROL), ("alert", DAVE)])
 def test_what_was_open_when_somebody_was_isolated_is_in_the_read_set(
-    mount: Mounted, trail: Trail, person: Callable[[int], Person]
+    mount: Mounted, trail: Trail, person: Callable[[int], Person], call: str, uid: int
 ) -> None:
-    person(BOB).write("f", "secret")
-    alice = person(CAROL)
-    alice(_keep_open, alice.path("f"))
+    """Also what is closed at once, since it was open for writing, too."""
+    for name in "fg":
+        person(BOB).write(f"{call}-{name}", "secret")
+        person(BOB).chmod(f"{call}-{name}", 0o666)
+    alice, careless = person(uid), person(uid)
+    alice(_keep_open, alice.path(f"{call}-f"))
+    careless(_keep_open, careless.path(f"{call}-g"), os.O_RDWR)
     trail.told()
-    mount.ask("suspect", uid=CAROL, user="carol")
+    mount.ask(call, uid=uid, user="alice")
     told = [fields for fields in trail.told() if fields["event.action"] == "open"]
-    assert [(fields["isofs.before"], fields["isofs.main"]) for fields in told] == [(True, True)]
-    assert [one["path"] for one in mount.facts("reads", str(CAROL))["reads"]] == ["f"]
+    assert [(fields["isofs.before"], fields["isofs.main"]) for fields in told] == [(True, True)] * 2
+    assert {one["path"] for one in mount.facts("reads", str(uid))["reads"]} == {f"{call}-f", f"{call}-g"}
+    mount.ask("malicious", uid=uid, no_evidence=True)
 
 
 _opened: list[int] = []
 
 
-def _keep_open(path: str) -> None:
-    _opened.append(os.open(path, os.O_RDONLY))
+def _keep_open(path: str, flags: int = os.O_RDONLY) -> None:
+    _opened.append(os.open(path, flags))
 
 
 def test_what_the_operator_decides_is_told(mount: Mounted, trail: Trail) -> None:
@@ -259,7 +265,8 @@ def test_what_a_suspect_read_is_in_the_evidence(
     found = mount.facts("evidence", "show", str(place / "a.tar.zst"))
     assert [(one["path"], one["size"]) for one in found["read_set"]] == [("known", 6), (HOSTILE.replace("e/", ""), 6)]
     assert (found["reads"]["objects"], found["reads"]["bytes"], found["reads"]["complete"]) == (2, 12, True)
-    mine = mount.facts("reads", str(DAVE))["reads"]
+    subject = found["read_set"][0]["subject"]
+    mine = [one for one in mount.facts("reads", str(DAVE))["reads"] if one["subject"] == subject]
     assert found["read_set"] == [{**one, "uid": DAVE} for one in mine]
     shown = mount.isoctl("evidence", "show", str(place / "a.tar.zst")).out
     assert r"/\x1b[2J\x0a\xff".replace("/", "") in shown
