@@ -316,7 +316,7 @@ def test_a_plan_is_what_the_merge_does(story: Story) -> None:
     marked = [c for c in story.mount.facts("changes", str(ALICE))["changes"] if c["risks"]]
     assert [(c["path"], c["risks"]) for c in marked] == [(".bashrc", planned[".bashrc"]["risks"])]
     shown = story.mount.isoctl("plan", str(ALICE), "-v").out
-    assert shown.startswith(f"{ALICE}: 1 conflict, 1 deleted, 2 renamed, 2 took\n")
+    assert shown.startswith(f"{ALICE}: conflict 1, delete 1, rename 2, take 2\n")
     assert "main G=1" in shown
     assert f"[{', '.join(planned['.bashrc']['risks'])}]" in shown
     items = story.innocent(conflicts=1)

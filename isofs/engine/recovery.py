@@ -251,7 +251,7 @@ def _inode_at(fs: Filesystem, origin: Origin) -> int | None:
     """The inode of the right type that main has where the store says the object is."""
     assert origin.parent is not None
     try:
-        found = os.lstat(origin.name, dir_fd=tree.descriptor(fs, fs.by_op[origin.parent]))
+        found = inodes.lstat(Place(tree.descriptor(fs, fs.by_op[origin.parent]), origin.name))
     except (OSError, CallError):
         return None
     return found.st_ino if stat.S_IFMT(found.st_mode) == origin.kind else None
