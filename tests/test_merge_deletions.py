@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from isofs.engine import checks
+from isofs.engine import checks, recovery, suspicion
+from isofs.engine.state import Caller
 from isofs.merge import apply
 from isofs.merge.report import Report
+from isofs.store.folder import open_store
 from support.contest import Contest
+from support.engine import Kernel, Walker
 
 
 @pytest.fixture
@@ -64,3 +68,26 @@ def test_a_deletion_that_does_not_stand_takes_no_name(tmp_path: Path, steps: int
     assert found == dict.fromkeys(("one", "one.link", "other", "other.link"), b"bob's")
     assert not checks.check(contest.fs)
     contest.close()
+
+
+def test_what_is_in_a_directory_that_main_lost_unseen_stays_and_is_merged(tmp_path: Path) -> None:
+    """Unmounted, with all that is above: nobody was asked, so nothing could be kept while it was there."""
+    main = tmp_path / "main"
+    (main / "top/deep").mkdir(parents=True)
+    (main / "top/deep/changed").write_text("main's")
+    fs = recovery.open_filesystem(open_store(str(main / ".isofs")), str(main))
+    kernel = Kernel(fs)
+    sid = suspicion.suspect(fs, 61001, "alice", "", "2026-01-01T00:00:00Z").sid
+    alice = Walker(kernel, Caller(61001, 61001, 61001))
+    (main / "top/deep").chmod(0o777)
+    alice.write(b"top/deep/changed", b"hers", os.O_WRONLY | os.O_TRUNC)
+    alice.write(b"top/deep/new", b"new", os.O_WRONLY | os.O_CREAT)
+    kernel.close()
+    recovery.close_filesystem(fs)
+    shutil.rmtree(main / "top")
+    fs = recovery.open_filesystem(open_store(str(main / ".isofs")), str(main))
+    assert not checks.check(fs)
+    apply.innocent(fs, sid)
+    found = {str(path.relative_to(main)): path.read_text() for path in main.glob("top/**/*") if path.is_file()}
+    assert found == {"top/deep/changed": "hers", "top/deep/new": "new"}
+    recovery.close_filesystem(fs)

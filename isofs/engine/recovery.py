@@ -15,13 +15,13 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from isofs.engine import attic, tree
+from isofs.engine import attic, tree, views
 from isofs.engine.batch import Batch, apply
 from isofs.engine.state import Failure, Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
 from isofs.errors import CallError, NoMount, StoreUnusable
 from isofs.model.reconcile import Outcome
-from isofs.model.records import RESERVED, Binding, Op, Origin, Put, SubjectState
+from isofs.model.records import RESERVED, Binding, Op, Origin, Put, SubjectState, Version
 from isofs.model.vectors import G, Vector, trusted_deletion, trusted_modification
 from isofs.store import inodes, suspects
 from isofs.store.folder import Store
@@ -267,6 +267,7 @@ def _lost(fs: Filesystem, obj: Obj) -> None:
 def find_moved(fs: Filesystem) -> None:
     """Find what is not where the store has it: moved or replaced while nobody watched, or deleted."""
     missing: dict[int, Origin] = {}
+    ordered: list[Origin] = []
     batch = Batch(fs)
     if fs.root.op and fs.origins[fs.root.op].ino != fs.root.ino:
         batch.put(replace(fs.origins[fs.root.op], ino=fs.root.ino))
@@ -275,9 +276,15 @@ def find_moved(fs: Filesystem) -> None:
             missing[origin.ino] = origin
     if missing:
         found = _search(fs, set(missing))
-        for origin in _from_the_root_down(fs, missing.values()):
+        ordered = _from_the_root_down(fs, missing.values())
+        for origin in ordered:
             _moved_or_replaced(fs, origin, found.get(origin.ino or 0), batch)
     batch.commit()
+    for origin in reversed(ordered):  # what is below has its names then
+        directory = fs.by_op[origin.op]
+        for view in (*fs.views.values(), *fs.waiting.values()):
+            if directory.is_dir and not directory.ino and views.has_own_below(fs, view, directory):
+                _keep_directory(fs, view, origin)
 
 
 def _from_the_root_down(fs: Filesystem, origins: Iterable[Origin]) -> list[Origin]:
@@ -355,6 +362,29 @@ def _keep_unseen(view: View, origin: Origin, batch: Batch) -> None:
     elif version.state == "m" and origin.op not in view.placed and origin.parent is not None:
         name = Binding(view.sid, origin.parent, origin.name, origin.op, origin.op, kept=True)
         batch.put(name)
+
+
+def _keep_directory(fs: Filesystem, view: View, was: Origin) -> None:
+    """A directory that main lost unseen, with something of a suspect's in it, stays in the suspect's view.
+
+    Its attributes are gone: it gets those of the directory above, or of the root if main lost that too.
+    """
+    if view.version(was.op) is not None or was.op in view.placed or was.parent is None:
+        return
+    above = fs.by_op[was.parent]
+    at = os.fstat(tree.descriptor(fs, above if above.ino else fs.root))
+    to = fs.store.content(view.sid, str(was.op))
+    inodes.remove(to)
+    os.mkdir(to.name, dir_fd=to.directory)
+    os.chown(to.name, at.st_uid, at.st_gid, dir_fd=to.directory)
+    os.chmod(to.name, stat.S_IMODE(at.st_mode), dir_fd=to.directory)
+    before = was.vector or Vector.of({G: 0})
+    now = fs.origins[was.op].vector or trusted_deletion(before)
+    batch = Batch(fs)
+    batch.set_vector(was.op, now.replace(view.sid, 0))
+    batch.put(Version(view.sid, was.op, "m", before.replace(view.sid, "m"), str(was.op), None, False))
+    batch.put(Binding(view.sid, was.parent, was.name, was.op, was.op, kept=True))
+    batch.commit()
 
 
 def _drop_names(view: View, op: Op, batch: Batch) -> None:
