@@ -273,8 +273,10 @@ def _apply(path: bytes, new: NewAttributes, is_link: bool, caller: Caller) -> No
 
 
 def _note_emptied(path: bytes, before: os.stat_result) -> None:
-    """Who empties a file moves its modification time, also where the file system sees an empty one: a version without
-    main's content, or a file that was opened with O_TRUNC. btrfs leaves the time."""
+    """Who empties a file moves its modification time, also if what is emptied is a version without main's content.
+
+    ext4 moves it by itself, XFS and btrfs only where there is something to cut off.
+    """
     now = os.stat(path)
     if before.st_size == 0 and now.st_mtime_ns == before.st_mtime_ns:
         os.utime(path, ns=(now.st_atime_ns, time.time_ns()))
