@@ -112,6 +112,16 @@ ONCE: dict[str, list[Step]] = {
         ("rename", {"uid": 1001, "place": b"a/b/a/b", "new": b"a/b/t", "flags": 0}),
         ("rmdir", {"uid": 1001, "place": b"a/b/a"}),
     ],
+    "one of several names that was out of the way for a moment": [
+        ("write", {"uid": 1001, "place": b"c", "flags": NEW, "offset": 0}),
+        ("link", {"uid": 1001, "place": b"c", "new": b"a/c"}),
+        ("link", {"uid": 1001, "place": b"c", "new": b"a/b/a"}),
+        ("suspect", {"index": 0}),
+        ("write", {"uid": 1003, "place": b"t", "flags": NEW, "offset": 0}),
+        ("rename", {"uid": 1003, "place": b"t", "new": b"c", "flags": 0}),
+        ("rename", {"uid": 1003, "place": b"a/b/a", "new": b"b", "flags": EXCHANGE}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
     "what comes back under several names": [
         ("suspect", {"index": 0}),
         ("write", {"uid": 1003, "place": b"b", "flags": os.O_WRONLY, "offset": 0}),

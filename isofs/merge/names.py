@@ -34,6 +34,7 @@ class Names:
         self.fs, self.view, self.report = fs, view, report
         self._review = review
         self._born: list[tuple[Obj, int]] = []
+        self._aside: set[Obj] = set()
         before = (one for one in report.all_told(view.sid) if one.reason.startswith(naming.RENAMED))
         self._renamed = {one.op for one in before}  # also before the merge was cut off
 
@@ -390,6 +391,7 @@ class Names:
             if self._change_places(binding, directory, there[0]):
                 return True
             aside = naming.MOVING + b"%d" % there[0].op
+            self._aside.add(there[0])
             main.rename(self.fs, directory, binding.name, directory, aside, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, directory, binding.name)
             return True
@@ -454,6 +456,8 @@ class Names:
 
     def remove_all(self) -> None:
         """Take from objects of main the names that the suspect took, where the object lives on."""
+        for aside in self._aside | {self.fs.by_op[op] for op in self.view.hiding if op in self.fs.by_op}:
+            self._remove_aside(aside)
         for binding in list(self.view.all_bindings()):
             if binding.op is not None or binding.kept or binding.replaced is None:
                 continue
@@ -476,6 +480,16 @@ class Names:
                 main.unlink(self.fs, directory, binding.name, by=self.view.sid)
                 settle.expire(self.fs, directory, binding.name)
             batch.commit()
+
+    def _remove_aside(self, obj: Obj) -> None:
+        """A file that got its names by others than the one that was moved out of the way needs that no more."""
+        if obj.is_dir or not obj.ino or naming.stays_as_it_is(self.view, obj.op):
+            return
+        for directory, name in list(obj.links):
+            found = tree.child(self.fs, directory, name) if name.startswith(naming.MOVING) else None
+            if found is not None and found[0] is obj and found[1].st_nlink > 1:
+                main.unlink(self.fs, directory, name, by=self.view.sid)
+                settle.expire(self.fs, directory, name)
 
     def restore_times(self) -> None:
         """Directories that were brought in have the time stamp that the suspect's view had, not the merge's."""
