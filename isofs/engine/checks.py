@@ -102,11 +102,10 @@ def i2_contents(fs: Filesystem) -> Iterator[Problem]:
 def i3_vectors(fs: Filesystem) -> Iterator[Problem]:
     """I3: vectors are as Protocol 2 makes them: own dimension is the state, 0 in main's; G never ahead of main's."""
     versioned = {op for view in _all_views(fs) for op in view.versions}
-    merging = any(
-        subject.state is SubjectState.MERGING for subject in fs.subjects.values()
-    )  # resets vectors at its end
+    ending = (SubjectState.MERGING, SubjectState.DISCARDING)  # a verdict resets vectors at its end
+    under_way = any(subject.state in ending for subject in fs.subjects.values())
     for op, origin in fs.origins.items():
-        if origin.vector is not None and op not in versioned and not merging:
+        if origin.vector is not None and op not in versioned and not under_way:
             yield Problem(
                 "I3", MAIN, _path(fs, op), "main has a vector that no version needs", Fault.VECTOR_UNNEEDED, (op,)
             )

@@ -15,7 +15,7 @@ from isofs.engine import attic, main, recovery, tree, trusted, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError, IsofsError
-from isofs.merge import marks, naming, preview, resolving, sequences, settle
+from isofs.merge import ending, marks, naming, preview, resolving, sequences, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
@@ -106,7 +106,8 @@ def _merge(
     for _ in names.place_all():
         done += 1
         yield done, total
-    names.remove_all()
+    for _ in names.remove_all():
+        yield done, total
     directories = [d for d in view.decisions.values() if fs.by_op[d.op].is_dir]
     for decided in [d for d in view.decisions.values() if not fs.by_op[d.op].is_dir]:
         _apply_content(fs, view, decided, report)
@@ -114,7 +115,8 @@ def _merge(
         yield done, total
     for _ in names.place_all():  # what trusted users deleted since it was decided comes back
         yield done, total
-    _delete_all(fs, view, report)
+    for _ in _delete_all(fs, view, report):
+        yield done, total
     names.put_beside_what_stays()
     for decided in directories:  # last: what is done in a directory changes its times
         if decided.op in view.decisions:
@@ -124,7 +126,8 @@ def _merge(
     marks.renew(fs, undisturbed)
     attic.settle(fs, merged=True)
     conflicts = any(map(is_conflict, view.decisions.values()))
-    settle.finish(fs, view, conflicts=conflicts, mapped=mapped, last=report.end(sid))
+    for _ in ending.finish_steps(fs, view, conflicts=conflicts, mapped=mapped, last=report.end(sid)):
+        yield total, total
     yield total, total
 
 
@@ -302,7 +305,7 @@ def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decide
     return stowed
 
 
-def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
+def _delete_all(fs: Filesystem, view: View, report: Report) -> Iterator[None]:
     """The suspect's deletions that stand: directories last, deepest first, so that they are empty by then.
 
     A file may have names in several directories, so its path says nothing of which of them must wait for it.
@@ -311,7 +314,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
     paths = {d.op: views.path(fs, MAIN, fs.by_op[d.op]) or b"" for d in doomed}
     for decided in sorted(doomed, key=lambda d: (fs.by_op[d.op].is_dir, -paths[d.op].count(b"/"))):
         obj = fs.by_op[decided.op]
-        path = paths[decided.op] and attic.where(fs, obj, view.sid)
+        path = attic.where(fs, obj, view.sid) if obj.links and paths[decided.op] else b""
         deleted = Item(path, "deleted", decided.reason, decided.review)
         left, version = False, view.version(decided.op)
         late = version is not None and settle.overtaken(fs, version)
@@ -346,6 +349,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> None:
             batch.drop(view.versions[decided.op])
         batch.drop(decided)
         batch.commit()
+        yield
 
 
 def _taken_names(fs: Filesystem, view: View, obj: Obj) -> list[tuple[Obj, bytes]]:
@@ -377,5 +381,6 @@ def discard_steps(
     settle.detach_handles(fs, view, mapped)
     fs.store.set_aside(sid)
     yield 1, 2
-    settle.finish(fs, view, conflicts=False, last=report.end(sid))
+    for _ in ending.finish_steps(fs, view, conflicts=False, last=report.end(sid)):
+        yield 1, 2
     yield 2, 2

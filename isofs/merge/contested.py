@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 from isofs.engine import attic, changes, tree, views
 from isofs.engine.batch import Batch
-from isofs.engine.slices import at_once
+from isofs.engine.slices import Slices, at_once
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import AtticFailed, CallError, HalfWritten, IsofsError, UsageError
-from isofs.merge import apply, marks, naming, settle
+from isofs.merge import apply, ending, marks, naming, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import is_conflict, plan
 from isofs.merge.report import Item, Report
@@ -289,10 +289,15 @@ def _restore(fs: Filesystem, view: View, op: Op, before: list[Record], made: Op 
 
 
 def finish(fs: Filesystem, sids: Iterable[SubjectId], report: Report) -> None:
+    """`finish_steps` at one stretch."""
+    at_once(finish_steps(fs, sids, report))
+
+
+def finish_steps(fs: Filesystem, sids: Iterable[SubjectId], report: Report) -> Slices[None]:
     """After what was chosen is done: forget what nothing needs any more; whose last version it was is settled."""
     for sid in sids:
         view = fs.waiting[sid]
-        settle.finish(fs, view, conflicts=bool(view.versions), last=report.end(sid))
+        yield from ending.finish_steps(fs, view, conflicts=bool(view.versions), last=report.end(sid))
 
 
 def resume(fs: Filesystem) -> None:

@@ -454,13 +454,15 @@ class Names:
                     main.rename(self.fs, directory, name, directory, aside, by=self.view.sid, lives_on=False)
                     settle.expire(self.fs, directory, name)
 
-    def remove_all(self) -> None:
+    def remove_all(self) -> Iterator[None]:
         """Take from objects of main the names that the suspect took, where the object lives on."""
         for aside in self._aside | {self.fs.by_op[op] for op in self.view.hiding if op in self.fs.by_op}:
             self._remove_aside(aside)
         for binding in list(self.view.all_bindings()):
             if binding.op is not None or binding.kept or binding.replaced is None:
                 continue
+            if self.view.binding(binding.directory, binding.name) != binding:
+                continue  # it changed while others were served
             if binding.replaced in self.view.decisions and naming.stays_as_it_is(self.view, binding.replaced):
                 continue
             obj = self.fs.by_op.get(binding.replaced)
@@ -480,6 +482,7 @@ class Names:
                 main.unlink(self.fs, directory, binding.name, by=self.view.sid)
                 settle.expire(self.fs, directory, binding.name)
             batch.commit()
+            yield
 
     def _remove_aside(self, obj: Obj) -> None:
         """A file that got its names by others than the one that was moved out of the way needs that no more."""

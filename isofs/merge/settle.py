@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 
 from isofs.engine import tree, versions
 from isofs.engine.batch import Batch
-from isofs.engine.state import Filesystem, Handle, Node, Obj, View, drop_if_unused, node_for
+from isofs.engine.state import Filesystem, Handle, Node, Obj, View, node_for
 from isofs.errors import CallError
-from isofs.model.records import MAIN, Binding, Change, Decided, Op, Origin, SubjectState, Touch, Version
+from isofs.model.records import MAIN, Binding, Decided, Origin, Version
 from isofs.model.vectors import G, Vector
 from isofs.store import inodes
 from isofs.store.inodes import Place
@@ -207,108 +206,11 @@ def detach_handles(fs: Filesystem, view: View, mapped: frozenset[int]) -> None:
             to_main(fs, handle)
 
 
-def finish(
-    fs: Filesystem,
-    view: View,
-    *,
-    conflicts: bool,
-    mapped: frozenset[int] = frozenset(),
-    last: Iterable[Change] = (),
-) -> None:
-    """End the suspicion: no rows but those of contested versions, no folder unless there are some. It can be repeated.
-
-    `mapped` as for `detach_handles`; it concerns contested objects only, what was merged is main's. `last` are changes
-    of rows that say that this is the end.
-    """
-    contested = {op for op in view.versions if conflicts}
-    for op in view.versions:
-        node = fs.by_op[op].node(view.sid)
-        if node is not None:
-            fs.kernel.forget_attributes(node.id)
-    apart = {n.id for op in contested for n in fs.by_op[op].nodes}
-    detach_handles(fs, view, mapped & apart)
-    subject, noted = fs.subjects[view.sid], _noted(fs, view, contested)
-    batch = Batch(fs)
-    for version in list(view.versions.values()):
-        if version.op not in contested:
-            batch.drop(version)
-    for binding in list(view.all_bindings()):
-        if binding not in noted:
-            batch.drop(binding)
-    for op, at_ns in list(view.touches.items()):
-        batch.drop(Touch(view.sid, op, at_ns))
-    for decided in list(view.decisions.values()):
-        if decided.op not in contested:
-            batch.drop(decided)
-    state = SubjectState.CONFLICTS if contested else SubjectState.ENDED
-    batch.put(replace(subject, state=state))
-    batch.changes.extend(last)
-    bases = _drop_unneeded(fs, view, contested, noted, batch)
-    batch.commit(lasting=True)
-    for base in bases:
-        with contextlib.suppress(OSError):  # it is nobody's: the next start removes it
-            inodes.remove(base)
-    fs.claims.pop(view.sid, None)
-    fs.handed = {key: node for key, node in fs.handed.items() if node.sid != view.sid}
-    for node in [node for node in fs.held if node.sid == view.sid]:
-        del fs.held[node]
-        drop_if_unused(fs, node)
-    with contextlib.suppress(OSError):
-        if contested:
-            tidy(fs, view)
-        elif view.sid in fs.store.known_folders():
-            fs.store.drop_folder(view.sid)
-
-
-def _noted(fs: Filesystem, view: View, contested: set[Op]) -> list[Binding]:
-    """Where contested objects that main has lost meanwhile can come back."""
-    return [b for b in view.all_bindings() if b.kept and b.op in contested and not fs.by_op[b.op].ino]
-
-
 def note_places(fs: Filesystem, view: View, batch: Batch) -> None:
     """Let what waits, and main has lost without a note of where it was, come back under its name in the root."""
     for op, version in view.versions.items():
         if version.state == "m" and not fs.by_op[op].ino and op not in view.placed:
             batch.put(Binding(view.sid, batch.op_of(fs.root), fs.origins[op].name, op, op, kept=True))
-
-
-def _drop_unneeded(fs: Filesystem, ended: View, contested: set[Op], noted: list[Binding], batch: Batch) -> list[Place]:
-    """Reset vectors that no version needs (section 6.2), and drop origins and bases that nothing refers to.
-
-    Of the view that ends only its contested versions remain, and the places that are `noted` of them. Returns the
-    base copies to remove after the commit.
-    """
-    remaining = [view for view in (*fs.views.values(), *fs.waiting.values()) if view is not ended]
-    versioned = contested | {op for view in remaining for op in view.versions}
-    named = {b.directory for b in noted} | {op for view in remaining for op in _named(view)}
-    needed = _with_ways(fs, versioned | named)
-    obsolete = [base for base in fs.bases.values() if base.op not in versioned]
-    for base in obsolete:
-        batch.drop(base)
-    for op, origin in list(fs.origins.items()):
-        if op not in needed:
-            batch.drop(origin)
-        elif origin.vector is not None and op not in versioned:
-            batch.put(replace(origin, vector=None))
-    return [fs.store.base(base.content) for base in obsolete]
-
-
-def _named(view: View) -> set[Op]:
-    found = set(view.touches)
-    for b in view.all_bindings():
-        found |= {b.directory, *(op for op in (b.op, b.replaced) if op is not None)}
-    return found
-
-
-def _with_ways(fs: Filesystem, ops: set[Op]) -> set[Op]:
-    """These objects and the directories on the way to them in main."""
-    found: set[Op] = set()
-    for op in ops:
-        at: Op | None = op
-        while at is not None and at not in found and at in fs.origins:
-            found.add(at)
-            at = fs.origins[at].parent
-    return found
 
 
 def describe(origin: Origin) -> str:

@@ -29,6 +29,7 @@ from isofs.model.records import MAIN, Op, SubjectId
 from isofs.service import answers, processes, resolutions
 from isofs.service.answers import Result
 from isofs.service.reports import about
+from isofs.service.serving import in_slices
 from isofs.store import inodes
 from isofs.store.inodes import Place
 
@@ -193,7 +194,7 @@ async def settle(
                 await trio.lowlevel.checkpoint()
                 last = trio.current_time()
     finally:
-        contested.finish(fs, {one.sid for one in found}, report)
+        await in_slices(contested.finish_steps(fs, {one.sid for one in found}, report))
     await cache.drained()
     # What was written into a file with several names lies under pages that the kernel keeps.
     for node in [node for obj in objects for node in obj.nodes]:
