@@ -1,0 +1,46 @@
+"""The end of a verdict gives way: whatever others do between two of its slices, nothing of theirs is forgotten."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from isofs.engine import checks
+from isofs.merge import apply, ending
+from isofs.merge.report import Report
+from support.contest import Contest
+
+FILES = ("a", "b", "d/c", "d/e/f", "d/e/g")
+
+
+@pytest.mark.parametrize("verdict", ["innocent", "malicious"])
+def test_others_work_between_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str) -> None:
+    """Row by row; after each number of slices another suspect and a trusted user change what is being forgotten."""
+    monkeypatch.setattr(ending, "_TOGETHER", 1)
+    for stop in itertools.count():
+        contest = Contest(tmp_path / str(stop), dict.fromkeys(FILES, b"main's"), ("alice", "carol"))
+        alice, carol, bob, fs = contest.suspects["alice"], contest.suspects["carol"], contest.bob, contest.fs
+        for name in FILES:
+            contest.write(alice, b"alice's", name)
+        alice.rename(b"d/e", b"moved")
+        steps = apply.merge_steps(fs, 1, Report()) if verdict == "innocent" else apply.discard_steps(fs, 1, Report())
+        ahead = [next(steps, None) for _ in range(stop)]
+        e = b"moved" if b"moved" in bob.listdir(b"") else b"d/e"
+        contest.write(carol, b"carol's", "d/c")
+        contest.write(carol, b"carol's", f"{e.decode()}/f")
+        contest.write(bob, b"bob's", f"{e.decode()}/g")
+        bob.rename(b"a", b"d/a")
+        for _ in steps:
+            pass
+        seen = contest.main()
+        assert not fs.views.keys() - {2}
+        assert b"bob's" in {*seen.values(), *contest.waiting()}
+        assert {path for path in seen if path.endswith("d/a")}
+        assert carol.read(b"d/c") == b"carol's"
+        assert checks.check(fs) == [], stop
+        contest.close()
+        if None in ahead:
+            assert stop > 10
+            return
