@@ -76,7 +76,7 @@ def _restarted(root: Path, uid: int) -> Restart:
 
 def _open(context: Context) -> None:
     """The file through the new mount: what is left of the dead one answers with errors."""
-    _until(lambda: os.close(os.open(context.place / "known", os.O_RDONLY)) is None)
+    os.close(_until(lambda: os.open(context.place / "known", os.O_RDONLY)))
 
 
 def _until(look: Callable[[], T]) -> T:
