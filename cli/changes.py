@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoctl import completing, daemon, marks, output, users
+from isoctl import completing, daemon, marks, output, reads, users
 from isofs.control import results
 
 
@@ -16,7 +16,8 @@ def changes(directory: str | None, user: str, as_json: bool) -> None:
     """List what USER changed while isolated.
 
     One line per object and name: what happened to it, its kind, its size and its path; and, in
-    brackets, what makes it worth a look. What these marks say comes after the list.
+    brackets, what makes it worth a look. What these marks say comes after the list, and how much
+    USER read of what others made: `isoctl reads USER` lists it.
     """
     facts: results.Changes = daemon.ask(directory, "changes", {"uid": users.subject(user).uid})
     if as_json:
@@ -27,3 +28,6 @@ def changes(directory: str | None, user: str, as_json: bool) -> None:
         path = change["path"] if change["from"] is None else f"{change['from']} -> {change['path']}"
         output.line(f"{change['change']:<10}  {change['kind']:<9}  {size:>8}  {path}{marks.after(change['risks'])}")
     marks.summary((change["risks"] for change in facts["changes"]), facts["risks"])
+    read = reads.summary(directory, facts["subject"])
+    if read is not None:
+        output.line(f"read  {read}, of what others made: `isoctl reads {user}`")

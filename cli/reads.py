@@ -43,6 +43,17 @@ def reads_(directory: str | None, user: str, store: str | None, as_json: bool) -
             output.paged(itertools.chain(_lines(wanted), map(gap_line, gaps)))
 
 
+def summary(directory: str | None, subject: int) -> str | None:
+    """How much was read in a suspicion of what others made; None if no file was."""
+    with _found(directory, None) as (found, _):
+        sizes = [one.size for one in reads.once(found) if one.subject == subject and one.kind == "file"]
+    return _total(len(sizes), sum(size or 0 for size in sizes)) if sizes else None
+
+
+def _total(files: int, size: int) -> str:
+    return f"{output.plural(files, 'file')} of {output.size(size)}"
+
+
 @contextlib.contextmanager
 def _found(directory: str | None, store: str | None) -> Iterator[tuple[Iterator[Read], list[results.Gap]]]:
     """Every read set, and when there was none: from the store, or from the daemon for whoever cannot enter that."""
@@ -87,7 +98,7 @@ def _lines(found: Iterator[Read]) -> Iterator[str]:
         yield f"{one.at}  S{one.subject}  {one.kind:<9}  {size:>8}  {one.path or '.'}  ({one.program})"
         files, total = files + (one.kind == "file"), total + (one.size or 0)
     if one is not None:
-        yield f"{output.plural(files, 'file')} of {output.size(total)}"
+        yield _total(files, total)
 
 
 def gap_line(gap: Mapping[str, object]) -> str:

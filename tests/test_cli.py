@@ -135,6 +135,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     },
     "changes": {
         "user": "alice",
+        "subject": 1,
         "changes": [
             {
                 "change": "added",

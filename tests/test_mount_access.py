@@ -142,6 +142,9 @@ def test_an_observer_reads_read_sets_and_follows_the_audit_trail(
     expected = shared.isoctl("reads", str(CAROL)).out
     assert r"read\x0a" in expected
     assert shared.isoctl("reads", str(CAROL), uid=DAVE, groups=(OBSERVE,)).out == expected
+    changes = shared.isoctl("changes", str(CAROL), uid=DAVE, groups=(OBSERVE,)).out
+    assert changes == shared.isoctl("changes", str(CAROL)).out
+    assert f"read  1 file of 6 B, of what others made: `isoctl reads {CAROL}`" in changes
     facts = shared.isoctl("reads", str(CAROL), "--json", uid=DAVE, groups=(OBSERVE,)).json
     assert facts == shared.facts("reads", str(CAROL))
     refused(shared.isoctl("reads", str(CAROL), uid=DAVE), Exit.NOT_ALLOWED, "only root")

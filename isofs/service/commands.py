@@ -152,7 +152,12 @@ class Commands:
         async for line, marks in self._marked(self._view(subject), progress):
             totals.add(line.change, marks)
             found.append({**answers.change(line), "risks": list(marks)})
-        return {"user": subject.name, "changes": found, "risks": list(risks.whole(totals))}
+        return {
+            "user": subject.name,
+            "subject": subject.sid,
+            "changes": found,
+            "risks": list(risks.whole(totals)),
+        }
 
     async def _marked(self, view: View, progress: Progress) -> AsyncIterator[tuple[ChangeLine, tuple[str, ...]]]:
         """All changes with their risks; whoever calls the file system is served in between."""

@@ -14,9 +14,13 @@ Change = TypedDict(
 
 
 class Changes(TypedDict):
-    """`changes`: one entry per object and name that the user changed; `risks` are those of all together."""
+    """`changes`: one entry per object and name that the user changed; `risks` are those of all together.
+
+    `subject` is the number of the suspicion, as in the audit trail.
+    """
 
     user: str
+    subject: int
     changes: list[Change]
     risks: list[str]
 
