@@ -173,4 +173,4 @@ def test_trusted_users_go_on_and_nothing_of_a_suspects_reaches_main(seed: int) -
         machine.teardown()
 
 
-_OPERATORS = ("suspect", "decide", "restore", "kill")
+_OPERATORS = ("suspect", "decide", "settle", "restore", "kill")

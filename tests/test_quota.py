@@ -18,6 +18,7 @@ from isofs.engine.checks import check
 from isofs.engine.quota import Limit, Limits, Notice
 from isofs.engine.slices import at_once
 from isofs.engine.state import Caller, Filesystem, View
+from isofs.errors import StoreUnusable
 from isofs.merge import apply, partial, split
 from isofs.merge.parting import Wish
 from isofs.merge.report import Report
@@ -28,6 +29,7 @@ from isofs.service.live import Live
 from isofs.settings.kinds import read_table
 from isofs.settings.quota import Quota
 from isofs.store.folder import open_store
+from isofs.store.rows import Database
 from support.engine import Kernel, OpenFile, Walker, killed
 from support.trees import differences, tree
 
@@ -221,6 +223,23 @@ def test_unlinked_files_count_until_they_are_closed(world: World) -> None:
     world.kernel.forget()
     assert counted(world) == on_disk(world) == 16 * KIB
     assert fill(alice, b"g", 64 * KIB) == (64 * KIB, 0)
+
+
+def test_a_removal_that_the_store_refuses_counts_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What had to lose its last name has it still, and is no file without a name."""
+    world.suspect(ALICE, "alice")
+    alice = world.user(ALICE)
+    fill(alice, b"f", 8 * KIB)
+
+    def full(*_: object) -> None:
+        raise StoreUnusable("the database is full", errno.ENOSPC)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "write", full)
+        with fails(errno.ENOSPC):
+            alice.unlink(b"f")
+    world.sound()
+    assert counted(world) == on_disk(world) == 8 * KIB
 
 
 def test_a_file_that_main_deleted_counts_once_it_is_changed(world: World) -> None:

@@ -140,7 +140,7 @@ def _existing(at: Seen) -> Obj:
 def _remove(fs: Filesystem, view: View, at: Seen, obj: Obj) -> None:
     accounting.admit(fs, view, versions=obj.op not in view.versions, names=_names_more(view, at), frees=True)
     batch = Batch(fs)
-    with _let_go_again(view, obj):
+    with _let_go_again(fs, view, obj):
         content = _remove_in(fs, view, at, obj, batch)
         touch(fs, view, at.directory, batch)
         _forget_removed(fs, view, obj, batch)
@@ -149,7 +149,7 @@ def _remove(fs: Filesystem, view: View, at: Seen, obj: Obj) -> None:
 
 
 @contextlib.contextmanager
-def _let_go_again(view: View, obj: Obj | None) -> Iterator[None]:
+def _let_go_again(fs: Filesystem, view: View, obj: Obj | None) -> Iterator[None]:
     """Around a change that may fail: the object's node is not held open for losing a name that it keeps."""
     node = None if obj is None else obj.node(view.sid)
     free = node is not None and node.pinned < 0
@@ -157,7 +157,7 @@ def _let_go_again(view: View, obj: Obj | None) -> Iterator[None]:
         yield
     except BaseException:
         if node is not None and free and node.pinned >= 0:
-            tree.unpin(node)
+            tree.unpin(fs, node)
         raise
 
 
@@ -289,7 +289,7 @@ def rename(fs: Filesystem, view: View, source: Seen, to: Seen, *, noreplace: boo
     batch = Batch(fs)
     op = batch.op_of(obj)
     content = None
-    with _let_go_again(view, target):
+    with _let_go_again(fs, view, target):
         if target is not None:
             content = _remove_in(fs, view, to, target, batch)
         _unname(view, source, batch)
@@ -331,7 +331,7 @@ def _replace_content(fs: Filesystem, view: View, source: Seen, to: Obj, obj: Obj
     """`obj` is renamed over `target`, both with one name: target stays the object, modified to obj's content."""
     versions.copy_up(fs, view, obj)
     version = view.versions[obj.op]
-    with _let_go_again(view, target):
+    with _let_go_again(fs, view, target):
         relinked(fs, view, obj, Batch(fs))
         old = target.node(view.sid)
         if old is not None:

@@ -221,10 +221,13 @@ def pin(fs: Filesystem, node: Node) -> None:
                 fs.views[node.sid].account.hold(node)
 
 
-def unpin(node: Node) -> None:
+def unpin(fs: Filesystem, node: Node) -> None:
     """The inode behind a node did not lose its last name after all."""
     os.close(node.pinned)
     node.pinned, node.borrowed = -1, False
+    view = fs.view_of(node.sid)
+    if view is not None:
+        view.account.let_go(node)
 
 
 def longest_name(fs: Filesystem) -> int:

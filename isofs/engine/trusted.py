@@ -432,7 +432,7 @@ def announced(fs: Filesystem, *objects: Obj | None, merging: bool = False) -> It
         yield
     except (OSError, CallError):
         for node in {node for o in there for node in o.nodes if node.pinned >= 0} - pinned:
-            tree.unpin(node)
+            tree.unpin(fs, node)
         batch = Batch(fs)
         for op, origin in before.items():
             now = fs.origins[op]
