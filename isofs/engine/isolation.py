@@ -23,6 +23,9 @@ from isofs.model.vectors import G, Vector, delete_isolated, isolate
 from isofs.store import inodes
 from isofs.store.inodes import Place
 
+#: Of a file with no more names than this each is looked at when the suspect removes one.
+_FEW_NAMES = 64
+
 
 def _unname(view: View, at: Seen, batch: Batch) -> None:
     """Make a name lead to nothing in the view; whatever main has there now is hidden.
@@ -181,13 +184,19 @@ def _names_left(fs: Filesystem, view: View, obj: Obj) -> int:
     count = views.link_count(fs, view, obj) if obj.op else tree.located(fs, obj)[1].st_nlink
     if count <= 1 or not obj.ino:
         return count
-    return count - sum(_is_covered(view, obj, *name) for name in _names_in_main(fs, view, obj))
+    reached = {fs.root}
+    return count - sum(_is_covered(fs, view, obj, *name, reached) for name in _names_in_main(fs, view, obj))
 
 
-def _is_covered(view: View, obj: Obj, directory: Obj, name: bytes) -> bool:
-    """Whether a name of main's lies behind one of the suspect's, without being counted as replaced by it."""
+def _is_covered(fs: Filesystem, view: View, obj: Obj, directory: Obj, name: bytes, reached: set[Obj]) -> bool:
+    """Whether a name of main's lies behind one of the suspect's, without being counted as replaced by it.
+
+    Its own may be there, or that of a directory in which it lies. `reached` are directories that the suspect has.
+    """
     b = view.binding(directory.op, name) if directory.op else None
-    return b is not None and b.op is not None and (not obj.op or b.replaced != obj.op)
+    if b is not None and obj.op and b.replaced == obj.op:
+        return False
+    return (b is not None and b.op is not None) or not views.has_path(fs, view.sid, directory, reached)
 
 
 def _names_in_main(fs: Filesystem, view: View, obj: Obj) -> list[Link]:
@@ -197,7 +206,7 @@ def _names_in_main(fs: Filesystem, view: View, obj: Obj) -> list[Link]:
         found = tree.child(fs, directory, name)
         return found is not None and found[0] is obj
 
-    if len(obj.links) <= len(view.placed):
+    if len(obj.links) <= max(_FEW_NAMES, len(view.placed)):
         found = [link for link in list(obj.links) if there(*link)]
         if found and len(found) == tree.located(fs, obj)[1].st_nlink:
             return found

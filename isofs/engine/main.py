@@ -184,7 +184,8 @@ def link(fs: Filesystem, obj: Obj, directory: Obj, name: bytes, *, by: SubjectId
     """Give an object of main one more name."""
     source, to = tree.place(fs, obj), at(fs, directory, name)
     batch = Batch(fs)
-    trusted.will_link(fs, directory, name, obj, batch, by=by)
+    if by == MAIN:
+        trusted.count_modification(fs, obj, batch)
     batch.commit(lasting=by != MAIN)
     os.link(
         source.name,

@@ -212,23 +212,6 @@ def _note_place(view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch)
     batch.put(Binding(view.sid, batch.op_of(directory), name, obj.op, obj.op, kept=True))
 
 
-def will_link(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, by: SubjectId = MAIN) -> None:
-    """Main is about to give an object one more name."""
-    if not fs.isolating:
-        return
-    for view in _others(fs, by):
-        _note_unseen(fs, view, directory, name, obj, batch)
-    if by == MAIN:
-        count_modification(fs, obj, batch)
-
-
-def _note_unseen(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch) -> None:
-    """A name that main is about to give in a directory that a view does not have is no name of the object there."""
-    there = view.binding(directory.op, name) if directory.op else None
-    if (there is None or there.op is None) and views.path(fs, view.sid, directory) is None:
-        batch.put(Binding(view.sid, batch.op_of(directory), name, None, batch.op_of(obj), kept=True))
-
-
 def will_move(
     fs: Filesystem,
     directory: Obj,
@@ -304,7 +287,6 @@ def _follow_or_keep(
     follows = binding is None and version is None
     seen = obj.is_dir and obj.op not in view.placed and views.path(fs, view.sid, directory) is not None
     if follows and not (seen and _out_of_reach(fs, view, to, to_name, obj, batch)):
-        _note_unseen(fs, view, to, to_name, obj, batch)
         return
     op, at = batch.op_of(obj), batch.op_of(directory)
     if binding is None:
