@@ -94,6 +94,7 @@ class Merge:
         for thing in {t for t in added.values() if t.inode is not None}:
             self._settle_renames(thing, removed, added)
         self._cancel_circles(removed, added)
+        self._cancel_last_names(removed, added)
         self._cancel_full_directories(removed)
         destinations = self._destinations(removed, added)
         self._tell_others(removed, destinations)
@@ -159,6 +160,14 @@ class Merge:
             for name in [name for name, thing in names.items() if thing in circular]:
                 del names[name]
         self.clean &= not circular
+
+    def _cancel_last_names(self, removed: dict[Name, Thing], added: dict[Name, Thing]) -> None:
+        """A file that the suspect did not delete keeps a name, if main has taken those that the suspect left to it."""
+        for thing in set(removed.values()) - set(added.values()):
+            taken = [name for name, there in removed.items() if there is thing]
+            if not thing.is_dir and not self.view.deleted(thing) and len(taken) == self.world.links(thing):
+                del removed[taken[-1]]
+                self.clean = False
 
     def _cancel_full_directories(self, removed: dict[Name, Thing]) -> None:
         """A directory that the suspect deleted stays if something stays in it."""
@@ -240,6 +249,8 @@ class Merge:
     def _merge_state(self, thing: Thing) -> None:
         inode = self.view.versions[thing].inode
         if thing not in self.outcomes or self.outcome(thing) == "conflict":
+            return
+        if thing in self.united:  # main lacks it as before
             return
         outcome, merged = self.outcomes[thing]
         if outcome == "delete" and thing.inode is not None:  # something of it stays
