@@ -236,7 +236,7 @@ def test_what_main_became_meanwhile_is_not_replaced(world: World, late: Late, be
         late(world)
     merge = apply.merge_steps(world.fs, world.sid(), Report(), resolutions=found)
     if begun:
-        apply.begin_merge(world.fs, world.sid(), Report(), found)  # and others are served before the first object
+        list(apply.begin_merge(world.fs, world.sid(), Report(), found))  # others are served before the first object
         late(world)
     before = {path.name: path.read_bytes() for path in world.path.iterdir() if path.is_file()}
     for _ in merge:

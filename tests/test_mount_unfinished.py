@@ -119,7 +119,7 @@ def test_any_write_of_the_store_may_be_refused_at_the_start(
     fs, (alice, _) = opened(main)
     case(alice)
     if state is SubjectState.MERGING:
-        apply.begin_merge(fs, 1, Report())
+        list(apply.begin_merge(fs, 1, Report()))
     else:
         next(apply.discard_steps(fs, 1, Report()))
     for refused_at in range(100):

@@ -85,7 +85,9 @@ def _merge(
     if fs.subjects[sid].state is SubjectState.MERGING:
         for _ in report.take_up(fs, fs.subjects[sid], "innocent"):
             yield 0, 1
-    view = begin_merge(fs, sid, report, resolutions)
+    for _ in begin_merge(fs, sid, report, resolutions):
+        yield 0, 1
+    view = _view(fs, sid)
     attic.settle(fs)
     total = len(view.versions) + sum(len(names) for names in view.bindings.values())
     done, undisturbed = 0, marks.undisturbed(fs, view)
@@ -133,12 +135,20 @@ def _merge(
 
 def begin_merge(
     fs: Filesystem, sid: SubjectId, report: Report, resolutions: Mapping[Op, Resolution] = UNRESOLVED
-) -> View:
-    """Write down the verdict and what it decides of each object; nothing if that was done before."""
+) -> Iterator[None]:
+    """Write down the verdict and what it decides of each object; nothing if that was done before.
+
+    Yields after each object, when others may be served: if main changes after it was looked at, that is seen when it is
+    the object's turn. It is written in one transaction, after the last.
+    """
     view = _view(fs, sid)
     if fs.subjects[sid].state is SubjectState.MERGING:
         recovery.finish_announced(fs)
     else:
+        decisions = dict[Op, tuple[Version, Decided | None]]()
+        for version in list(view.versions.values()):
+            decisions[version.op] = version, _decide(fs, view, version, resolutions)
+            yield
         batch = Batch(fs)
         if fs.subjects[sid].state is SubjectState.CONFLICTS:
             settle.note_places(fs, view, batch)
@@ -147,12 +157,22 @@ def begin_merge(
         report.begin(fs.subjects[sid], "innocent", batch)
         for decided in list(view.decisions.values()):
             batch.drop(decided)
-        for decided in plan(sid, states(fs, view)):
-            batch.put(resolving.decided(fs, view, decided, resolutions.get(decided.op)))
+        for op, version in view.versions.items():
+            seen, decision = decisions.get(op, (None, None))
+            if seen is not version:  # somebody else's change made it what it is
+                decision = _decide(fs, view, version, resolutions)
+            if decision is not None:
+                batch.put(decision)
         batch.commit()
         resolving.remove_unused(fs, view, resolutions)
     fs.store.sync_contents()  # what main will have of them, and what was decided
-    return view
+
+
+def _decide(fs: Filesystem, view: View, version: Version, resolutions: Mapping[Op, Resolution]) -> Decided | None:
+    """What becomes of one object, as it is now; None for what only the suspect ever had: it is taken."""
+    for decided in plan(view.sid, [state(fs, version)]):
+        return resolving.decided(fs, view, decided, resolutions.get(version.op))
+    return None
 
 
 def _view(fs: Filesystem, sid: SubjectId) -> View:
