@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from isofs.engine import checks
+from isofs.engine import checks, recovery
 from isofs.merge import apply, ending
 from isofs.merge.report import Report
+from isofs.store.folder import open_store
 from support.contest import Contest
+from support.engine import killed
 
 FILES = ("a", "b", "d/c", "d/e/f", "d/e/g")
 
@@ -44,3 +46,16 @@ def test_others_work_between_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         if None in ahead:
             assert stop > 10
             return
+
+
+def test_a_merge_remembers_nothing_that_nobody_looked_up(tmp_path: Path) -> None:
+    contest = Contest(tmp_path / "main", dict.fromkeys(FILES, b"main's"))
+    for name in FILES:
+        contest.write(contest.suspects["alice"], b"alice's", name)
+    killed(contest.fs)
+    fs = recovery.open_filesystem(open_store(str(contest.path / ".isofs")), str(contest.path))
+    before = set(fs.nodes)
+    apply.innocent(fs, 1)
+    assert set(fs.nodes) == before
+    assert set(contest.main().values()) == {b"alice's"}
+    recovery.close_filesystem(fs)

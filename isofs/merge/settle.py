@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from isofs.engine import tree, versions
 from isofs.engine.batch import Batch
-from isofs.engine.state import Filesystem, Handle, Node, Obj, View, node_for
+from isofs.engine.state import Filesystem, Handle, Node, Obj, View, drop_if_unused, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Binding, Decided, Origin, Version
 from isofs.model.vectors import G, Vector
@@ -88,11 +88,12 @@ def open_before(fs: Filesystem, view: View, obj: Obj, content: Place) -> list[Ha
 
 def lead_on(fs: Filesystem, obj: Obj, handles: list[Handle]) -> None:
     """Handles that have been opened on what is main's now belong to its node (the kernel has them on another)."""
-    node = node_for(fs, MAIN, obj)
     for handle in handles:
-        handle.node.drop_handle(handle)
+        before, node = handle.node, node_for(fs, MAIN, obj)
+        before.drop_handle(handle)
         node.add_handle(handle)
         handle.node, handle.sid, handle.counted = node, MAIN, False
+        drop_if_unused(fs, before)
 
 
 def remove_content(fs: Filesystem, view: View, obj: Obj, name: str) -> None:
