@@ -186,6 +186,23 @@ ONCE: dict[str, list[Step]] = {
         ("unlink", {"uid": 1001, "place": b"b"}),
         ("decide", {"index": 0, "innocent": True}),
     ],
+    "what a suspect deleted after main gave it the name that it had before the suspect's renaming": [
+        ("make", {"uid": 1001, "place": b"c", "kind": "a"}),
+        ("suspect", {"index": 0}),
+        ("rename", {"uid": 1003, "place": b"b", "new": b"c", "flags": EXCHANGE}),
+        ("rename", {"uid": 1001, "place": b"b", "new": b"c", "flags": EXCHANGE}),
+        ("unlink", {"uid": 1003, "place": b"b"}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
+    "what a suspect deleted and another suspect's merge renamed": [
+        ("make", {"uid": 1001, "place": b"c", "kind": "a"}),
+        ("suspect", {"index": 0}),
+        ("suspect", {"index": 0}),
+        ("rename", {"uid": 1004, "place": b"c", "new": b"a/a", "flags": EXCHANGE}),
+        ("unlink", {"uid": 1003, "place": b"a/a"}),
+        ("decide", {"index": 1, "innocent": True}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
 }
 
 

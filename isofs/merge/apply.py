@@ -338,7 +338,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> Iterator[None]:
         deleted = Item(path, "deleted", decided.reason, decided.review)
         left, version = False, view.version(decided.op)
         late = version is not None and settle.overtaken(fs, version)
-        for directory, name in _taken_names(fs, view, obj):
+        for directory, name in naming.removed_names(fs, view, obj):
             found = tree.child(fs, directory, name)
             if found is None or found[0] is not obj or late:
                 continue
@@ -354,8 +354,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> Iterator[None]:
             reason = "main modified it while it was being merged: the suspect's deletion does not stand"
             report.tell(fs, view.sid, obj.op, Item(path, "kept", reason, True))
         elif obj.ino:
-            reason = "the suspect deleted it, but main gave it another name meanwhile: that stays"
-            report.tell(fs, view.sid, obj.op, Item(path, "kept", reason, True))
+            report.tell(fs, view.sid, obj.op, Item(path, "kept", naming.RENAMED_SINCE, True))
         elif path:
             report.tell(fs, view.sid, obj.op, deleted)
         batch = Batch(fs)
@@ -370,13 +369,6 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> Iterator[None]:
         batch.drop(decided)
         batch.commit()
         yield
-
-
-def _taken_names(fs: Filesystem, view: View, obj: Obj) -> list[tuple[Obj, bytes]]:
-    """The names of an object that the suspect removed, and the one under which the merge put it out of the way."""
-    bindings = (view.binding(*name) for name in view.hiding.get(obj.op, ()))
-    removed = [(fs.by_op[b.directory], b.name) for b in bindings if b is not None and not b.kept]
-    return removed + [(directory, name) for directory, name in obj.links if name.startswith(naming.MOVING)]
 
 
 def discard_steps(

@@ -23,6 +23,7 @@ LINKED = "the suspect gave it this name as well"
 UNITED = "both made a directory of this name"
 BESIDE = "main has something else under this name: put beside it"
 BOTH = "both stay: the suspect's is put beside main's"
+RENAMED_SINCE = "the suspect deleted it, but main gave it another name meanwhile: that stays"
 FILLED = "the suspect deleted the directory, main has put something in it: it stays"
 TOO_MANY = "the file system allows no more names of this file: it has its others, and not this one"
 RENAMED_TWICE = "renamed on both sides: main's name stays"
@@ -72,6 +73,13 @@ def hidden_names(view: View, obj: Obj) -> bool:
     """Whether the suspect took a name of the object away (and did not only add one)."""
     hidden = (view.binding(*name) for name in view.hiding.get(obj.op, ()))
     return any(b is not None and b.op != obj.op for b in hidden)
+
+
+def removed_names(fs: Filesystem, view: View, obj: Obj) -> list[tuple[Obj, bytes]]:
+    """The names of an object that the suspect removed, and the one under which the merge put it out of the way."""
+    bindings = (view.binding(*name) for name in view.hiding.get(obj.op, ()))
+    removed = [(fs.by_op[b.directory], b.name) for b in bindings if b is not None and not b.kept]
+    return removed + [(directory, name) for directory, name in obj.links if name.startswith(MOVING)]
 
 
 def leave_names(view: View, obj: Obj, batch: Batch) -> None:

@@ -109,9 +109,18 @@ def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | N
         if decided.seen is not None:
             return Item(where, "merged", decided.reason, decided.review)
         return Item(path_then(fs, view, obj) or where, "took", decided.reason, decided.review)
+    if outcome is Outcome.DELETE and _has_other_names(fs, view, obj):
+        return Item(where, "kept", naming.RENAMED_SINCE, True)
     if outcome is Outcome.DELETE and obj.is_dir and not all(naming.left_in(fs, view, obj)):
         return Item(where, "kept", naming.FILLED, True)
     return Item(where, "deleted", decided.reason, decided.review) if outcome is Outcome.DELETE else None
+
+
+def _has_other_names(fs: Filesystem, view: View, obj: Obj) -> bool:
+    """Whether main has names of a deleted object that the suspect did not remove."""
+    removed = [tree.child(fs, *at) for at in naming.removed_names(fs, view, obj)]
+    count = sum(found is not None and found[0] is obj for found in removed)
+    return not count if obj.is_dir else count < tree.located(fs, obj)[1].st_nlink
 
 
 def _beside(fs: Filesystem, view: View, obj: Obj, conflict: Item) -> Item:
