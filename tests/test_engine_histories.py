@@ -203,6 +203,22 @@ ONCE: dict[str, list[Step]] = {
         ("decide", {"index": 1, "innocent": True}),
         ("decide", {"index": 0, "innocent": True}),
     ],
+    "where main had what both sides gave the same new name": [
+        ("suspect", {"index": 0}),
+        ("rename", {"uid": 1003, "place": b"b", "new": b"c", "flags": 0}),
+        ("rename", {"uid": 1001, "place": b"b", "new": b"c", "flags": 0}),
+        ("write", {"uid": 1003, "place": b"c", "flags": os.O_WRONLY, "offset": 0}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
+    "where main had what is in a directory that both sides gave the same new name": [
+        ("suspect", {"index": 0}),
+        ("rename", {"uid": 1003, "place": b"a", "new": b"c", "flags": 0}),
+        ("rename", {"uid": 1001, "place": b"a", "new": b"c", "flags": 0}),
+        ("change", {"uid": 1003, "place": b"c", "what": ("chmod", 0o700)}),
+        ("write", {"uid": 1003, "place": b"c/a", "flags": os.O_WRONLY, "offset": 0}),
+        ("unlink", {"uid": 1003, "place": b"c/b/c"}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
 }
 
 

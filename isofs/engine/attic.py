@@ -110,6 +110,7 @@ def where(fs: Filesystem, obj: Obj, by: SubjectId) -> bytes:
 def before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
     """The name that main had for an object before a merge: one that the suspect took from it, unless main did.
 
+    That it has a name of the suspect's that the merge has not dealt with yet was main's doing too.
     What the suspect deleted is renamed only to be out of the way.
     """
     bindings = (view.binding(*key) for key in sorted(view.hiding.get(obj.op, ())))
@@ -117,7 +118,8 @@ def before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
     link = next((link for link in obj.links if link in taken), None) or next(iter(obj.links))
     mains, version = view.binding(link[0].op, link[1]), view.version(obj.op)
     deleted = version is not None and version.state == "d" and not link[1].startswith(MOVING)
-    if not taken or link in taken or deleted or (mains is not None and mains.kept and mains.replaced == obj.op):
+    mains_doing = mains is not None and (mains.op == obj.op or (mains.kept and mains.replaced == obj.op))
+    if not taken or link in taken or deleted or mains_doing:
         return link
     return next((name for name in taken if name[0] is link[0]), taken[0])
 

@@ -138,6 +138,8 @@ class Names:
         """An object of main gets a name of the suspect's: by renaming if the suspect moved it, else by a link."""
         there = tree.child(self.fs, directory, binding.name)
         if there is not None and there[0] is obj:
+            if self.report.told(self.view.sid, obj.op, (binding.directory, binding.name)) is None:
+                self._note_mains_own(obj)
             self._done(binding)
             return True
         source = naming.free_source(self.fs, self.view, obj)
@@ -174,6 +176,13 @@ class Names:
             self._vacated(*source, obj)
         self._done(given)
         return True
+
+    def _note_mains_own(self, obj: Obj) -> None:
+        """Main gave a directory the suspect's name by itself: it had that before the merge, and no other."""
+        if obj.is_dir:
+            batch = Batch(self.fs)
+            naming.leave_names(self.view, obj, batch)
+            batch.commit()
 
     def _vacated(self, directory: Obj, name: bytes, obj: Obj) -> None:
         """An object was renamed from a name that the suspect took from it: it can get its other new names by links.
