@@ -219,6 +219,15 @@ ONCE: dict[str, list[Step]] = {
         ("unlink", {"uid": 1003, "place": b"c/b/c"}),
         ("decide", {"index": 0, "innocent": True}),
     ],
+    "a second name of what comes back, if it was renamed before main lost it": [
+        ("write", {"uid": 1001, "place": b"c", "flags": NEW, "offset": 0}),
+        ("make", {"uid": 1001, "place": b"a/c", "kind": "a"}),
+        ("suspect", {"index": 1}),
+        ("rename", {"uid": 1004, "place": b"c", "new": b"a/c", "flags": 0}),
+        ("rename", {"uid": 1001, "place": b"a/c", "new": b"c", "flags": 0}),
+        ("link", {"uid": 1004, "place": b"a/c", "new": b"a/b/a"}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
 }
 
 

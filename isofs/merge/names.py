@@ -248,6 +248,7 @@ class Names:
         )
         batch = Batch(fs)
         batch.put(announced)
+        naming.leave_names(view, obj, batch)  # those that main had are lost, whoever took them
         trusted.comes_back(fs, directory, name, obj, batch, by=view.sid)
         with trusted.announced(fs, obj, merging=True):
             batch.commit(lasting=True)
