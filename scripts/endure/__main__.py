@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from acts import tree
-from people import Person
-
-#: Uids: of those whom everybody trusts, of suspects who are innocent, and of those who are not.
-TRUSTED, INNOCENT, MALICIOUS = (61101, 61102, 61103), (61111, 61112), (61121, 61122)
+import shared
+from acts import Tree, tree
+from people import Person, Worker
+from world import INNOCENT, MALICIOUS, TRUSTED, Twins, World
 
 #: Seconds of work between two comparisons.
 ROUND = 1.5
@@ -33,89 +28,14 @@ ROUND = 1.5
 _MEMORY, _DESCRIPTORS = 1.1, 700
 
 
-@dataclass
-class World:
-    """The mount, the people, and what main should be of each honest person's tree."""
-
-    mount: Path
-    twins: Path
-    rng: random.Random
-    people: dict[int, Person] = field(default_factory=dict)
-    suspects: set[int] = field(default_factory=set)
-    frozen: dict[int, dict[str, tuple[object, ...]]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    calm: bool = False
-    log: list[str] = field(default_factory=list)
-
-    def count(self, what: str, number: int = 1) -> None:
-        self.counts[what] = self.counts.get(what, 0) + number
-
-    def isoctl(self, *words: str, check: bool = True) -> Any:
-        command = [sys.executable, "-m", "isoctl.main", "--mount", str(self.mount), *words, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if check and done.returncode:
-            raise AssertionError(f"isoctl {' '.join(words)}: {done.stderr}{done.stdout}")
-        return json.loads(done.stdout or "{}")
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "isoctl.main", "mount", str(self.mount)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode:
-            raise AssertionError(done.stderr)
-
-    @property
-    def pid(self) -> int:
-        return int(self.isoctl("status")["pid"])
-
-    def states(self) -> dict[int, str]:
-        return {one["uid"]: one["state"] for one in self.isoctl("status")["subjects"]}
-
-
 def _settle(world: World) -> None:
     """Begin and end suspicions, while nobody works; a verdict may be cut off by a kill."""
     for uid in (*INNOCENT, *MALICIOUS):
         if uid not in world.suspects:
             if uid in MALICIOUS or world.rng.random() < 0.5:
-                world.isoctl("suspect", str(uid))
-                world.log.append(f"{uid} suspected")
-                world.suspects.add(uid)
-                world.count("suspicions")
-                twin = world.people[uid].twin
-                world.frozen[uid] = {} if twin is None else tree(twin)
+                world.suspect(uid)
         elif world.rng.random() < 0.3:
-            _decide(world, uid)
-
-
-def _decide(world: World, uid: int) -> None:
-    words = ["innocent", str(uid)] if uid in INNOCENT else ["malicious", str(uid), "--yes"]
-    if not world.calm and world.rng.random() < 0.3:
-        _cut_off(world, words)
-    if world.states().get(uid) == "suspect":
-        done = world.isoctl(*words)
-        kept = [one for one in done.get("items", []) if one["action"] not in ("took", "deleted")]
-        world.log += [f"{uid}: {one['action']} {one['path']}: {one['reason']}" for one in kept]
-    if uid in world.states():
-        raise AssertionError(f"user {uid} still waits: {world.isoctl('status')}")
-    world.suspects.discard(uid)
-    world.log.append(f"{uid} decided about")
-    world.count("verdicts")
-
-
-def _cut_off(world: World, words: list[str]) -> None:
-    """Kill the daemon somewhere in a verdict."""
-    pid = world.pid
-    command = [sys.executable, "-m", "isoctl.main", "--mount", str(world.mount), *words]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as verdict:
-        time.sleep(world.rng.uniform(0.15, 0.6))
-        _kill(world, pid)
-        world.log.append(f"{words} cut off: {verdict.wait(60)}")
-
-
-def _kill(world: World, pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    world.count("kills")
-    world.start()
+            world.decide(uid)
 
 
 def _work(world: World) -> None:
@@ -123,9 +43,9 @@ def _work(world: World) -> None:
     pid = world.pid
     for one in working:
         one.begin("work", ROUND)
-    if not world.calm and world.rng.random() < 0.5:
+    if not world.calm and (world.rng.random() < 0.5 or "kills" not in world.counts):
         time.sleep(world.rng.uniform(0, ROUND))
-        _kill(world, pid)
+        world.kill(pid)
     for one in working:
         done, twice = one.end()
         world.count("acts", done)
@@ -134,22 +54,30 @@ def _work(world: World) -> None:
 
 def _compare(world: World) -> None:
     """Main and every innocent suspect's view are what they should be."""
-    expected = {uid: tree(str(world.people[uid].twin)) for uid in (*TRUSTED, *INNOCENT)}
-    main = {**expected, **{uid: world.frozen[uid] for uid in world.suspects & set(INNOCENT)}}
-    for observer in TRUSTED[:1]:
-        for uid, there in main.items():
-            _same(f"main, tree of {uid}", world.people[observer].ask("tree", world.people[uid].home), there)
-    for uid in INNOCENT:
-        for of in (uid, world.rng.choice(TRUSTED)):
-            seen = world.people[uid].ask("tree", world.people[of].home)
-            _same(f"what {uid} sees of the tree of {of}", seen, expected[of])
-    found = world.isoctl("check")
-    if not found["ok"]:
-        raise AssertionError(f"check: {found['problems']}")
+    now = {uid: world.twins_of(uid) for uid in (*TRUSTED, *INNOCENT)}
+    main = {**now, **world.frozen}
+    seen = {TRUSTED[0]: main, **{uid: {**main, uid: now[uid]} for uid in INNOCENT}}
+    homes = {uid: (*now,) if uid in TRUSTED else (uid, world.rng.choice(TRUSTED)) for uid in seen}
+    for uid in seen:
+        paths = [world.mount / str(of) for of in homes[uid]]
+        world.people[uid].begin("trees", [*map(str, paths), str(world.mount / "shared")])
+    for uid, expected in seen.items():
+        *found, together = world.people[uid].end()
+        for of, one in zip(homes[uid], found, strict=True):
+            _same(f"what {uid} sees of the tree of {of}", one, expected[of].home)
+        _same(f"what {uid} sees of what is shared", together, _together(world, expected))
+    check = world.ask("check")
+    if not check["ok"]:
+        raise AssertionError(f"check: {check['problems']}")
     world.count("comparisons")
 
 
-def _same(what: str, found: dict[str, tuple[object, ...]], expected: dict[str, tuple[object, ...]]) -> None:
+def _together(world: World, expected: Mapping[int, Twins]) -> Tree:
+    trees = {uid: one.shared for uid, one in expected.items()}
+    return shared.together(trees, shared.places(str(world.twins)), tree(str(world.rooms)))
+
+
+def _same(what: str, found: Tree, expected: Tree) -> None:
     if found != expected:
         lines = [
             f"  {path}: is {found.get(path)}, should be {expected.get(path)}"
@@ -163,7 +91,7 @@ def _burden(world: World) -> tuple[int, int]:
     """The daemon's memory in bytes and its descriptors, once the kernel has forgotten what it need not know."""
     pid = world.pid
     Path("/proc/sys/vm/drop_caches").write_text("2")
-    world.isoctl("status")
+    world.ask("status")
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(lines["VmRSS"].split()[0]) << 10, len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -186,28 +114,43 @@ def _flat(burdens: list[tuple[int, int]]) -> str:
 def _world(seed: int) -> Iterator[World]:
     base = Path(tempfile.mkdtemp(prefix="isofs-soak-", dir="/var/tmp"))
     base.chmod(0o755)
-    world = World(base / "tree", base / "twins", random.Random(seed))
-    for place in (world.mount, world.twins):
-        place.mkdir()
+    world = World(base / "tree", base / "twins", base / "rooms", random.Random(seed))
+    _furnish(world)
     world.start()
     try:
         for uid in (*TRUSTED, *INNOCENT, *MALICIOUS):
-            twin = None if uid in MALICIOUS else world.twins / str(uid)
-            for path in (world.mount / str(uid), *([] if twin is None else [twin])):
-                path.mkdir()
-                os.chown(path, uid, uid)
-                path.chmod(0o777)
-            home = str(world.mount / str(uid))
-            world.people[uid] = Person(uid, str(world.mount), home, None if twin is None else str(twin), seed + uid)
+            rng = random.Random(seed + uid)
+            world.people[uid] = Person(
+                Worker(uid, world.mount, world.twins, rng, malicious=uid in MALICIOUS, arranges=uid in TRUSTED)
+            )
         yield world
         for uid in sorted(world.suspects):
-            _decide(world, uid)
+            world.decide(uid)
         _compare(world)
     finally:
         for person in world.people.values():
             person.leave()
         subprocess.run(["umount", "-l", str(world.mount)], check=False, capture_output=True)
         shutil.rmtree(base, ignore_errors=True)
+
+
+def _furnish(world: World) -> None:
+    """What is there before anybody comes."""
+    for place in (world.rooms, world.mount / "shared"):
+        for path in (place, *(place / room for room in shared.ROOMS)):
+            _make(path, 0)
+    for uid in (*TRUSTED, *INNOCENT, *MALICIOUS):
+        _make(world.mount / str(uid), uid)
+    for uid in (*TRUSTED, *INNOCENT):
+        twin = world.twins / str(uid)
+        for path in (twin, twin / "home", twin / "shared", twin / "places"):
+            _make(path, uid)
+
+
+def _make(path: Path, uid: int) -> None:
+    path.mkdir(parents=True)
+    os.chown(path, uid, uid)
+    path.chmod(0o777)
 
 
 def main() -> None:

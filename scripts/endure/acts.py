@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -11,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 #: More entries than that are not made in one tree.
 MOST = 60
@@ -27,12 +27,27 @@ class Act:
     number: int = 0
 
 
-def choose(rng: random.Random, root: str) -> Act:
-    """Something that can be done to the tree at a root as it is."""
-    found = list(_entries(root))
-    directories = ["", *(path for path, mode in found if stat.S_ISDIR(mode))]
+class Row(NamedTuple):
+    """Everything about a thing but times and numbers."""
+
+    mode: int
+    links: int
+    owner: int
+    content: bytes
+    labels: dict[str, bytes]
+
+
+#: What is below a directory.
+Tree = dict[str, Row]
+
+
+def choose(rng: random.Random, root: str, prefix: str = "n", *, within: bool = False) -> Act:
+    """Something that can be done to the tree at a root as it is; `within` the directories there, not to them."""
+    found = [entry for entry in _entries(root) if not within or "/" in entry[0]]
+    tops = [name.name for name in os.scandir(root)] if within else [""]
+    directories = [*sorted(tops), *(path for path, mode in found if stat.S_ISDIR(mode))]
     files = [path for path, mode in found if stat.S_ISREG(mode)]
-    new = os.path.join(rng.choice(directories), f"n{rng.randrange(10**9)}")
+    new = os.path.join(rng.choice(directories), f"{prefix}{rng.randrange(10**9)}")
     if not files or (len(found) < MOST and rng.random() < 0.4):
         call = rng.choice(["write", "write", "write", "mkdir", "symlink", "save"])
         return Act(call, new, data=rng.randbytes(rng.choice([0, 10, 5000, 70000])))
@@ -55,32 +70,28 @@ def choose(rng: random.Random, root: str) -> Act:
 
 
 def _entries(root: str) -> Iterator[tuple[str, int]]:
+    return ((path, at.st_mode) for path, at in _statuses(root))
+
+
+def _statuses(root: str) -> Iterator[tuple[str, os.stat_result]]:
     for directory, names, files in os.walk(root):
         names.sort()
         for name in sorted([*names, *files]):
             path = os.path.join(directory, name)
-            yield os.path.relpath(path, root), os.lstat(path).st_mode
+            yield os.path.relpath(path, root), os.lstat(path)
 
 
-def do(act: Act, root: str, *, again: bool = False) -> None:
-    """Do it below a root; `again` if it may have been done already, wholly or in part."""
-    path, to = os.path.join(root, act.path), os.path.join(root, act.to)
-    with _forgiving(act, path, to) if again else contextlib.nullcontext():
-        _ACTS[act.call](act, path, to)
+def do(act: Act, path: str, to: str) -> None:
+    """Do it to what is at `path`."""
+    _ACTS[act.call](act, path, to)
 
 
-@contextlib.contextmanager
-def _forgiving(act: Act, path: str, to: str) -> Iterator[None]:
-    """What was done is there (or gone) already."""
-    try:
-        yield
-    except FileExistsError:
-        if act.call not in ("mkdir", "symlink", "link"):
-            raise
-    except FileNotFoundError:
-        moved = act.call in ("rename", "over") and os.path.lexists(to)
-        if act.call != "remove" and not moved:
-            raise
+def was_done(act: Act, error: OSError, to: str) -> bool:
+    """Whether an act that may have been done already fails because it was: what it makes is there, or gone."""
+    if error.errno == errno.EEXIST:
+        return act.call in ("mkdir", "symlink", "link")
+    moved = act.call in ("rename", "over") and os.path.lexists(to)
+    return error.errno == errno.ENOENT and (act.call == "remove" or moved)
 
 
 def _write(act: Act, path: str, to: str) -> None:
@@ -125,32 +136,34 @@ _ACTS: dict[str, Callable[[Act, str, str], None]] = {
 }
 
 
-def ravage(rng: random.Random, root: str) -> None:
-    """Do some damage anywhere; whatever does not work does not."""
-    with contextlib.suppress(OSError):
+def ravage(rng: random.Random, root: str) -> bool:
+    """Do some damage anywhere; whether it could be done."""
+    try:
         found = list(_entries(root))
         files = [path for path, mode in found if stat.S_ISREG(mode)]
         if not files:
-            return
+            return False
         file, other = rng.choice(files), rng.choice(found)[0]
         call = rng.choice(["write", "append", "save", "truncate", "chmod", "label", "rename", "over", "link", "remove"])
         to = rng.choice(files) if call == "over" else os.path.join(os.path.dirname(other), f"evil{rng.randrange(999)}")
         act = Act(call, other if call in ("rename", "remove") else file, to, b"evil", rng.choice([0o777, 0o4777, 0]))
-        do(act, root)
+        do(act, os.path.join(root, act.path), os.path.join(root, to))
+    except OSError:
+        return False
+    return True
 
 
-def tree(root: str) -> dict[str, tuple[object, ...]]:
-    """Everything about what is below a root but times and numbers."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path, mode in _entries(root):
+def tree(root: str) -> Tree:
+    """Everything below a root."""
+    found: Tree = {}
+    for path, at in _statuses(root):
         full = os.path.join(root, path)
-        links = os.lstat(full).st_nlink
-        if stat.S_ISLNK(mode):
-            found[path] = mode, links, os.readlink(full)
+        if stat.S_ISLNK(at.st_mode):
+            content, labels = os.fsencode(os.readlink(full)), {}
         else:
+            content = b"" if stat.S_ISDIR(at.st_mode) else _digest(full)
             labels = {name: os.getxattr(full, name) for name in sorted(os.listxattr(full))}
-            content = b"" if stat.S_ISDIR(mode) else _digest(full)
-            found[path] = mode, links, content, labels
+        found[path] = Row(at.st_mode, at.st_nlink, at.st_uid, content, labels)
     return found
 
 
