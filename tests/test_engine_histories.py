@@ -228,6 +228,19 @@ ONCE: dict[str, list[Step]] = {
         ("link", {"uid": 1004, "place": b"a/c", "new": b"a/b/a"}),
         ("decide", {"index": 0, "innocent": True}),
     ],
+    "a handle on what its user has replaced, isolated once more": [
+        ("write", {"uid": 1001, "place": b"c", "flags": NEW, "offset": 0}),
+        ("open", {"uid": 1003, "place": b"c", "flags": os.O_WRONLY}),
+        ("suspect", {"index": 0}),
+        ("suspect", {"index": 0}),
+        ("write", {"uid": 1004, "place": b"c", "flags": os.O_WRONLY, "offset": 0}),
+        ("decide", {"index": 0, "innocent": False}),
+        ("write", {"uid": 1003, "place": b"t", "flags": NEW, "offset": 0}),
+        ("rename", {"uid": 1003, "place": b"t", "new": b"c", "flags": 0}),
+        ("suspect", {"index": 0}),
+        ("write", {"uid": 1003, "place": b"c", "flags": os.O_WRONLY, "offset": 0}),
+        ("use", {"index": 0, "what": ("truncate", 2)}),
+    ],
 }
 
 

@@ -388,6 +388,8 @@ class World:
             if file.uid == uid:
                 assert file.flags & os.O_ACCMODE != os.O_RDWR, "cannot be isolated"
                 file.sid, file.before = view.sid, True
+                if file.inode is not file.thing.inode:
+                    file.thing = Thing(file.thing.kind)  # what main has replaced since is of no object any more
         return view
 
     def next_sid(self) -> int:
