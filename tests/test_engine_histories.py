@@ -167,6 +167,7 @@ ONCE: dict[str, list[Step]] = {
         ("write", {"uid": 1001, "place": b"a/a/a", "flags": NEW, "offset": 0}),
         ("link", {"uid": 1001, "place": b"a/a/a", "new": b"a/b/c"}),
         ("unlink", {"uid": 1003, "place": b"a/b/c"}),
+        ("decide", {"index": 0, "innocent": True}),
     ],
     "what main moves within a directory that a suspect has not, and that comes back": [
         ("suspect", {"index": 0}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
-from isofs.engine import slices, tree, views
+from isofs.engine import attic, slices, tree, views
 from isofs.engine.slices import Slices
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, naming, resolving
@@ -110,7 +110,7 @@ def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | N
             return Item(where, "merged", decided.reason, decided.review)
         return Item(path_then(fs, view, obj) or where, "took", decided.reason, decided.review)
     if outcome is Outcome.DELETE and _has_other_names(fs, view, obj):
-        return Item(where, "kept", naming.RENAMED_SINCE, True)
+        return Item(attic.where(fs, obj, view.sid), "kept", naming.RENAMED_SINCE, True)
     if outcome is Outcome.DELETE and obj.is_dir and not all(naming.left_in(fs, view, obj)):
         return Item(where, "kept", naming.FILLED, True)
     return Item(where, "deleted", decided.reason, decided.review) if outcome is Outcome.DELETE else None
