@@ -7,9 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
+from isofs.merge import apply
+from isofs.model.records import SubjectState
+from support import verdicts
+from support.cuts import cut_off
 from support.histories import Step, cut, episodes, history
+from support.model_calls import ModelUser
+from support.trees import differences, tree
 from support.vfs import EXCHANGE
-from test_engine_machine import PATHS, SUSPICIOUS, TRUSTED, Machine
+from test_engine_machine import GID, PATHS, SUSPICIOUS, TRUSTED, UMASK, Machine
 
 #: More for a longer look: ISOFS_HISTORIES=5000.
 COUNT = int(os.environ.get("ISOFS_HISTORIES", "12"))
@@ -250,3 +256,24 @@ def test_what_went_wrong_once(steps: list[Step]) -> None:
     error = failure(steps)
     if error is not None:
         raise error
+
+
+#: Where the merge of a history is killed: before (even) or after (odd) a write of the store.
+CUTS = range(40) if "ISOFS_HISTORIES" in os.environ else range(1, 40, 6)
+
+
+@pytest.mark.parametrize("stop", CUTS)
+def test_a_kill_leaves_no_name_of_a_merge_in_main(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    try:
+        for name, given in ONCE["one of several names that was out of the way for a moment"][:-1]:
+            getattr(machine, name)(**given)
+        (sid,) = machine.world.views
+        assert cut_off(stop, monkeypatch, lambda: apply.innocent(machine.fs, sid))
+        machine.kill()
+        if machine.fs.subjects[sid].state is not SubjectState.ENDED:
+            apply.innocent(machine.fs, sid)
+        verdicts.innocent(machine.world, sid)
+        assert differences(machine._main(), tree(ModelUser(machine.world, TRUSTED[0], GID, UMASK))) == []
+    finally:
+        machine.teardown()

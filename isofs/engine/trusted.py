@@ -151,10 +151,10 @@ def is_gone(fs: Filesystem, obj: Obj, batch: Batch) -> None:
 
 def _rehint(fs: Filesystem, obj: Obj, batch: Batch, *, without: tuple[Obj, bytes]) -> None:
     """If the store knew the object by a name that goes, let it know another."""
-    for parent, name in obj.links:
-        if (parent, name) != without:
-            batch.put(replace(batch.origin(obj.op), parent=batch.op_of(parent), name=name))
-            return
+    origin, left = batch.origin(obj.op), [link for link in obj.links if link != without]
+    if left and not any((parent.op, name) == (origin.parent, origin.name) for parent, name in left):
+        parent, name = left[0]
+        batch.put(replace(origin, parent=batch.op_of(parent), name=name))
 
 
 def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, last: bool) -> None:
@@ -228,7 +228,7 @@ def will_move(
         return
     for view in _others(fs, by):
         _follow_or_keep(fs, view, directory, name, to, to_name, obj, batch)
-    _count_move(fs, to, to_name, obj, batch, by)
+    _count_move(directory, name, to, to_name, obj, batch, by)
 
 
 def will_exchange(
@@ -250,15 +250,19 @@ def will_exchange(
         for _ in range(2):  # whether one can follow depends on whether the other does
             _follow_or_keep(fs, view, directory, name, to, to_name, obj, batch)
             _follow_or_keep(fs, view, to, to_name, directory, name, other, batch)
-    _count_move(fs, to, to_name, obj, batch, by)
-    _count_move(fs, directory, name, other, batch, by)
+    _count_move(directory, name, to, to_name, obj, batch, by)
+    _count_move(to, to_name, directory, name, other, batch, by)
 
 
-def _count_move(fs: Filesystem, to: Obj, to_name: bytes, obj: Obj, batch: Batch, by: SubjectId) -> None:
-    if obj.op:
-        if by == MAIN:
-            count_modification(fs, obj, batch)
-        batch.put(replace(batch.origin(obj.op), parent=batch.op_of(to), name=to_name))
+def _count_move(directory: Obj, name: bytes, to: Obj, to_name: bytes, obj: Obj, batch: Batch, by: SubjectId) -> None:
+    if not obj.op:
+        return
+    if by == MAIN:
+        count_modification(batch.fs, obj, batch)
+    origin = batch.origin(obj.op)
+    aside = origin.name.startswith(MOVING) and (origin.parent, origin.name) != (directory.op, name)
+    if not aside:  # else a merge has to find it again by that name, which nothing else knows
+        batch.put(replace(origin, parent=batch.op_of(to), name=to_name))
 
 
 def _entry(view: View, directory: Obj, name: bytes, obj: Obj) -> Binding | None:

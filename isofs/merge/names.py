@@ -34,7 +34,6 @@ class Names:
         self.fs, self.view, self.report = fs, view, report
         self._review = review
         self._born: list[tuple[Obj, int]] = []
-        self._aside: set[Obj] = set()
         before = (one for one in report.all_told(view.sid) if one.reason.startswith(naming.RENAMED))
         self._renamed = {one.op for one in before}  # also before the merge was cut off
 
@@ -401,7 +400,6 @@ class Names:
             if self._change_places(binding, directory, there[0]):
                 return True
             aside = naming.MOVING + b"%d" % there[0].op
-            self._aside.add(there[0])
             main.rename(self.fs, directory, binding.name, directory, aside, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, directory, binding.name)
             return True
@@ -466,7 +464,7 @@ class Names:
 
     def remove_all(self) -> Iterator[None]:
         """Take from objects of main the names that the suspect took, where the object lives on."""
-        for aside in self._aside | {self.fs.by_op[op] for op in self.view.hiding if op in self.fs.by_op}:
+        for aside in self._left_aside():
             self._remove_aside(aside)
         for binding in list(self.view.all_bindings()):
             if binding.op is not None or binding.kept or binding.replaced is None:
@@ -488,11 +486,21 @@ class Names:
             if found[1].st_nlink > 1:
                 item = Item(naming.told_name(self.fs, self.view, directory, binding.name), "deleted", naming.ONE_NAME)
                 at = (binding.directory, binding.name)
-                self.report.tell(self.fs, self.view.sid, binding.replaced, item, at)
+                if not binding.name.startswith(naming.MOVING):
+                    self.report.tell(self.fs, self.view.sid, binding.replaced, item, at)
                 main.unlink(self.fs, directory, binding.name, by=self.view.sid)
                 settle.expire(self.fs, directory, binding.name)
             batch.commit()
             yield
+
+    def _left_aside(self) -> list[Obj]:
+        """What was moved out of the way, also before the merge was cut off: the store knows it by that name.
+
+        What another merge that was stopped has yet to rename is left to that.
+        """
+        others = [view for sid, view in self.fs.views.items() if sid != self.view.sid]
+        aside = [origin.op for origin in self.fs.origins.values() if origin.name.startswith(naming.MOVING)]
+        return [self.fs.by_op[op] for op in aside if not any(op in v.placed or op in v.hiding for v in others)]
 
     def _remove_aside(self, obj: Obj) -> None:
         """A file that got its names by others than the one that was moved out of the way needs that no more."""
@@ -501,8 +509,14 @@ class Names:
         for directory, name in list(obj.links):
             found = tree.child(self.fs, directory, name) if name.startswith(naming.MOVING) else None
             if found is not None and found[0] is obj and found[1].st_nlink > 1:
+                noted = Binding(self.view.sid, directory.op, name, None, obj.op)
+                before, after = Batch(self.fs), Batch(self.fs)
+                before.put(noted)  # the origin is about to forget this name
+                before.commit()
                 main.unlink(self.fs, directory, name, by=self.view.sid)
                 settle.expire(self.fs, directory, name)
+                after.drop(noted)
+                after.commit()
 
     def restore_times(self) -> None:
         """Directories that were brought in have the time stamp that the suspect's view had, not the merge's."""
