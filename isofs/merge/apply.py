@@ -15,7 +15,7 @@ from isofs.engine import attic, main, recovery, tree, trusted, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError, IsofsError
-from isofs.merge import ending, marks, naming, preview, resolving, sequences, settle
+from isofs.merge import ending, marks, naming, preview, removing, resolving, sequences, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
@@ -108,7 +108,7 @@ def _merge(
     for _ in names.place_all():
         done += 1
         yield done, total
-    for _ in names.remove_all():
+    for _ in removing.remove_all(fs, view, report):
         yield done, total
     directories = [d for d in view.decisions.values() if fs.by_op[d.op].is_dir]
     for decided in [d for d in view.decisions.values() if not fs.by_op[d.op].is_dir]:
@@ -119,7 +119,7 @@ def _merge(
         yield done, total
     for _ in _delete_all(fs, view, report):
         yield done, total
-    names.put_beside_what_stays()
+    removing.put_beside_what_stays(fs, view, report)
     for decided in directories:  # last: what is done in a directory changes its times
         if decided.op in view.decisions:
             _apply_content(fs, view, decided, report)

@@ -13,26 +13,27 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import attic, main, tree, trusted, views
+from isofs.engine import main, tree, trusted, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import folders, naming, sequences, settle
+from isofs.merge import folders, naming, removing, sequences, settle
 from isofs.merge.report import Item, Report
 from isofs.merge.resolvers import maildirs
+from isofs.merge.telling import Telling
 from isofs.model.records import MAIN, Binding, Op
 from isofs.store import inodes
 from isofs.store.inodes import Place
 
 
 class Names:
-    """The names of one merge. `place_all` first, then contents, then `remove_all`.
+    """The names of one merge. `place_all` first, then contents, then what `isofs.merge.removing` does.
 
     `review` is whether somebody should look at what is told of them, if whoever merges knows that.
     """
 
     def __init__(self, fs: Filesystem, view: View, report: Report, review: bool | None = None) -> None:
         self.fs, self.view, self.report = fs, view, report
-        self._review = review
+        self._telling = Telling(fs, view, report, review)
         self._born: list[tuple[Obj, int]] = []
         before = (one for one in report.all_told(view.sid) if one.reason.startswith(naming.RENAMED))
         self._renamed = {one.op for one in before}  # also before the merge was cut off
@@ -43,7 +44,7 @@ class Names:
             directory = self.fs.by_op[op]
             for name, number in naming.numbers(self.fs, self.view, directory).items():
                 binding = self.view.bindings[op][name]
-                self._tell_name(binding, directory, number, "renamed", naming.BESIDE, review=True)
+                self._telling.name(binding, directory, number, "renamed", naming.BESIDE, review=True)
                 self._given(binding, number)
 
     def place_all(self) -> Iterator[None]:
@@ -94,7 +95,7 @@ class Names:
         circles = [(b, obj) for b, obj in known if naming.into_itself(fs, view, b, obj)]
         batch = Batch(fs)
         for binding, obj in circles:
-            self._tell(binding, Item(views.path(fs, MAIN, obj) or b"?", "kept", naming.INTO_ITSELF, True))
+            self._telling.tell(binding, Item(views.path(fs, MAIN, obj) or b"?", "kept", naming.INTO_ITSELF, True))
             batch.put(replace(binding, op=None)) if binding.replaced not in (None, obj.op) else batch.drop(binding)
         batch.commit()
         for _, obj in circles:
@@ -152,18 +153,18 @@ class Names:
         if source is not None and views.is_below(self.fs, MAIN, directory, obj):
             return False
         renamed = source is not None or obj.op in self._renamed
-        done = ("renamed", self._renamed_from(obj)) if renamed else ("took", naming.LINKED)
-        self._tell_name(binding, directory, name, *done)
+        done = ("renamed", self._telling.renamed_from(obj)) if renamed else ("took", naming.LINKED)
+        self._telling.name(binding, directory, name, *done)
         given = self._given(binding, name)
         if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
-            self._remove(directory, name, there[0])
+            removing.remove(self.fs, self.view, self.report, directory, name, there[0])
         if source is None:
             try:
                 main.link(self.fs, obj, directory, name, by=self.view.sid)
             except OSError as error:
                 if error.errno != errno.EMLINK:
                     raise
-                self._tell_name(given, directory, name, "kept", naming.TOO_MANY, review=True)
+                self._telling.name(given, directory, name, "kept", naming.TOO_MANY, review=True)
                 self._done(given)
                 return True
         else:
@@ -203,9 +204,11 @@ class Names:
         fs, (source, *_) = self.fs, obj.links
         merged = folders.flagged(fs, self.view, binding, obj)
         if merged is None or (merged != source and tree.child(fs, *merged) is not None):
-            self._tell(binding, Item(naming.told(fs, self.view, obj) or b"?", "kept", naming.RENAMED_TWICE, True))
+            self._telling.tell(
+                binding, Item(naming.told(fs, self.view, obj) or b"?", "kept", naming.RENAMED_TWICE, True)
+            )
             return
-        self._tell(binding, Item(naming.told_name(fs, self.view, *merged), "merged", folders.FLAGS))
+        self._telling.tell(binding, Item(naming.told_name(fs, self.view, *merged), "merged", folders.FLAGS))
         if merged != source:
             main.rename(fs, *source, *merged, by=self.view.sid, lives_on=False)
             settle.expire(fs, *source)
@@ -230,14 +233,14 @@ class Names:
         decided = view.decisions.get(obj.op)
         action = "restored" if decided is not None else "took"
         reason = decided.reason if decided is not None else naming.MADE
-        self._tell_name(binding, directory, name, action, reason, decided is not None)
+        self._telling.name(binding, directory, name, action, reason, decided is not None)
         given = self._given(binding, name)
         content = settle.beside_main(fs, fs.store.content(view.sid, version.content))
         to = main.at(fs, directory, name)
         found = inodes.lstat(content)
         occupied = tree.child(fs, directory, name)
         if occupied is not None:  # deleted by the suspect: its place is taken over
-            self._remove(directory, name, occupied[0])
+            removing.remove(self.fs, self.view, self.report, directory, name, occupied[0])
         announced = replace(
             fs.origins[obj.op],
             parent=directory.op,
@@ -285,7 +288,7 @@ class Names:
         decided = view.decisions.get(obj.op)
         if decided is not None:
             batch.drop(decided)
-        self._tell(binding, Item(naming.told(fs, view, there) or b"", "united", naming.UNITED))
+        self._telling.tell(binding, Item(naming.told(fs, view, there) or b"", "united", naming.UNITED))
         batch.commit(lasting=True)
         if version is not None and version.content is not None:
             with contextlib.suppress(OSError):  # `settle.tidy` tries once more
@@ -310,60 +313,8 @@ class Names:
             left = naming.left_in(self.fs, self.view, there)
             if any(found.op in self.view.placed for found in left if found):
                 return None
-            self._clear(there)
+            removing.clear(self.fs, self.view, self.report, there)
         return binding.name
-
-    def _clear(self, directory: Obj) -> None:
-        """Delete all that main has in a directory, as the suspect did."""
-        for name in list(tree.names(self.fs, directory)):
-            found = tree.child(self.fs, directory, name)
-            if found is None:
-                continue
-            if found[0].is_dir:
-                self._clear(found[0])
-            self._remove(directory, name, found[0])
-            settle.expire(self.fs, directory, name)
-
-    def _remove(self, directory: Obj, name: bytes, obj: Obj) -> None:
-        """Delete what main has under a name, as the suspect did, and say so if that was its last one."""
-        path, decided = attic.where(self.fs, obj, self.view.sid), self.view.decisions.get(obj.op)
-        last = obj.is_dir or tree.located(self.fs, obj)[1].st_nlink == 1
-        if decided is not None and last:
-            self.report.tell(self.fs, self.view.sid, obj.op, Item(path, "deleted", decided.reason, decided.review))
-        (main.rmdir if obj.is_dir else main.unlink)(self.fs, directory, name, by=self.view.sid)
-
-    def _renamed_from(self, obj: Obj) -> str:
-        """Where main had an object that gets another name, also if it had to make room for others before."""
-        for at in sorted(self.view.placed.get(obj.op, ())):
-            before = self.report.told(self.view.sid, obj.op, at)
-            if before is not None and before.reason.startswith(naming.RENAMED):
-                return before.reason
-        return naming.renamed_from(attic.where(self.fs, obj, self.view.sid))
-
-    def _tell(self, binding: Binding, item: Item) -> None:
-        """Tell what becomes of a name that the suspect gave."""
-        assert binding.op is not None
-        self.report.tell(self.fs, self.view.sid, binding.op, item, (binding.directory, binding.name))
-
-    def _tell_name(
-        self, binding: Binding, directory: Obj, name: bytes, action: str, reason: str, review: bool = False
-    ) -> None:
-        """Tell which name of main's the suspect's becomes. The suspect's own is what it was first told to have been."""
-        assert binding.op is not None
-        given, at = naming.told_name(self.fs, self.view, directory, name), (binding.directory, binding.name)
-        before = self.report.told(self.view.sid, binding.op, at)
-        if before is not None and before.aside is not None:
-            wanted = before.path
-        else:
-            wanted = naming.told_name(self.fs, self.view, directory, binding.name)
-        if name != binding.name:
-            self.report.take_back(self.fs, self.view.sid, binding.op, at)
-        item = Item(wanted, action, reason, review)
-        if given != wanted:
-            item = Item(wanted, "renamed", naming.BESIDE, True, given)
-        if self._review is not None:
-            item = replace(item, review=self._review)
-        self._tell(replace(binding, name=name), item)
 
     def _given(self, binding: Binding, name: bytes) -> Binding:
         """The binding with the name that will be used, written down before: a merge that goes on uses the same."""
@@ -415,14 +366,14 @@ class Names:
             return False  # what will be deleted leaves no name behind that it never had
         if views.is_below(fs, MAIN, directory, obj) or views.is_below(fs, MAIN, source[0], there):
             return False
-        before, displaced = (self._renamed_from(one) for one in (obj, there))
+        before, displaced = (self._telling.renamed_from(one) for one in (obj, there))
         vacated = self.view.binding(source[0].op, source[1])
         if vacated is not None and vacated.op != there.op:
             vacated = None
-        self._tell_name(binding, directory, binding.name, "renamed", before)
+        self._telling.name(binding, directory, binding.name, "renamed", before)
         for key in sorted(self.view.placed[there.op]):  # nothing but this will know where it was
             if (wanted := self.view.binding(*key)) is not None:
-                self._tell_name(wanted, self.fs.by_op[wanted.directory], wanted.name, "renamed", displaced)
+                self._telling.name(wanted, self.fs.by_op[wanted.directory], wanted.name, "renamed", displaced)
         main.rename(fs, *source, directory, binding.name, main.RENAME_EXCHANGE, by=self.view.sid)
         for at, name in (source, (directory, binding.name)):
             settle.expire(fs, at, name)
@@ -447,76 +398,6 @@ class Names:
             if vacated is not None and vacated.replaced == binding.op:
                 batch.put(replace(vacated, replaced=replaced))
         batch.commit()
-
-    def put_beside_what_stays(self) -> None:
-        """After the deletions: what was moved out of the way and is not deleted after all is put beside its name."""
-        for op, names in list(self.view.hiding.items()):
-            obj = self.fs.by_op[op]
-            for directory, name in list(obj.links):
-                if name.startswith(naming.MOVING):
-                    aside = naming.beside(self.fs, self.view, directory, min(name for _, name in names))
-                    path = naming.told_name(self.fs, self.view, directory, aside)
-                    reason = "main has put something in it: it stays, the suspect has its name"
-                    item = Item(path, "kept", reason, True)
-                    self.report.tell(self.fs, self.view.sid, op, item, (directory.op, aside))
-                    main.rename(self.fs, directory, name, directory, aside, by=self.view.sid, lives_on=False)
-                    settle.expire(self.fs, directory, name)
-
-    def remove_all(self) -> Iterator[None]:
-        """Take from objects of main the names that the suspect took, where the object lives on."""
-        for aside in self._left_aside():
-            self._remove_aside(aside)
-        for binding in list(self.view.all_bindings()):
-            if binding.op is not None or binding.kept or binding.replaced is None:
-                continue
-            if self.view.binding(binding.directory, binding.name) != binding:
-                continue  # it changed while others were served
-            if binding.replaced in self.view.decisions and naming.stays_as_it_is(self.view, binding.replaced):
-                continue
-            obj = self.fs.by_op.get(binding.replaced)
-            if obj is not None and obj.is_dir:
-                continue
-            batch = Batch(self.fs)
-            batch.drop(binding)
-            directory = self.fs.by_op[binding.directory]
-            found = tree.child(self.fs, directory, binding.name)
-            if obj is None or found is None or found[0] is not obj:
-                batch.commit()
-                continue
-            if found[1].st_nlink > 1:
-                item = Item(naming.told_name(self.fs, self.view, directory, binding.name), "deleted", naming.ONE_NAME)
-                at = (binding.directory, binding.name)
-                if not binding.name.startswith(naming.MOVING):
-                    self.report.tell(self.fs, self.view.sid, binding.replaced, item, at)
-                main.unlink(self.fs, directory, binding.name, by=self.view.sid)
-                settle.expire(self.fs, directory, binding.name)
-            batch.commit()
-            yield
-
-    def _left_aside(self) -> list[Obj]:
-        """What was moved out of the way, also before the merge was cut off: the store knows it by that name.
-
-        What another merge that was stopped has yet to rename is left to that.
-        """
-        others = [view for sid, view in self.fs.views.items() if sid != self.view.sid]
-        aside = [origin.op for origin in self.fs.origins.values() if origin.name.startswith(naming.MOVING)]
-        return [self.fs.by_op[op] for op in aside if not any(op in v.placed or op in v.hiding for v in others)]
-
-    def _remove_aside(self, obj: Obj) -> None:
-        """A file that got its names by others than the one that was moved out of the way needs that no more."""
-        if obj.is_dir or not obj.ino or naming.stays_as_it_is(self.view, obj.op):
-            return
-        for directory, name in list(obj.links):
-            found = tree.child(self.fs, directory, name) if name.startswith(naming.MOVING) else None
-            if found is not None and found[0] is obj and found[1].st_nlink > 1:
-                noted = Binding(self.view.sid, directory.op, name, None, obj.op)
-                before, after = Batch(self.fs), Batch(self.fs)
-                before.put(noted)  # the origin is about to forget this name
-                before.commit()
-                main.unlink(self.fs, directory, name, by=self.view.sid)
-                settle.expire(self.fs, directory, name)
-                after.drop(noted)
-                after.commit()
 
     def restore_times(self) -> None:
         """Directories that were brought in have the time stamp that the suspect's view had, not the merge's."""
