@@ -248,6 +248,16 @@ ONCE: dict[str, list[Step]] = {
         ("write", {"uid": 1003, "place": b"c", "flags": os.O_WRONLY, "offset": 0}),
         ("use", {"index": 0, "what": ("truncate", 2)}),
     ],
+    "what a merge brings back under several names, and another suspect has": [
+        ("suspect", {"index": 0}),
+        ("suspect", {"index": 0}),
+        ("write", {"uid": 1003, "place": b"b", "flags": os.O_WRONLY, "offset": 0}),
+        ("write", {"uid": 1004, "place": b"b", "flags": os.O_WRONLY, "offset": 0}),
+        ("unlink", {"uid": 1001, "place": b"b"}),
+        ("link", {"uid": 1004, "place": b"b", "new": b"c"}),
+        ("link", {"uid": 1004, "place": b"b", "new": b"t"}),
+        ("decide", {"index": 1, "innocent": True}),
+    ],
 }
 
 

@@ -35,8 +35,9 @@ class Names:
         self.fs, self.view, self.report = fs, view, report
         self._telling = Telling(fs, view, report, review)
         self._born: list[tuple[Obj, int]] = []
-        before = (one for one in report.all_told(view.sid) if one.reason.startswith(naming.RENAMED))
-        self._renamed = {one.op for one in before}  # also before the merge was cut off
+        before = list(report.all_told(view.sid))  # also before the merge was cut off
+        self._renamed = {one.op for one in before if one.reason.startswith(naming.RENAMED)}
+        self._returned = {one.op for one in before if one.action == "restored"}
 
     def number_all(self) -> None:
         """Give numbers to the suspect's messages of MH folders whose own main has given to others."""
@@ -159,6 +160,10 @@ class Names:
         if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
             removing.remove(self.fs, self.view, self.report, directory, name, there[0])
         if source is None:
+            if obj.op in self._returned:
+                batch = Batch(self.fs)
+                trusted.comes_back(self.fs, directory, name, obj, batch, by=self.view.sid)
+                batch.commit()
             try:
                 main.link(self.fs, obj, directory, name, by=self.view.sid)
             except OSError as error:
@@ -258,6 +263,7 @@ class Names:
         batch.put(replace(announced, ino=found.st_ino, next_ino=None, born=None))
         batch.drop(version)
         if decided is not None:
+            self._returned.add(obj.op)
             batch.drop(decided)
         batch.commit()
         obj.ino = found.st_ino

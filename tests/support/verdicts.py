@@ -54,6 +54,7 @@ class Merge:
     united: dict[Thing, Thing] = field(default_factory=dict)
     clean: bool = True
     _counts: dict[Thing, int | str] = field(default_factory=dict)
+    _returned: set[Thing] = field(default_factory=set)
 
     def outcome(self, thing: Thing) -> str:
         return self.outcomes[thing][0] if thing in self.outcomes else ""
@@ -239,6 +240,8 @@ class Merge:
             if thing in self.outcomes:
                 assert thing.vector is not None
                 thing.vector = {**dict.fromkeys(thing.vector, 0), **self.outcomes[thing][1]}
+            self._returned.add(thing)
+        if thing in self._returned:
             for view in world.views.values():
                 if view is not self.view and thing in view.versions and not view.deleted(thing):
                     view.hide(name, thing)
