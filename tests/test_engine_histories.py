@@ -258,6 +258,14 @@ ONCE: dict[str, list[Step]] = {
         ("link", {"uid": 1004, "place": b"b", "new": b"t"}),
         ("decide", {"index": 1, "innocent": True}),
     ],
+    "names of a deleted file that the suspect gave to something else": [
+        ("link", {"uid": 1001, "place": b"a/b/c", "new": b"t"}),
+        ("suspect", {"index": 0}),
+        ("unlink", {"uid": 1003, "place": b"a/b/c"}),
+        ("unlink", {"uid": 1003, "place": b"t"}),
+        ("write", {"uid": 1003, "place": b"a/b/c", "flags": NEW, "offset": 0}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
 }
 
 
