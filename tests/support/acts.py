@@ -17,6 +17,9 @@ from support.vfs import EXCHANGE
 #: A name that only a program in the middle of something uses.
 _MEANWHILE = b"t"
 
+#: Names for what finds none of those that everybody uses.
+_SPARE = (b"u", b"v")
+
 _NEW = os.O_WRONLY | os.O_CREAT
 
 
@@ -50,6 +53,10 @@ class Actor:
 
     def name_in(self, directory: bytes, index: int) -> bytes:
         return join(directory, _choice(self.names, index))
+
+    def free(self, number: int) -> bytes:
+        """A name in the root that nothing has, while there is one."""
+        return [*(name for name in self.names if name not in self.seen), *_SPARE][number]
 
     def write(self, path: bytes, flags: int = _NEW) -> None:
         data = self.data()
@@ -109,6 +116,38 @@ def link_tree(actor: Actor, one: int, other: int) -> None:
     for number, path in enumerate(actor.below(actor.directory(one))):
         if actor.seen[path].stat.kind == stat.S_IFREG:
             actor.link(path, actor.name_in(to, one + number))
+
+
+def link_down(actor: Actor, one: int, other: int) -> None:
+    """A file gets another name two directories further down."""
+    file, top = actor.free(0), actor.free(1)
+    inner = actor.name_in(top, one)
+    actor.write(file)
+    actor.mkdir(top)
+    actor.mkdir(inner)
+    actor.link(file, actor.name_in(inner, other))
+
+
+def uproot(actor: Actor, one: int, other: int) -> None:
+    """Remove a directory with all that is in it, and all names of a file of it that has some elsewhere."""
+    linked = [(directory, names) for directory, names in _linked(actor) if names]
+    if linked:
+        directory, names = _choice(linked, one)
+        paths = [*names, *actor.below(directory)] if other % 2 else [*actor.below(directory), *names]
+        for path in (*paths, directory):
+            actor.remove(path)
+
+
+def _linked(actor: Actor) -> list[tuple[bytes, list[bytes]]]:
+    """The directories that the user sees, each with the names elsewhere of the files in it."""
+    found = []
+    for directory, item in actor.seen.items():
+        if item.stat.kind == stat.S_IFDIR:
+            below = set(actor.below(directory))
+            files = {actor.seen[path].first for path in below}
+            elsewhere = [path for path, one in actor.seen.items() if one.first in files and path not in below]
+            found.append((directory, elsewhere))
+    return found
 
 
 def move_tree(actor: Actor, one: int, other: int) -> None:
@@ -200,6 +239,8 @@ ACTS: dict[str, Callable[[Actor, int, int], None]] = {
         build,
         remove_tree,
         link_tree,
+        link_down,
+        uproot,
         move_tree,
         pour,
         unwrap,

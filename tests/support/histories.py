@@ -72,9 +72,15 @@ def history(seed: int, users: list[int], paths: list[bytes], length: int) -> lis
 _WORK = {name: CHANCES[name] for name in ("write", "make", "link", "unlink", "rename", "change", "open", "use")}
 _WORK["act"] = 20.0
 
+#: Acts that seldom come together by chance: before a suspicion, and in it.
+_TOGETHER = [("", ""), ("link_down", "uproot")]
+
 
 def episodes(seed: int, users: list[int], paths: list[bytes], length: int) -> list[Step]:
-    """Histories in which the merge has much to do, and little was done against it meanwhile: work, then verdicts."""
+    """Histories in which the merge has much to do, and little was done against it meanwhile: work, then verdicts.
+
+    The first two users are never suspected.
+    """
     draw = random.Random(seed)
     steps: list[Step] = []
 
@@ -83,10 +89,18 @@ def episodes(seed: int, users: list[int], paths: list[bytes], length: int) -> li
             drawn = name or draw.choices(list(_WORK), list(_WORK.values()))[0]
             steps.append((drawn, _given(draw, drawn, actors, paths)))
 
+    def act(what: str, actors: list[int]) -> None:
+        steps.append(("act", {**_given(draw, "act", actors, paths), "what": what}))
+
     while len(steps) < length:
         actors = draw.sample(users, 3)
+        before, after = draw.choice(_TOGETHER)
         add("", actors, draw.randint(1, 5))
+        if before:
+            act(before, users[:2])
         add("suspect", actors, draw.randint(1, 2))
+        if after:
+            act(after, users[2:])
         add("", actors, draw.randint(2, 8))
         add("decide", actors, draw.randint(1, 3))
         add(draw.choice(["kill", "restore", "forget", "settle"]), actors, draw.randint(0, 1))
