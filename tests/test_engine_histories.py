@@ -266,6 +266,15 @@ ONCE: dict[str, list[Step]] = {
         ("write", {"uid": 1003, "place": b"a/b/c", "flags": NEW, "offset": 0}),
         ("decide", {"index": 0, "innocent": True}),
     ],
+    "what came back under a handle from before the suspicion, and is isolated once more": [
+        ("open", {"uid": 1003, "place": b"b", "flags": os.O_WRONLY}),
+        ("suspect", {"index": 0}),
+        ("write", {"uid": 1003, "place": b"b", "flags": os.O_WRONLY, "offset": 0}),
+        ("unlink", {"uid": 1001, "place": b"b"}),
+        ("decide", {"index": 0, "innocent": True}),
+        ("suspect", {"index": 0}),
+        ("use", {"index": 0, "what": ("truncate", 2)}),
+    ],
 }
 
 

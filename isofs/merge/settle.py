@@ -139,6 +139,7 @@ def to_main(fs: Filesystem, handle: Handle) -> None:
     if handle.node.pinned >= 0:
         if not handle.ready:
             _open_pinned(handle)
+        _lead_back(fs, handle)
         return
     with contextlib.suppress(OSError, CallError):
         if obj.ino:
@@ -147,6 +148,14 @@ def to_main(fs: Filesystem, handle: Handle) -> None:
                 versions.reopen(fs, handle, place)
             return
     _make_anonymous(fs, handle)
+
+
+def _lead_back(fs: Filesystem, handle: Handle) -> None:
+    """What was opened before the suspicion, and main deleted, may have come back: then it is a handle on main's."""
+    at = os.fstat(handle.descriptor) if handle.descriptor >= 0 else None
+    obj = fs.objects.get(at.st_ino) if at is not None and at.st_dev == fs.device else None
+    if obj is not None and obj.links:
+        lead_on(fs, obj, [handle])
 
 
 def _return_borrowed(fs: Filesystem, node: Node) -> None:

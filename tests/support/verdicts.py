@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Container
 from dataclasses import dataclass, field
 
@@ -293,7 +294,9 @@ def _to_main(view: View) -> None:
         if file.sid != view.sid:
             continue
         version = view.versions.get(file.thing)
-        if version is not None and version.inode is file.inode and file.thing.inode is not None:
+        rerouted = file.before and file.flags & os.O_ACCMODE == os.O_WRONLY
+        own = None if version is None else version.inode
+        if own is not None and (own is file.inode or rerouted) and file.thing.inode is not None:
             file.inode = file.thing.inode
         if file.inode is not file.thing.inode and file.inode.sid == view.sid:
             file.inode.sid = 0
