@@ -23,6 +23,7 @@ from isofs.model.records import MAIN
 from isofs.store import inodes
 from isofs.store.folder import Store, open_store
 from support.attic import bring_back, check_complete, entries, kept, main_of, thing
+from support.contest import Contest
 from support.cuts import cut_off
 from support.engine import killed
 from test_merge_replaced import ALICE, BOB, CASES, EVERY, INTRICATE, new, opened
@@ -347,3 +348,23 @@ def test_only_what_is_older_is_purged(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "main" / ".isofs" / "attic")) == sorted(str(e.number) for e in found[1:])
     assert fs.store.new_number() > found[-1].number
     recovery.close_filesystem(fs)
+
+
+@pytest.mark.parametrize("anew", ["nothing", "file", "directory"])
+def test_a_file_of_which_main_lost_the_directory_that_a_name_was_in(tmp_path: Path, anew: str) -> None:
+    """The suspect took that name, main took it too and then the directory: the other name is where it was."""
+    contest = Contest(tmp_path / "main", {"d/f": b"main's"}, suspects=())
+    os.link(contest.path / "d/f", contest.path / "b")
+    alice = contest.join("alice")
+    alice.unlink(b"d/f")
+    contest.write(alice, b"hers", "b")
+    if anew == "file":
+        contest.write(alice, b"another", "d/f")
+    elif anew == "directory":
+        alice.mkdir(b"d/f")
+    contest.bob.unlink(b"d/f")
+    contest.bob.rmdir(b"d")
+    contest.innocent()
+    assert contest.main()["b"] == b"hers"
+    assert [(entry.path, entry.action) for entry in entries(contest.fs)] == [(b"b", "replaced")]
+    contest.close()

@@ -115,7 +115,8 @@ def before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
     """
     bindings = (view.binding(*key) for key in sorted(view.hiding.get(obj.op, ())))
     removed = (b for b in bindings if b is not None and not b.kept and b.op != obj.op)
-    taken = [(fs.by_op[b.directory], b.name) for b in removed if not b.name.startswith(MOVING)]
+    names = ((fs.by_op[b.directory], b.name) for b in removed if not b.name.startswith(MOVING))
+    taken = [name for name in names if name[0].ino]  # main may have lost the directory meanwhile
     link = next((link for link in obj.links if link in taken), None) or next(iter(obj.links))
     mains, version = view.binding(link[0].op, link[1]), view.version(obj.op)
     deleted = version is not None and version.state == "d" and not link[1].startswith(MOVING)
