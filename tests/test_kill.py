@@ -24,7 +24,10 @@ from support.trees import differences
 PROCESSES = 2
 
 #: How many daemons of real mounts are killed.
-MOUNTS = 5
+MOUNTS = 3
+
+#: Before one commit, after the next, and so on; both at each for a longer look: ISOFS_HISTORIES=5000.
+EVERY = 1 if "ISOFS_HISTORIES" in os.environ else 2
 
 
 @pytest.fixture
@@ -85,11 +88,12 @@ def _killed(directory: Path, moments: Sequence[Seen], commit: int, when: str) ->
 
 
 def test_a_kill_at_any_commit_loses_nothing(place: Path) -> None:
-    """The engine, killed right before and right after every single commit of the session."""
+    """The engine, killed right before or right after every single commit of the session."""
     moments, commits = record(fresh(place / "whole"))
     assert len(moments) > 100
     assert commits > 100
     kills = [(commit, when) for commit in range(1, commits + 1) for when in ("before", "after")]
+    kills = [(commit, when) for commit, when in kills if EVERY == 1 or (commit % 2 == 0) == (when == "after")]
 
     def work(number: int) -> list[str]:
         directory = place / f"process{number}"

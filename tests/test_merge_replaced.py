@@ -150,8 +150,8 @@ def test_main_becomes_what_the_suspect_saw(tmp_path: Path, case: str) -> None:
 
 
 #: Those whose merge takes the most steps of different kinds; the others are made of the same.
-EVERY = 1 if "ISOFS_HISTORIES" in os.environ else 4
-#: Each is cut off at every step; every fourth in CI, by three modules in turn. All of them: ISOFS_HISTORIES=5000.
+EVERY = 1 if "ISOFS_HISTORIES" in os.environ else 6
+#: Each is cut off at every step; every sixth in CI, by three modules in turn. All of them: ISOFS_HISTORIES=5000.
 INTRICATE = [case for case in CASES if re.search("full directory|circle|places|was in it|below it", case)]
 
 

@@ -220,7 +220,7 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     bob.append("f", "bob's\n")
     assert keys(suspected) == {**flat("user", "uid", "since"), "killed": [], "left": []}
     assert keys(mount.facts("changes", str(ALICE))) == {
-        **flat("user"),
+        **flat("user", "subject"),
         "changes": [{**flat("change", "kind", "path", "from", "size"), "risks": []}],
         "risks": [],
     }

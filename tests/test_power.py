@@ -27,7 +27,7 @@ from support.trees import Tree, differences
 from test_merge_faults import to_the_verdict
 
 #: Every how many steps the power is cut; at each of them for a longer look: ISOFS_HISTORIES=5000.
-STRIDES = {"innocent": 17, "malicious": 1, "others": 3}
+STRIDES = {"innocent": 29, "malicious": 1, "others": 3}
 if "ISOFS_HISTORIES" in os.environ:
     STRIDES = dict.fromkeys(STRIDES, 1)
 
