@@ -22,6 +22,7 @@ _COLOURS = {
     "unionfs-fuse": "#08519c",
     "pyfuse3 alone": "#bdb76b",
     "isofs": "#d62728",
+    "isofs, audit": "#ff7f0e",
     "isofs, crowd": "#ff9896",
     "suspect reads": "#e377c2",
     "suspect works": "#9467bd",
