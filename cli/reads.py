@@ -45,7 +45,7 @@ def reads_(directory: str | None, user: str, store: str | None, as_json: bool) -
 
 def summary(directory: str | None, subject: int) -> str | None:
     """How much was read in a suspicion of what others made; None if no file was."""
-    with _found(directory, None) as (found, _):
+    with _found(directory, None, subject) as (found, _):
         sizes = [one.size for one in reads.once(found) if one.subject == subject and one.kind == "file"]
     return _total(len(sizes), sum(size or 0 for size in sizes)) if sizes else None
 
@@ -55,8 +55,13 @@ def _total(files: int, size: int) -> str:
 
 
 @contextlib.contextmanager
-def _found(directory: str | None, store: str | None) -> Iterator[tuple[Iterator[Read], list[results.Gap]]]:
-    """Every read set, and when there was none: from the store, or from the daemon for whoever cannot enter that."""
+def _found(
+    directory: str | None, store: str | None, subject: int | None = None
+) -> Iterator[tuple[Iterator[Read], list[results.Gap]]]:
+    """Every read set, and when there was none: from the store, or from the daemon for whoever cannot enter that.
+
+    With a `subject`, those of others may be left out.
+    """
     if os.geteuid() != 0 and store is None:
         pages = daemon.pages_at(daemon.mount_point(directory), "reads", {})
         first: results.ReadLines = next(pages)
@@ -68,7 +73,8 @@ def _found(directory: str | None, store: str | None) -> Iterator[tuple[Iterator[
             yield iter(()), []
         else:
             gaps = reads.gaps(folder, "")
-            yield reads.all_sets(folder), [{"since": gap.since, "until": gap.until, "why": gap.why} for gap in gaps]
+            sets = reads.all_sets(folder) if subject is None else reads.read_by(folder, subject)
+            yield sets, [{"since": gap.since, "until": gap.until, "why": gap.why} for gap in gaps]
 
 
 def _parsed(pages: Iterator[results.ReadLines]) -> Iterator[Read]:
