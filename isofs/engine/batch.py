@@ -200,10 +200,14 @@ def _apply_subject(fs: Filesystem, subject: Subject, put: bool) -> None:
     if old is not None and fs.suspects.get(old.uid) == old.sid:
         del fs.suspects[old.uid]
     view = fs.views.pop(subject.sid, None) or fs.waiting.pop(subject.sid, None)
-    if not put:
-        return
+    if put:
+        _put_subject(fs, subject, view or View(subject.sid))
+    deciding = [one for one in map(fs.subjects.__getitem__, fs.views) if one.state is not SubjectState.SUSPECT]
+    fs.in_verdict = frozenset(sid for one in deciding for sid in (one.sid, one.part_of) if sid is not None)
+
+
+def _put_subject(fs: Filesystem, subject: Subject, view: View) -> None:
     fs.subjects[subject.sid] = subject
-    view = view or View(subject.sid)
     if subject.state in _ISOLATED:
         fs.views[subject.sid] = view
         if subject.state is SubjectState.SUSPECT or subject.uid not in fs.suspects:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from isofs.engine import accounting, callers, failure, isolation, main, tree, trusted, versions, views, writing
+from isofs.engine import accounting, callers, failure, isolation, kept, main, tree, trusted, versions, views, writing
 from isofs.engine.redirect import arrived, claim_names, note_lookup, redirect, remember
 from isofs.engine.state import CHANNELS, Caller, Filesystem, Node, Obj, View, drop_if_unused, hold, node_for
 from isofs.engine.views import Attributes
@@ -23,9 +23,9 @@ from isofs.model.records import MAIN, RESERVED, SubjectId
 #: Seconds that the kernel may keep answers about what nobody has diverged from.
 LONG = 3600.0
 
-#: The same for a suspect's version of a file, which nobody else sees or changes: long enough for the call that looked
-#: it up, which would ask for the attributes again.
-BRIEF = 0.001
+#: The same for the attributes of a suspect's own node of a file, which are taken back when main's change (`kept`).
+#: What is changed in the directory that was mounted over, not through the mount, is seen after so long.
+BRIEF = 1.0
 
 
 class Entry(NamedTuple):
@@ -98,15 +98,17 @@ def _own_timeout(fs: Filesystem, node: Node) -> float:
     """How long the attributes of a suspect's own node may be kept.
 
     What the suspect made is reached by no other node, and changed by calls on this one only: the kernel knows of each
-    change, as of main's. All else depends on what main has as well.
+    change, as of main's. All else depends on what main has as well; of a directory, on what is in it.
     """
-    view = fs.views.get(node.sid)
-    version = view.version(node.obj.op) if view is not None else None
-    if version is None or version.content is None or node.pinned >= 0:
+    view, obj = fs.views.get(node.sid), node.obj
+    if view is None or node.pinned >= 0 or obj.kind in CHANNELS:
         return 0
-    if not node.obj.ino and fs.origins[node.obj.op].born == node.sid:
+    if not obj.ino and view.version(obj.op) is not None and fs.origins[obj.op].born == node.sid:
         return LONG
-    return 0 if node.obj.is_dir else BRIEF
+    if obj.is_dir:
+        return 0
+    node.told = True
+    return BRIEF
 
 
 def _attr_timeout(fs: Filesystem, node: Node) -> float:
@@ -114,8 +116,7 @@ def _attr_timeout(fs: Filesystem, node: Node) -> float:
     if _asked_always(fs):
         return 0
     if node.sid:
-        timeout = _own_timeout(fs, node)
-        return timeout if timeout == LONG else 0
+        return _own_timeout(fs, node)
     if not fs.views or not node.obj.op:
         return LONG
     if any(node.obj.op in view.touches for view in fs.views.values()) or fs.diverged(node.obj):
@@ -134,7 +135,7 @@ def lookup(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Entry |
     sid = sid_of(fs, caller, parent)
     if sid:
         obj = views.child(fs, sid, parent.obj, name)
-        if obj is not None and not obj.is_dir and caller.pid in fs.retries:
+        if obj is not None and not obj.is_dir and (caller.pid in fs.retries or _reads_in(fs, sid, parent, obj)):
             hold(fs, node_for(fs, sid, obj))
         if obj is None:
             return None
@@ -147,6 +148,12 @@ def lookup(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Entry |
         found = entry(fs, sid, parent, name, there[0], there[1])
     found.node.lookups += 1
     return found
+
+
+def _reads_in(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj) -> bool:
+    """Whether a suspect will probably open the file that it looks up, so that it would be sent to its own node then."""
+    view = fs.views.get(sid)
+    return view is not None and obj.kind == stat.S_IFREG and parent.obj.ino in view.read_in
 
 
 def forget(fs: Filesystem, node: Node, count: int) -> None:
@@ -205,6 +212,7 @@ def setattr(
         view.account.written.add(handle)
         _apply(b"/proc/self/fd/%d" % handle.descriptor, new, False, caller)
         fs.kernel.forget_attributes(node.id)
+        kept.changed(fs, node.obj, node)
         return views.attributes(fs, view.sid, node), 0
     own = node if handle is not None else own_node(fs, caller, view, node, "setattr")
     writing.leave_main(fs, view, own)
@@ -239,6 +247,7 @@ def _check_naming_nobody(caller: Caller, node: Node, at: Attributes) -> None:
 def changed_without_path(fs: Filesystem, node: Node) -> None:
     """A suspect changed what it has open or works in: no name was looked up that would lead to its own node now."""
     fs.kernel.forget_attributes(node.id)
+    kept.changed(fs, node.obj, node)
     if node.obj.is_dir:
         versions.expire_names(fs, node.obj)
 
@@ -248,6 +257,7 @@ def _set_in_main(fs: Filesystem, node: Node, new: NewAttributes, caller: Caller)
         trusted.modified(fs, node.obj)
     with tree.reached(fs, node) as path:
         _apply(path, new, stat.S_ISLNK(node.obj.kind), caller)
+    kept.changed(fs, node.obj, node)
 
 
 def _apply(path: bytes, new: NewAttributes, is_link: bool, caller: Caller) -> None:

@@ -7,9 +7,22 @@ import errno
 import os
 import stat
 
-from isofs.engine import accounting, callers, calls, failure, isolation, main, tree, trusted, versions, views, writing
+from isofs.engine import (
+    accounting,
+    callers,
+    calls,
+    failure,
+    isolation,
+    kept,
+    main,
+    tree,
+    trusted,
+    versions,
+    views,
+    writing,
+)
 from isofs.engine.calls import Entry
-from isofs.engine.redirect import arrived, redirect
+from isofs.engine.redirect import arrived, reads_in, redirect
 from isofs.engine.state import Caller, Filesystem, Handle, Node, View, drop_if_unused, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
@@ -29,6 +42,10 @@ def _handle(
     number = fs.next_handle
     fs.next_handle += 1
     handle = Handle(number, node, sid, caller.uid, caller.pid, flags, descriptor, ready=ready, before=before)
+    if not node.sid:
+        handle.cached = True
+    elif node.sid == sid and node.pinned < 0:
+        handle.cached, node.cached = node.cached, True
     fs.handles[number] = handle
     node.add_handle(handle)
     if sid:
@@ -47,6 +64,7 @@ def open(fs: Filesystem, caller: Caller, node: Node, flags: int) -> Handle:
     if node.sid:
         arrived(fs, caller, view)
         return _open_own(fs, caller, view, node, flags)
+    reads_in(view, node.obj)
     redirect(fs, caller, view, node.obj, key=("open", node.id))
     return _open_without_path(fs, caller, view, node, flags)
 
@@ -61,6 +79,7 @@ def _open_main(fs: Filesystem, caller: Caller, node: Node, flags: int) -> Handle
     handle.counted = truncates
     if truncates:
         _drop_set_ids(fs, handle)
+        kept.changed(fs, node.obj, node)
     return handle
 
 
@@ -187,6 +206,8 @@ def write(fs: Filesystem, handle: Handle, offset: int, data: bytes) -> int:
             done += os.pwrite(handle.descriptor, data[done:], offset + done)
     if handle.before:
         fs.kernel.forget_attributes(handle.node.id)
+    if len(handle.node.obj.nodes) > 1:
+        kept.changed(fs, handle.node.obj, handle.node)
     return done
 
 

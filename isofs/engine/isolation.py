@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import accounting, making, reach, tree, versions, views
+from isofs.engine import accounting, kept, making, reach, tree, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Caller, Filesystem, Link, Obj, View, node_for
 from isofs.engine.views import Seen
@@ -379,7 +379,7 @@ def _exchange_nodes(fs: Filesystem, view: View, obj: Obj, target: Obj) -> None:
     if new is not None:
         obj.drop_node(new)
         target.add_node(new)
-        fs.kernel.forget_attributes(new.id)  # from now on they depend on what main has
+        kept.forget(fs, new)  # from now on they depend on what main has
 
 
 def _claim_moved(fs: Filesystem, view: View, obj: Obj) -> None:

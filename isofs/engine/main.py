@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 
-from isofs.engine import attic, failure, tree, trusted, versions
+from isofs.engine import attic, failure, kept, tree, trusted, versions
 from isofs.engine.batch import Batch
 from isofs.engine.state import Caller, Filesystem, Obj
 from isofs.errors import CallError
@@ -166,6 +166,7 @@ def lost_name(
 
     `merging` is whether an error of the store stops what is being done.
     """
+    kept.changed(fs, obj)
     obj.drop_link((directory, name))
     if last:
         batch = Batch(fs)
@@ -195,6 +196,7 @@ def link(fs: Filesystem, obj: Obj, directory: Obj, name: bytes, *, by: SubjectId
         follow_symlinks=False,
     )
     obj.add_link((directory, name))
+    kept.changed(fs, obj)
 
 
 def rename(
@@ -243,7 +245,7 @@ def rename(
             trusted.pin_nodes(fs, replaced)
         renameat2(source, target, 0)
     lost_name(fs, to, to_name, replaced, last=last, merging=by != MAIN)
-    _moved(obj, directory, name, to, to_name)
+    _moved(fs, obj, directory, name, to, to_name)
 
 
 def _same_single(obj: Obj, found: os.stat_result, replaced: Obj, at_target: os.stat_result) -> bool:
@@ -267,10 +269,11 @@ def _move(
         trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
         batch.commit(lasting=by != MAIN)
         renameat2(at(fs, directory, name), at(fs, to, to_name), flags)
-    _moved(obj, directory, name, to, to_name)
+    _moved(fs, obj, directory, name, to, to_name)
 
 
-def _moved(obj: Obj, directory: Obj, name: bytes, to: Obj, to_name: bytes) -> None:
+def _moved(fs: Filesystem, obj: Obj, directory: Obj, name: bytes, to: Obj, to_name: bytes) -> None:
+    kept.changed(fs, obj)
     obj.drop_link((directory, name))
     obj.add_link((to, to_name))
 
@@ -324,5 +327,5 @@ def _exchange(
         trusted.will_exchange(fs, directory, name, to, to_name, obj, other, batch, by=by)
         batch.commit(lasting=by != MAIN)
         renameat2(at(fs, directory, name), at(fs, to, to_name), RENAME_EXCHANGE)
-    _moved(obj, directory, name, to, to_name)
-    _moved(other, to, to_name, directory, name)
+    _moved(fs, obj, directory, name, to, to_name)
+    _moved(fs, other, to, to_name, directory, name)

@@ -120,7 +120,8 @@ class Node:
     """What the kernel knows by a number: an object in main's view or in a suspect's.
 
     `pinned` holds the backing inode open once no name leads to it any more; -1 otherwise. `borrowed` is whether that
-    is main's inode, though the node is a suspect's: it may be read, and must be left before it is changed.
+    is main's inode, though the node is a suspect's: it may be read, and must be left before it is changed. `told` and
+    `cached` are of a suspect's node of a file: whether the kernel may keep its attributes, and its pages (`kept`).
     """
 
     id: int
@@ -129,6 +130,8 @@ class Node:
     lookups: int = 0
     pinned: int = -1
     borrowed: bool = False
+    told: bool = False
+    cached: bool = False
     handles: Set[Handle] = frozenset()  # a set of its own only while there are any: it takes a fifth of a node's memory
 
     def add_handle(self, handle: Handle) -> None:
@@ -144,9 +147,9 @@ class Handle:
 
     `sid` is the view that its writes go to; `before` marks a handle on main's node that a suspect opened before
     the suspicion. `ready` is whether `descriptor` is open the way that the caller asked for: a suspect's is not
-    until its first write, which makes the version; it is -1 if there is nothing to read before. `counted` is
-    whether its writing has been counted in `G` since the last divergence. Through one that is `revoked` nothing is
-    written until the verdict.
+    until its first write, which makes the version; it is -1 if there is nothing to read before. `cached` is whether the
+    pages that the kernel had of the file when it was opened still hold. `counted` is whether its writing has been
+    counted in `G` since the last divergence. Through one that is `revoked` nothing is written until the verdict.
     """
 
     id: int
@@ -157,6 +160,7 @@ class Handle:
     flags: int
     descriptor: int
     ready: bool = True
+    cached: bool = False
     counted: bool = False
     before: bool = False
     revoked: bool = False
@@ -226,7 +230,7 @@ class View:
 
     `placed` and `hiding` are the names that lead to an object and those that hide it; `own_directories` and
     `hidden_directories` the names, by directory, that lead to a directory, and those that hide one. `names` is how many
-    bindings there are.
+    bindings there are. `read_in` are inodes of main's directories in which the suspect opens main's files.
     """
 
     sid: SubjectId
@@ -238,6 +242,7 @@ class View:
     hidden_directories: dict[Op, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     touches: dict[Op, int] = field(default_factory=dict)
     decisions: dict[Op, Decided] = field(default_factory=dict)
+    read_in: set[int] = field(default_factory=set)
     names: int = 0
     account: Account = field(default_factory=Account)
 
@@ -299,6 +304,7 @@ class Filesystem:
     """Everything. `views` are the active suspects', `waiting` those whose merge left conflicts; `store_inside` is
     whether the store's folder lies in the root. `failure` is set while it does without its store (`failure`),
     `trouble` since a change could not be written, until one is; `on_change_of_state` is called at either's change.
+    `in_verdict` are the suspects on whose work, or a part of it, a verdict is being carried out, or stopped half way.
     `along` are rows that nothing in memory follows, and that are written with the next transaction.
 
     `retries`, `handed`, `claims` and `held` serve `redirect`: by thread, what it was told to look up again; by parent
@@ -322,6 +328,7 @@ class Filesystem:
     views: dict[SubjectId, View] = field(default_factory=dict)
     waiting: dict[SubjectId, View] = field(default_factory=dict)
     suspects: dict[int, SubjectId] = field(default_factory=dict)  # by uid
+    in_verdict: frozenset[SubjectId] = frozenset()
     nodes: dict[int, Node] = field(default_factory=dict)
     channels: set[Node] = field(default_factory=set)  # main's, of those that carry data between processes
     handles: dict[int, Handle] = field(default_factory=dict)

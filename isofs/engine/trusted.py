@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import accounting, attic, failure, tree, versions, views
+from isofs.engine import accounting, attic, failure, kept, tree, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError, StoreUnusable
@@ -319,6 +319,7 @@ def _out_of_reach(fs: Filesystem, view: View, to: Obj, to_name: bytes, obj: Obj,
 
 def comes_back(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, by: SubjectId) -> None:
     """A merge brings an object back to main that other suspects have versions of: they have it under their names."""
+    kept.changed(fs, obj)
     for view in _others(fs, by):
         version, there = view.version(obj.op), view.binding(directory.op, name)
         if version is not None and version.state == "m" and (there is None or there.op is None):
@@ -363,6 +364,7 @@ def orphan_nodes(fs: Filesystem, obj: Obj) -> None:
     Suspects' nodes that lead to a version stay, and what a suspect opened before the suspicion goes on to its version.
     """
     _route_before(fs, obj)
+    kept.changed(fs, obj)
     orphan = Obj(obj.kind, obj.ino)
     for node in obj.nodes:
         if node.sid == MAIN or tree.content(fs, node.sid, obj) is None:
@@ -383,6 +385,7 @@ def _hand_over_nodes(fs: Filesystem, by: Obj, obj: Obj) -> None:
     Those of a suspect that deleted `by` or has a version of `obj` lead to what is no object in that view any more.
     """
     _route_before(fs, by)
+    kept.changed(fs, by)
     for node in by.nodes:
         sid = node.sid
         if sid != MAIN and tree.content(fs, sid, by) is not None:

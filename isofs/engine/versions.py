@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import accounting, tree
+from isofs.engine import accounting, kept, tree
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError
@@ -122,12 +122,13 @@ def expire_names(fs: Filesystem, obj: Obj) -> None:
 
 
 def diverged(fs: Filesystem, obj: Obj) -> None:
-    """Main's side of an object has a new version beside it: its writers count anew, its attributes expire."""
+    """Main's side of an object has a new version beside it: its writers count anew, attributes expire everywhere."""
     for node in obj.nodes:  # also one of a suspicion that is over: its user is trusted
         for handle in node.handles:
             handle.counted = False
         if node.sid not in fs.views:
             fs.kernel.forget_attributes(node.id)
+    kept.changed(fs, obj)
 
 
 def move_handles(fs: Filesystem, view: View, obj: Obj) -> None:

@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import AbstractContextManager
 
-from isofs.engine import accounting, callers, calls, tree, trusted, versions, writing
+from isofs.engine import accounting, callers, calls, kept, tree, trusted, versions, writing
 from isofs.engine.state import Caller, Filesystem, Node, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN
@@ -89,6 +89,7 @@ def _changing(fs: Filesystem, caller: Caller, node: Node, name: bytes, size: int
     if view is None:
         if node.pinned < 0:
             trusted.modified(fs, node.obj)
+        kept.changed(fs, node.obj, node)
         return tree.reached(fs, node)
     if node.obj is fs.root and name.startswith(_ACL):
         raise CallError(errno.EPERM)

@@ -22,7 +22,7 @@ from isofs.errors import IsofsError
 from isofs.fuse import mounting
 from isofs.fuse.listing import Directory
 from isofs.fuse.turns import Turns
-from isofs.model.records import MAIN, SubjectState
+from isofs.model.records import MAIN
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +142,7 @@ class Adapter(pyfuse3.Operations):
 
     def _in_verdict(self, sid: int) -> bool:
         """Whether a verdict is being carried out on a subject or a part of its work, or stopped half way."""
-        if sid in self._held:
-            return True
-        concerned = (one for one in map(self._fs.subjects.__getitem__, self._fs.views) if sid in (one.sid, one.part_of))
-        return any(one.state in (SubjectState.MERGING, SubjectState.DISCARDING) for one in concerned)
+        return sid in self._held or sid in self._fs.in_verdict
 
     def holds(self, sid: int) -> bool:
         """Whether a verdict is being carried out on a subject now."""
@@ -399,5 +396,4 @@ def _attributes(found: Attributes, timeout: float) -> EntryAttributes:
 def _opened(handle: Handle) -> FileInfo:
     """What is open for writing only bypasses the page cache, so that it can be re-routed later (design, 4.4)."""
     direct = handle.flags & os.O_ACCMODE == os.O_WRONLY
-    own = handle.node.sid != MAIN
-    return FileInfo(fh=pyfuse3.FileHandleT(handle.id), direct_io=direct, keep_cache=not own)
+    return FileInfo(fh=pyfuse3.FileHandleT(handle.id), direct_io=direct, keep_cache=handle.cached)

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from isofs.engine import attic, main, recovery, tree, trusted, versions, views
+from isofs.engine import attic, kept, main, recovery, tree, trusted, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError, IsofsError
@@ -306,6 +306,8 @@ def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decide
         except OSError:
             attic.forget(fs, stowed)
             raise
+        finally:
+            kept.changed(fs, obj)
         return stowed
     content = settle.beside_main(fs, content)
     ino = inodes.lstat(content).st_ino

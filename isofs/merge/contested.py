@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from isofs.engine import attic, changes, tree, views
+from isofs.engine import attic, changes, kept, tree, views
 from isofs.engine.batch import Batch
 from isofs.engine.slices import Slices, at_once
 from isofs.engine.state import Filesystem, Obj, View
@@ -257,7 +257,7 @@ def _carry_out(fs: Filesystem, view: View, op: Op, report: Report, action: str =
         batch.commit()
         _remove_content(fs, view, version)
         for node in obj.nodes:
-            fs.kernel.forget_attributes(node.id)
+            kept.forget(fs, node)
     else:
         report.take_back(fs, view.sid, op)  # that it is in conflict; what becomes of it is told of its name
         names = Names(fs, view, report, review=decided is not None and decided.review)

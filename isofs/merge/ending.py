@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
+from isofs.engine import kept
 from isofs.engine.batch import Batch
 from isofs.engine.slices import Slices, at_once
 from isofs.engine.state import Filesystem, View, drop_if_unused
@@ -43,7 +44,7 @@ def finish_steps(
     for op in list(view.versions):
         node = fs.by_op[op].node(view.sid)
         if node is not None:
-            fs.kernel.forget_attributes(node.id)
+            kept.forget(fs, node)
     apart = {node.id for op in view.versions if conflicts for node in fs.by_op[op].nodes}
     settle.detach_handles(fs, view, mapped & apart)
     yield

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import main, tree, trusted, views
+from isofs.engine import kept, main, tree, trusted, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, naming, removing, sequences, settle
@@ -305,7 +305,7 @@ class Names:
             node.obj = there
             if there.node(view.sid) is None:
                 there.add_node(node)
-            fs.kernel.forget_attributes(node.id)
+            kept.forget(fs, node)
 
     def _name_for(self, binding: Binding, directory: Obj, there: Obj | None) -> bytes | None:
         """The name to use: the suspect's, one beside it if main's stays there, or None: not yet."""

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 
-from isofs.engine import attic, main, tree, trusted
+from isofs.engine import attic, kept, main, tree, trusted
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj
 from isofs.errors import AtticFailed, UsageError
@@ -151,7 +151,7 @@ def _give_attributes(fs: Filesystem, obj: Obj, content: Place, operator: str) ->
     batch.commit(lasting=True)
     inodes.copy_attributes(content, tree.place(fs, obj))
     for node in obj.nodes:
-        fs.kernel.forget_attributes(node.id)
+        kept.forget(fs, node)
     return stowed
 
 

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from isofs.engine import tree, versions
+from isofs.engine import kept, tree, versions
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Node, Obj, View, drop_if_unused, node_for
 from isofs.errors import CallError
@@ -21,7 +21,7 @@ def expire(fs: Filesystem, directory: Obj, name: bytes) -> None:
     """A name of main's changed without the kernel's doing: it must ask again."""
     for node in directory.nodes:
         fs.kernel.forget_entry(node.id, name)
-        fs.kernel.forget_attributes(node.id)
+        kept.forget(fs, node)
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ def promote(fs: Filesystem, view: View, obj: Obj) -> None:
     if node is None or node.pinned >= 0 or obj.node(MAIN) is not None:
         return
     node.sid = MAIN
-    fs.kernel.forget_attributes(node.id)
+    kept.forget(fs, node)
     for handle in node.handles:
         handle.sid, handle.before, handle.counted = MAIN, False, False
         if handle.descriptor >= 0:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from isofs.engine import tree, versions
+from isofs.engine import kept, tree, versions
 from isofs.engine.batch import Batch
 from isofs.engine.slices import at_once
 from isofs.engine.state import Filesystem, Handle, Node, Obj, View, node_for
@@ -287,7 +287,7 @@ def _give_back(fs: Filesystem, part: Part) -> None:
                 versions.go_back(handle, tree.place(fs, obj))
         else:
             _pin(node)
-        fs.kernel.forget_attributes(node.id)
+        kept.forget(fs, node)
     for handle, obj in part.before:
         if handle.id in fs.handles:
             _go_back(fs, handle, obj)
@@ -295,7 +295,7 @@ def _give_back(fs: Filesystem, part: Part) -> None:
         if node.obj.node(part.of) is not None:
             node.obj.drop_node(node)
         node.sid = part.of
-        fs.kernel.forget_attributes(node.id)
+        kept.forget(fs, node)
 
 
 def _go_back(fs: Filesystem, handle: Handle, obj: Obj) -> None:
