@@ -126,9 +126,11 @@ def test_a_sweep_removes_what_the_dead_left(path: str) -> None:
         assert os.listdir(directory) == [os.path.basename(path)]
         assert client.call(path, "echo", {}) == {}
         (directory / "note").write_text("x")
+        (directory / "folder.sock").mkdir()
         endpoint.sweep(str(directory))
-    assert os.listdir(directory) == ["note"]
+    assert sorted(os.listdir(directory)) == ["folder.sock", "note"]
     (directory / "note").unlink()
+    (directory / "folder.sock").rmdir()
     endpoint.sweep(str(directory))
     assert not directory.exists()
     endpoint.sweep(str(directory))

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -251,6 +252,49 @@ def test_the_foreground_fails_as_the_background_does(tree: Path) -> None:
 
 
 # Unmounting
+
+
+def run_for_everybody(run: Path, directory: Path) -> str:
+    run.mkdir(0o755)
+    return f"{run} must be a directory"
+
+
+def a_directory_for_a_socket(run: Path, directory: Path) -> str:
+    run.mkdir(0o700)
+    (run / Path(mounts.socket_for(str(directory))).name).mkdir()
+    return "is in the way of the control socket"
+
+
+@pytest.fixture
+def socket_place() -> Iterator[Path]:
+    """Where a socket's path is not too long."""
+    with tempfile.TemporaryDirectory(dir="/run", prefix="isofs-test-") as path:
+        yield Path(path)
+
+
+@pytest.mark.parametrize("wrong", [run_for_everybody, a_directory_for_a_socket])
+def test_what_fails_before_the_mount_is_shown(
+    tree: Path, socket_place: Path, wrong: Callable[[Path, Path], str]
+) -> None:
+    """The daemon, in whose namespace the mount is already, does not wait for itself; nobody else ever saw it."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=777", "lower", str(tree)], check=True)  # as root of its mount
+    try:
+        (tree / "f").write_text("main\n")
+        reason = wrong(run := socket_place / "run", tree)
+        begin = "import sys; from isofs.control import mounts; mounts.RUN = sys.argv.pop(1);"
+        begin += "from isofs.service import daemon; daemon._main()"
+        words = [sys.executable, "-c", begin, str(run), str(tree), str(tree / ".isofs"), "--foreground"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == Exit.NOT_ALLOWED, done.stderr
+        assert reason in done.stderr.splitlines()[-1]
+        assert str(tree) not in mounts.points()
+        assert (tree / "f").read_text() == "main\n"
+        assert not (tree / ".isofs" / "isofs.db-wal").exists()  # the store was closed
+        Mounted(tree).mount()
+        assert (tree / "f").read_text() == "main\n"
+        Mounted(tree).umount()
+    finally:
+        subprocess.run(["umount", "-l", str(tree)], check=True)
 
 
 def test_umount_of_a_mount_in_use_says_who_uses_it(tree: Path) -> None:

@@ -40,8 +40,12 @@ def listening(path: str, groups: Collection[int] = ()) -> Iterator[socket.socket
         with _locked(directory, make=True):
             if _answers(path):
                 raise Already(f"a daemon listens at {path} already")
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise NotAllowed(f"{path} is in the way of the control socket: {error.strerror}") from error
             listener.bind(path)
             listener.listen()
             ours = _identity(path)
@@ -80,7 +84,8 @@ def sweep(directory: str) -> None:
         for name in os.listdir(directory):
             path = os.path.join(directory, name)
             if name.endswith(".sock") and not _answers(path):
-                os.unlink(path)
+                with contextlib.suppress(IsADirectoryError):  # no daemon left that
+                    os.unlink(path)
         _remove_if_empty(directory)
 
 

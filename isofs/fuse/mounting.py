@@ -136,6 +136,13 @@ def mount(session: Session) -> None:
         raise NoMount(f"{session.directory} cannot be mounted over: {error.strerror}") from error
 
 
+def withdraw(session: Session) -> None:
+    """Take away the mount if nobody was shown it: who follows a path into it would wait for ever."""
+    target = os.fsencode(session.directory)
+    if target in _isofs_mounts():  # else what is mounted there is the directory itself
+        _libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW)
+
+
 def publish(session: Session) -> None:
     """Mount over the directory, for everybody on the machine; a dead daemon's mount there goes.
 

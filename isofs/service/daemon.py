@@ -68,6 +68,7 @@ def serve(directory: str, store: str, ready: Callable[[Served], None], *, trust_
     try:
         _run(fs, session, ready)
     finally:
+        mounting.withdraw(session)  # SQLite opens its files by a path that would lead into it
         with contextlib.suppress(StoreUnusable) if fs.failure is not None else contextlib.nullcontext():
             recovery.close_filesystem(fs)
 
