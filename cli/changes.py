@@ -20,14 +20,17 @@ def changes(directory: str | None, user: str, as_json: bool) -> None:
     USER read of what others made: `isoctl reads USER` lists it.
     """
     facts: results.Changes = daemon.ask(directory, "changes", {"uid": users.subject(user).uid})
+    read = reads.total(directory, facts)
     if as_json:
-        output.document(facts)
+        printed: results.ChangesAndReads = {**facts, "read": read}
+        output.document(printed)
         return
     for change in facts["changes"]:
         size = "" if change["size"] is None else output.size(change["size"])
         path = change["path"] if change["from"] is None else f"{change['from']} -> {change['path']}"
         output.line(f"{change['change']:<10}  {change['kind']:<9}  {size:>8}  {path}{marks.after(change['risks'])}")
     marks.summary((change["risks"] for change in facts["changes"]), facts["risks"])
-    read = reads.summary(directory, facts["subject"])
-    if read is not None:
-        output.line(f"read  {read}, of what others made: `isoctl reads {user}`")
+    if read["files"]:
+        output.line(f"read  {reads.total_line(read)}, of what others made: `isoctl reads {user}`")
+    for gap in read["gaps"]:
+        output.line(reads.gap_line(gap))

@@ -110,7 +110,7 @@ def show(directory: str | None, archive: str, store: str | None, as_json: bool) 
         _show(manifest)
         for one in archives.read_set(file):
             size = output.size(one["size"]) if isinstance(one.get("size"), int) else ""
-            seen = f"{one.get('at')}  ({one.get('program')})"
+            seen = f"{one.get('at')}  ({reads.how(one)})"
             output.line(f"read     {one.get('kind')!s:<9}  {size:>8}  {one.get('path') or '.'}  {seen}")
         read = manifest.get("reads")
         gaps = read.get("gaps") if read is not None else None

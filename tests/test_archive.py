@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -26,6 +27,7 @@ from isofs.store.archive import FORMAT, READS, Kept, ReadSet
 from isofs.store.extract import extract
 from isofs.store.inodes import Place
 from support.archives import contents, unpacked
+from support.mount import isoctl
 
 HOLE = 1 << 30
 
@@ -126,18 +128,27 @@ def test_a_read_set_that_grows_meanwhile_is_no_evidence(tmp_path: Path) -> None:
         archive.write(file, {}, [], [], read=growing)
 
 
-def test_an_archive_of_the_first_format_is_read(tmp_path: Path) -> None:
-    """As it was written before there were read sets."""
-    about = {"format": "isofs evidence 1", "user": "alice"}
-    told = {"about": about, "versions": [version(1, "f", b"x")], "bindings": []}
-    inner = [member("about.json", json.dumps(about).encode()), member("versions/1", b"x")]
-    (tmp_path / "a").write_bytes(packed(*inner, member("manifest.json", json.dumps(told).encode())))
-    assert checked(tmp_path / "a").manifest == told
-    with (tmp_path / "a").open("rb") as file:
-        assert list(archive.read_set(file)) == []
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_archive_of_an_older_format_is_read(number: int, tmp_path: Path) -> None:
+    """As isofs wrote it then: before there were read sets, and before they were counted."""
+    stored = Path(__file__).parent / f"stores/evidence-{number}.tar.zst"
+    found = checked(stored)
+    assert found.manifest["about"]["format"] == f"isofs evidence {number}"
+    assert {name: size for name, (size, _) in found.contents.items()} == {"versions/1": 14, "versions/4": 5}
+    with stored.open("rb") as file:
+        read = [(one["path"], one["size"]) for one in archive.read_set(file)]
         file.seek(0)
         extract(file, str(tmp_path / "into"))
-    assert (tmp_path / "into/tree/f").read_bytes() == b"x"
+    assert read == ([] if number == 1 else [("plan.txt", 9), ("shared/list", 8), ("shared", None)])
+    assert (tmp_path / "into/tree/shared/list").read_bytes() == b"one\ntwo\nthree\n"
+    shown = isoctl("evidence", "show", str(stored))
+    assert (shown.code, "9 B  plan.txt" in shown.out) == (0, number == 2), shown
+    assert ("not in this archive" in shown.out) == (number == 1)
+    assert isoctl("evidence", "verify", str(stored)).code == 0
+    (tmp_path / "tree/.isofs/evidence").mkdir(parents=True)
+    shutil.copy(stored, tmp_path / "tree/.isofs/evidence")
+    [listed] = isoctl("evidence", "list", "--store", str(tmp_path / "tree/.isofs"), "--json").json["evidence"]
+    assert (listed["user"], listed["versions"], listed["error"]) == ("61001", 3, None)
 
 
 def test_other_programs_read_it(versions: list[Kept], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 
 from isofs.audit import chain, paging, reading, reads, record, writer
 from isofs.audit.appending import Appender, Limits
+from isofs.audit.counting import ReadSets
 from isofs.audit.reading import Wanted
-from isofs.audit.reads import Gap, ReadSets
+from isofs.audit.readset import Gap, Read
 from isofs.audit.record import Unnumbered
 from isofs.audit.ring import Ring, open_ring, taking
 from isofs.audit.tasks import Task, Tasks
@@ -56,6 +57,11 @@ def folder(path: Path) -> Iterator[int]:
 def checked(path: Path, known: tuple[int, str] | None = None) -> Verified:
     with folder(path) as opened:
         return verify(opened, known)
+
+
+def closing(at: int, path: bytes, ino: int, read: int) -> Unnumbered:
+    """The record of a closing, by suspect 1."""
+    return at, b"close", 1, 7, b"", path, ino, 0, 0, read, {"read": read, "written": 0}
 
 
 def opening(at: int, path: bytes, ino: int = 0, more: dict[str, object] | None = None) -> Unnumbered:
@@ -357,6 +363,33 @@ def test_a_file_that_is_old_is_followed_by_another_and_goes(tmp_path: Path) -> N
 # From the ring into the files
 
 
+def counted(opened: int) -> list[tuple[object, ...]]:
+    """The read sets, as far as they are counted."""
+    keys = ("subject", "inode", "path", "opens", "read", "at", "last")
+    return [tuple(one[key] for key in keys) for one in reads.all_sets(opened)]  # type: ignore[literal-required]
+
+
+def counted_at_once(records: Iterable[record.Record]) -> list[tuple[object, ...]]:
+    """What the read sets of records must be: each counted in memory, one after another, and once."""
+    found: dict[tuple[int, int, bytes | None], list[Any]] = {}
+    latest: dict[tuple[int, bytes | None], list[Any] | None] = {}
+    for one in records:
+        at, where, more = record.moment(one.at), (one.sid, one.path), one.more or {}
+        if "main" in more:
+            row = found.setdefault((one.sid, one.ino, one.path), [0, 0, at, at])
+            row[0] += 1
+            latest[where] = row
+        elif one.action == "close" and (known := latest.get(where)):
+            row = known
+            row[1] += more["read"]
+        else:
+            latest[where] = None
+            continue
+        row[3] = at
+    rows = [(sid, ino, (path or b"").decode(), *row) for (sid, ino, path), row in found.items()]
+    return sorted(rows, key=lambda row: row[0])
+
+
 def test_a_writer_killed_anywhere_writes_every_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right before and right after each write, each step forward in the ring, each file that is put in its place."""
     for of, name in ((os, "write"), (Ring, "done"), (os, "rename"), (os, "fdatasync"), (os, "unlink")):
@@ -364,15 +397,22 @@ def test_a_writer_killed_anywhere_writes_every_record_once(tmp_path: Path, monke
             place = tmp_path / f"{name}{stop}"
             place.mkdir()
             ring, _ = open_ring(str(place / "ring"), lambda: None, 1 << 14)
-            trail = Trail(ring, 0)
+            trail, told = Trail(ring, 0), list[record.Record]()
             with folder(place / "audit") as opened:
 
-                def drain(opened: int = opened, ring: Ring = ring, trail: Trail = trail) -> None:
+                def drain(
+                    opened: int = opened, ring: Ring = ring, trail: Trail = trail, told: list[record.Record] = told
+                ) -> None:
                     for _ in range(3):
                         for _ in range(3):
                             number = trail.last + 1
-                            more = {"main": True} if number % 2 else None
-                            trail.put(opening(BEGAN + number, b"f%d" % number, number, more))
+                            at, inode = BEGAN + number * 1000, number // 2 % 3 + 1
+                            if number % 2:
+                                call = opening(at, b"f%d" % inode, inode, {"main": True})
+                            else:
+                                call = closing(at, b"f%d" % inode, inode, read=number)
+                            trail.put(call)
+                            told.append(record.unpacked(record.packed(trail.last, call)))
                         writer.drain_once(ring, opened, MOUNT, Limits(size=900))
 
                 cut = cut_off(stop, monkeypatch, drain, of, name)
@@ -382,7 +422,7 @@ def test_a_writer_killed_anywhere_writes_every_record_once(tmp_path: Path, monke
                 found = [fields["event.sequence"] for _, fields in reading.records(opened, Wanted())]
                 assert found == list(range(1, trail.last + 1)), (name, stop)
                 assert verify(opened).problem is None, (name, stop)
-                assert [one.path for one in reads.all_sets(opened)] == [f"f{n}" for n in found if n % 2]
+                assert counted(opened) == counted_at_once(told[: trail.last]), (name, stop)
             ring.close()
             if not cut:
                 assert stop > 0, name
@@ -583,6 +623,25 @@ def test_pages_have_every_line_once_while_files_are_rotated_compressed_and_remov
         assert (page.file, page.lines[0]) == (newest.first, live.read_bytes().splitlines()[0])
 
 
+def test_pages_of_one_read_set_have_nothing_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "SIZE", 1000)
+    call = record.Record(1, BEGAN, "open", 1, 7, TASK, b"", 0, 0, 0, None, {"main": True})
+    with folder(tmp_path / "audit") as opened:
+        with contextlib.closing(ReadSets(opened)) as sets:
+            sets.note([call._replace(sid=sid, path=b"%d" % ino, ino=ino) for sid in (1, 2, 12) for ino in range(9)])
+
+        def paged(only: int | None) -> list[Read | None]:
+            found, place, more = list[bytes](), (0, 0), True
+            while more:
+                page = paging.of_reads(opened, only, *place)
+                found, place, more = found + page.lines, (page.file, page.at), page.more
+            return [reads.parsed(line) for line in found]
+
+        assert paged(None) == list(reads.all_sets(opened))
+        assert [len(paged(sid)) for sid in (None, 1, 2, 12, 3)] == [27, 9, 9, 9, 0]
+        assert paged(2) == list(reads.read_by(opened, 2))
+
+
 def test_a_file_that_is_compressed_after_it_was_listed_is_read(tmp_path: Path) -> None:
     written(tmp_path / "audit", 3)
     with folder(tmp_path / "audit") as opened:
@@ -608,13 +667,85 @@ def test_a_compressed_file_that_is_cut_anywhere_is_found_or_has_every_line(tmp_p
 # Read sets
 
 
+_calls = st.one_of(
+    st.builds(
+        lambda sid, ino, path: (sid, "open", ino, path, {"main": True, "size": 3}),
+        *[st.integers(1, 2)] * 2,
+        st.sampled_from([b"a", b"b"]),
+    ),
+    st.builds(
+        lambda sid, path: (sid, "open", 0, path, {"access": "read"}), st.integers(1, 2), st.sampled_from([b"a", b"b"])
+    ),
+    st.builds(
+        lambda sid, path, read: (sid, "close", 0, path, {"read": read, "written": 0}),
+        st.integers(1, 2),
+        st.sampled_from([b"a", b"b"]),
+        st.integers(1, 1 << 40),
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.lists(_calls, max_size=8), st.booleans())))
+def test_reads_are_counted_however_they_come(batches: list[tuple[list[Any], bool]]) -> None:
+    """In batches, some of which come twice: all that was written stays, and what was to be told of it was lost."""
+    every = list[record.Record]()
+    with tempfile.TemporaryDirectory() as place, folder(Path(place) / "audit") as opened:
+        sets = ReadSets(opened)
+        for calls, twice in batches:
+            batch = []
+            for sid, action, ino, path, more in calls:
+                number = len(every) + 1
+                one = record.Record(number, BEGAN + number * 10**6, action, sid, 7, TASK, path, ino, 0, 0, None, more)
+                every.append(one)
+                batch.append(one)
+            for _ in range(1 + twice):
+                sets.note(batch)
+        sets.sync()
+        sets.close()
+        assert counted(opened) == counted_at_once(every)
+        with reads.opened_sets(opened) as folder_of_sets:
+            assert folder_of_sets is not None
+            for name in os.listdir(folder_of_sets):
+                lines = Path(place, "audit/reads", name).read_bytes().splitlines(keepends=True)
+                assert all(len(line) % 128 == 0 for line in lines)
+
+
+def test_a_read_set_that_was_torn_or_is_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    """What older versions wrote was not counted; what a power cut left of a row takes nothing along."""
+    path = tmp_path / "audit/reads/1.jsonl"
+    older = {"subject": 1, "uid": 7, "at": "2026-01-02T03:04:05.678901Z", "path": "old", "kind": "file", "inode": 1}
+    row = json.dumps({**older, "size": 5, "program": "cat"}) + "\n"
+    call = record.Record(1, BEGAN, "open", 1, 7, TASK, b"old", 1, 0, 0, None, {"main": True})
+    new = call._replace(sequence=2, path=b"new", ino=2)
+    with folder(tmp_path / "audit") as opened:
+        path.parent.mkdir()
+        path.write_text(row)
+
+        def note(one: record.Record) -> None:
+            with contextlib.closing(ReadSets(opened)) as sets:
+                sets.note([one])
+
+        note(call)
+        note(new)
+        whole = path.read_bytes()
+        expected = [("old", None), ("new", 1)]
+        assert [(one["path"], one["opens"]) for one in reads.all_sets(opened)] == expected
+        for size in range(len(row), len(whole)):
+            path.write_bytes(whole[:size])
+            note(new)
+            assert [(one["path"], one["opens"]) for one in reads.all_sets(opened)] == expected, size
+        note(new._replace(sequence=3))
+        assert [one["opens"] for one in reads.all_sets(opened)] == [None, 2]
+
+
 def test_when_reads_were_not_recorded_is_kept_in_mind(tmp_path: Path) -> None:
     times = [record.moment(BEGAN + second * 10**9) for second in range(9)]
     with folder(tmp_path / "audit") as opened:
         assert reads.gaps(opened, "") == []
         for at, on in enumerate((True, True, False, False, True, False)):
             reads.switched(opened, on, times[at])
-        off = [Gap(times[2], times[4], "off"), Gap(times[5], None, "off")]
+        off = [Gap(since=times[2], until=times[4], why="off"), Gap(since=times[5], until=None, why="off")]
         assert reads.gaps(opened, "") == reads.gaps(opened, times[4]) == off
         assert reads.gaps(opened, times[4] + "~") == off[1:]
         told = {"facts": {"lost": 7, "since": times[6]}}
@@ -623,7 +754,11 @@ def test_when_reads_were_not_recorded_is_kept_in_mind(tmp_path: Path) -> None:
         sets.close()
         (tmp_path / "audit/reads/gaps.jsonl").open("ab").write(b'{"on": tru')
         reads.switched(opened, True, times[8])
-        assert reads.gaps(opened, "") == [off[0], Gap(times[6], times[7], "lost"), Gap(times[5], times[8], "off")]
+        assert reads.gaps(opened, "") == [
+            off[0],
+            Gap(since=times[6], until=times[7], why="lost"),
+            Gap(since=times[5], until=times[8], why="off"),
+        ]
         assert reads.subjects(opened) == []
 
 
@@ -650,7 +785,7 @@ def test_what_was_read_while_the_disk_was_full_is_in_the_read_set(
         sets.note(read)
         sets.note(read)
         sets.close()
-        assert [one.path for one in reads.all_sets(opened)] == ["f1", "f2"]
+        assert [(one["path"], one["opens"]) for one in reads.all_sets(opened)] == [("f1", 1), ("f2", 1)]
         assert (tmp_path / "audit/reads/1.jsonl").read_bytes().count(b"\n") == 2
 
 

@@ -136,7 +136,7 @@ def test_an_observer_reads_read_sets_and_follows_the_audit_trail(
 
     def follow() -> object:
         found = log._asked(str(shared.path), Wanted(uid=CAROL), follow=True)
-        return next(fields["file.path"] for _, fields in found if "isofs.main" in fields)
+        return next(fields["file.path"] for _, fields in found if "isofs.read" in fields)
 
     assert as_user(DAVE, follow, groups=(OBSERVE,)) == f"{shared.path}/read\n"
     expected = shared.isoctl("reads", str(CAROL)).out
@@ -144,7 +144,10 @@ def test_an_observer_reads_read_sets_and_follows_the_audit_trail(
     assert shared.isoctl("reads", str(CAROL), uid=DAVE, groups=(OBSERVE,)).out == expected
     changes = shared.isoctl("changes", str(CAROL), uid=DAVE, groups=(OBSERVE,)).out
     assert changes == shared.isoctl("changes", str(CAROL)).out
-    assert f"read  1 file of 6 B, of what others made: `isoctl reads {CAROL}`" in changes
+    total = shared.facts("changes", str(CAROL))["read"]
+    assert [total[key] for key in ("files", "size", "opens", "read", "gaps")] == [1, 6, 1, 6, []]
+    counted = f"(opened once, 6 B read, {total['first']} to {total['last']})"
+    assert f"read  1 file of 6 B {counted}, of what others made: `isoctl reads {CAROL}`" in changes
     facts = shared.isoctl("reads", str(CAROL), "--json", uid=DAVE, groups=(OBSERVE,)).json
     assert facts == shared.facts("reads", str(CAROL))
     refused(shared.isoctl("reads", str(CAROL), uid=DAVE), Exit.NOT_ALLOWED, "only root")

@@ -27,6 +27,9 @@ Told = tuple[int, str, str, bytes, bytes | str | None, str | None]
 HOSTILE = os.fsdecode(b"e/\x1b[2J\n\xff")
 
 
+#: What is told of a read set.
+COUNTED = ("path", "kind", "size", "opens", "read", "at", "last")
+
 _marks = itertools.count()
 
 
@@ -193,8 +196,14 @@ def test_every_call_of_everyone_and_every_opening_of_a_suspect_is_told(
     assert removed["isofs.op"] == changed[-1]["isofs.op"] > 0
 
     read = mount.facts("reads", str(ALICE))["reads"]
-    mine = [(one["path"], one["kind"], one["size"]) for one in read if one["subject"] == sid]
-    assert mine == [("e/shared", "file", 5), ("e", "directory", None), (HOSTILE.replace("e/", "moved/"), "file", 0)]
+    mine = [tuple(one[key] for key in COUNTED) for one in read if one["subject"] == sid]
+    opened = [one["@timestamp"] for one in found if one["isofs.view"] == alice.view and "isofs.main" in one]
+    closed = [one["@timestamp"] for one in found if one.get("isofs.read")]
+    assert mine == [
+        ("e/shared", "file", 5, 2, 10, opened[0], closed[1]),
+        ("e", "directory", None, 1, 0, opened[2], opened[2]),
+        (HOSTILE.replace("e/", "moved/"), "file", 0, 1, 0, opened[3], opened[3]),
+    ]
 
 
 @pytest.mark.parametrize(("call", "uid"), [("suspect", CAROL), ("alert", DAVE)])
@@ -221,6 +230,10 @@ _opened: list[int] = []
 
 def _keep_open(path: str, flags: int = os.O_RDONLY) -> None:
     _opened.append(os.open(path, flags))
+
+
+def _read_kept() -> bytes:
+    return os.read(_opened[-1], 3)
 
 
 def test_what_the_operator_decides_is_told(mount: Mounted, trail: Trail) -> None:
@@ -261,13 +274,21 @@ def test_what_a_suspect_read_is_in_the_evidence(
     mount.facts("suspect", str(DAVE), "--json")
     dave.read(HOSTILE.replace("e/", ""))
     dave.write("mine", "")
+    assert dave(_read_kept) == b"bef"
     mount.facts("malicious", str(DAVE), "--yes", "--evidence", str(place / "a.tar.zst"))
     found = mount.facts("evidence", "show", str(place / "a.tar.zst"))
     assert [(one["path"], one["size"]) for one in found["read_set"]] == [("known", 6), (HOSTILE.replace("e/", ""), 6)]
-    assert (found["reads"]["objects"], found["reads"]["bytes"], found["reads"]["complete"]) == (2, 12, True)
+    told = {key: value for key, value in found["reads"].items() if key not in ("member", "size", "sha256")}
+    counted = {"objects": 2, "bytes": 12, "opens": 2, "read": 12, "complete": True, "gaps": []}
+    assert told == {
+        **counted,
+        "first": found["read_set"][0]["at"],
+        "last": max(one["last"] for one in found["read_set"]),
+    }
     subject = found["read_set"][0]["subject"]
     mine = [one for one in mount.facts("reads", str(DAVE))["reads"] if one["subject"] == subject]
-    assert found["read_set"] == [{**one, "uid": DAVE} for one in mine]
+    assert found["read_set"] == mine
+    assert [(one["opens"], one["read"]) for one in mine] == [(1, 6), (1, 6)]  # one of them is open yet
     shown = mount.isoctl("evidence", "show", str(place / "a.tar.zst")).out
     assert r"/\x1b[2J\x0a\xff".replace("/", "") in shown
     assert "\x1b" not in shown

@@ -220,7 +220,8 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     bob.append("f", "bob's\n")
     assert keys(suspected) == {**flat("user", "uid", "since"), "killed": [], "left": []}
     assert keys(mount.facts("changes", str(ALICE))) == {
-        **flat("user", "subject"),
+        **flat("user", "subject", "since"),
+        "read": {**flat("files", "size", "opens", "read", "first", "last"), "gaps": []},
         "changes": [{**flat("change", "kind", "path", "from", "size"), "risks": []}],
         "risks": [],
     }

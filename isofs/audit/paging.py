@@ -47,9 +47,9 @@ def of_trail(folder: int, since: str, file: int, at: int) -> Page:
     return Page(text.split(b"\n")[:-1], one.first, at + len(text), more=bool(text))
 
 
-def of_reads(folder: int, subject: int, at: int) -> Page:
-    """A page of the read sets from a place on, those of suspicions one after another."""
-    there = [number for number in reads.subjects(folder) if number >= subject]
+def of_reads(folder: int, only: int | None, subject: int, at: int) -> Page:
+    """A page of the read sets from a place on, those of suspicions one after another, or of one of them `only`."""
+    there = [number for number in reads.subjects(folder) if number >= subject and only in (None, number)]
     if not there:
         return Page([], subject, at, more=False)
     one, at = there[0], at if there[0] == subject else 0

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from isofs.audit import chain, record
 from isofs.audit.appending import Appender, Limits
-from isofs.audit.reads import ReadSets
+from isofs.audit.counting import ReadSets
 from isofs.audit.record import Record
 from isofs.audit.ring import Ring, taking
 
@@ -70,6 +70,11 @@ class Drain:
         if found:
             yield found, position
 
+    def sync(self) -> None:
+        """Have on the disk what was written."""
+        self._reads.sync()
+        self.appender.sync()
+
     def close(self) -> None:
         self._reads.close()
         self.appender.close()
@@ -109,7 +114,7 @@ def drain_once(ring: Ring, folder: int, mount: str, limits: Limits) -> None:
     """Write what is in the ring, in the process that put it there, which ends."""
     with locked(folder), contextlib.closing(Drain(ring, folder, mount, limits)) as drain:
         drain.drain()
-        drain.appender.sync()
+        drain.sync()
 
 
 class _Wakes:
@@ -148,7 +153,7 @@ def write(ring: Ring, folder: int, mount: str, wakes: _Wakes) -> None:
                 some = drain.drain()
                 now = time.monotonic()
                 if appender.dirty and (now - synced >= SYNC or wakes.ended):
-                    appender.sync()
+                    drain.sync()
                     synced = now
                 if appender.untidy or now - tidied >= _TIDY:
                     appender.tidy()

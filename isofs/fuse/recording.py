@@ -87,12 +87,28 @@ class Recorder:
 
     def held(self, sid: SubjectId, handle: Handle) -> None:
         """Record what a new suspect had open before."""
+        self._so_far(MAIN, handle)
         obj, path = handle.node.obj, self._path(sid, handle.node.obj)
         more = {**_ACCESS.get(handle.flags & os.O_ACCMODE, {}), **self._reads(sid, handle), "before": True}
         now = time_ns()
         task = self._tasks.of(handle.pid, now)
         self._opened[handle.id] = path, task, [0, 0]
         self._trail.put((now, b"open", sid, handle.uid, task, path, obj.ino, obj.op, 0, None, more))
+
+    def so_far(self, sid: SubjectId) -> None:
+        """Record the bytes through all that a suspect has open: what `close` tells of it then is the rest."""
+        for handle in [handle for handle in self._fs.handles.values() if handle.sid == sid]:
+            self._so_far(sid, handle)
+
+    def _so_far(self, sid: SubjectId, handle: Handle) -> None:
+        path, task, counts = self._opened.get(handle.id, (None, b"", [0, 0]))
+        read, written = counts
+        if read or written:
+            counts[:] = 0, 0
+            obj, more = handle.node.obj, {"read": read, "written": written}
+            self._trail.put(
+                (time_ns(), b"bytes", sid, handle.uid, task, path, obj.ino, obj.op, 0, read + written, more)
+            )
 
     def _own(self, name: str) -> Handler:
         """The adapter's handler of this name, with its exceptions."""

@@ -149,10 +149,12 @@ class Auditing:
             while self._trail is not None and self._trail.crowded:  # noqa: ASYNC110
                 await trio.sleep(_LOOK)
 
-    async def written(self) -> bool:
-        """Wait until what was recorded before is in the trail's files, for a bounded time; whether it is."""
+    async def written(self, subject: Subject) -> bool:
+        """Wait until what a subject did before is in the trail's files, for a bounded time; whether it is."""
         if (ring := self._ring) is None:
             return True
+        if self._recorder is not None:
+            self._recorder.so_far(subject.sid)
         position = ring.head
         self._hurry.set()
         with trio.move_on_after(_WRITTEN):

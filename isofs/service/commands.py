@@ -77,7 +77,7 @@ class Commands:
         self.late_locks = LateLocks(fs, cache, mount)
         #: Hears of a new suspect at once; and waits until what was recorded is written down, if that is possible.
         self.isolated: Callable[[Subject], None] = lambda subject: None
-        self.recorded: Callable[[], Awaitable[bool]] = _nothing_recorded
+        self.recorded: Callable[[Subject], Awaitable[bool]] = _nothing_recorded
 
     def handlers(self) -> dict[str, Callable[[Args, Progress], Awaitable[Result]]]:
         names = (
@@ -155,6 +155,7 @@ class Commands:
         return {
             "user": subject.name,
             "subject": subject.sid,
+            "since": subject.since,
             "changes": found,
             "risks": list(risks.whole(totals)),
         }
@@ -330,7 +331,7 @@ class Commands:
         return {"pid": os.getpid()}
 
 
-async def _nothing_recorded() -> bool:
+async def _nothing_recorded(subject: Subject) -> bool:
     return True
 
 

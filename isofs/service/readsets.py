@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Iterator
 
 import trio
+import zstandard
 
 from isofs.audit import reads
-from isofs.audit.reads import Gap, Read
+from isofs.audit.readset import Gap
 from isofs.engine.state import Filesystem
 from isofs.model.records import Subject
 from isofs.store.archive import ReadSet
@@ -18,33 +19,43 @@ from isofs.store.archive import ReadSet
 _LATE = "not written"
 
 
-async def of(fs: Filesystem, subject: Subject, written: Callable[[], Awaitable[bool]]) -> ReadSet:
+async def of(fs: Filesystem, subject: Subject, written: Callable[[Subject], Awaitable[bool]]) -> ReadSet:
     """The read set of a subject that reads no more, once it is `written`; it says itself what is missing."""
-    late = not await written()
+    late = not await written(subject)
     folder = fs.store.folders.get(b"audit")
     if folder is None:
-        return ReadSet({"objects": 0, "bytes": 0, "complete": False, "gaps": [_gap(subject.since, "off")]}, _nothing)
+        gap = Gap(since=subject.since, until=None, why="off")
+        return ReadSet({"objects": 0, "bytes": 0, "complete": False, "gaps": [gap]}, lambda: iter(()))
     return await trio.to_thread.run_sync(_found, folder, subject, late)
 
 
 def _found(folder: int, subject: Subject, late: bool) -> ReadSet:
-    objects = size = 0
-    for one in reads.read_by(folder, subject.sid):
-        objects, size = objects + 1, size + (one.size or 0)
-    gaps: list[Mapping[str, object]] = [asdict(gap) for gap in reads.gaps(folder, subject.since.removesuffix("Z"))]
+    objects = size = opens = read = 0
+    first, last = list[str](), ""
+    # As it is now: what the suspect had open may be closed while the evidence is written, and counted.
+    kept = io.BytesIO()
+    with zstandard.ZstdCompressor().stream_writer(kept, closefd=False) as writer:
+        for one in reads.read_by(folder, subject.sid):
+            writer.write(json.dumps(one, separators=(",", ":")).encode("ascii") + b"\n")
+            objects, size = objects + 1, size + (one["size"] or 0)
+            opens, read = opens + (one["opens"] or 0), read + (one["read"] or 0)
+            first, last = first or [one["at"]], max(last, one["last"] or one["at"])
+    gaps = reads.gaps(folder, subject.since.removesuffix("Z"))
     if late:
-        gaps.append(_gap(subject.since, _LATE))
-    facts = {"objects": objects, "bytes": size, "complete": not gaps, "gaps": gaps}
-    return ReadSet(facts, lambda: (_line(one) for one in reads.read_by(folder, subject.sid)))
+        gaps.append(Gap(since=subject.since, until=None, why=_LATE))
+    facts = {
+        "objects": objects,
+        "bytes": size,
+        "opens": opens,
+        "read": read,
+        "first": first[0] if first else None,
+        "last": last or None,
+        "complete": not gaps,
+        "gaps": gaps,
+    }
+    return ReadSet(facts, lambda: _lines(kept.getvalue()))
 
 
-def _gap(since: str, why: str) -> Mapping[str, object]:
-    return asdict(Gap(since, None, why))
-
-
-def _line(one: Read) -> bytes:
-    return json.dumps(asdict(one), separators=(",", ":")).encode("ascii") + b"\n"
-
-
-def _nothing() -> Iterator[bytes]:
-    return iter(())
+def _lines(kept: bytes) -> Iterator[bytes]:
+    with io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(kept)) as reader:
+        yield from reader

@@ -35,10 +35,11 @@ class Trail:
         return await self._page(args, lambda folder, file, at: paging.of_trail(folder, since, file, at))
 
     async def reads(self, args: Args, progress: Progress) -> Mapping[str, object]:
-        """Lines of the read sets from a place on, and when reads were not recorded."""
-        page = await self._page(args, paging.of_reads)
+        """Lines of the read sets, or of one suspicion's, from a place on, and when reads were not recorded."""
+        only = wire.optional(args, "subject", int)
+        page = await self._page(args, lambda folder, file, at: paging.of_reads(folder, only, file, at))
         gaps = await trio.to_thread.run_sync(reads.gaps, self._fs.store.folders[b"audit"], "")
-        return {**page, "gaps": [results.Gap(since=gap.since, until=gap.until, why=gap.why) for gap in gaps]}
+        return {**page, "gaps": gaps}
 
     async def _page(self, args: Args, make: Callable[[int, int, int], Page]) -> Mapping[str, object]:
         file, at = wire.optional(args, "file", int) or 0, wire.optional(args, "at", int) or 0

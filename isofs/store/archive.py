@@ -4,7 +4,8 @@ A tar file in one zstandard frame, with regular files alone:
 
     about.json      whose work, since when, who gave the verdict, when and why, and how much there is
     versions/OP     the content of a version that is a file, named by its origin point
-    reads.jsonl     what the suspect read of what others made: a JSON object in each line (since format 2)
+    reads.jsonl     what the suspect read of what others made: a JSON object in each line (since format 2), with when
+                    it was first and last read, how often it was opened and how much of it was read (since format 3)
     manifest.json   every version and binding, with vectors, times, owners, extended attributes, and the SHA-256 of
                     each member: {"about": {...}, "versions": [...], "bindings": [...], "reads": {...}}
 
@@ -36,9 +37,9 @@ from isofs.store import inodes
 from isofs.store.frame import Frame, FrameDamaged
 from isofs.store.inodes import Place
 
-#: What is written, and what is read: the first knew of no reads.
-FORMAT = "isofs evidence 2"
-_FORMATS = ("isofs evidence 1", FORMAT)
+#: What is written, and what is read: the first knew of no reads, the second of nothing but that they were.
+FORMAT = "isofs evidence 3"
+_FORMATS = ("isofs evidence 1", "isofs evidence 2", FORMAT)
 
 ABOUT, READS, MANIFEST = "about.json", "reads.jsonl", "manifest.json"
 

@@ -6,7 +6,8 @@ relative to the root of the mount, times are written by `wire.moment`, sizes are
 
 from __future__ import annotations
 
-from isofs.control.results.changes import Change, Changes, Content, Diff, Difference
+from isofs.audit.readset import Gap, Read
+from isofs.control.results.changes import Change, Changes, ChangesAndReads, Content, Diff, Difference
 from isofs.control.results.kept import (
     Archive,
     Archives,
@@ -39,7 +40,7 @@ from isofs.control.results.status import (
     Taken,
     TakenTogether,
 )
-from isofs.control.results.trail import Gap, Lines, LogVerified, ReadLines, ReadObject, Reads
+from isofs.control.results.trail import Lines, LogVerified, ReadLines, Reads, ReadTotal
 from isofs.control.results.upkeep import (
     RETURN,
     Checked,

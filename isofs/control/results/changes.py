@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from isofs.control.results.trail import ReadTotal
+
 #: One change; `change` is added, modified, deleted, renamed or attributes, `kind` is file,
 #: directory, symlink, fifo, socket or device, and `from` is the name before a renaming. `risks` are
 #: names of rules of `isofs.model.risks`, as everywhere.
@@ -21,8 +23,15 @@ class Changes(TypedDict):
 
     user: str
     subject: int
+    since: str
     changes: list[Change]
     risks: list[str]
+
+
+class ChangesAndReads(Changes):
+    """`changes` as it is printed: with what the user read of what others made."""
+
+    read: ReadTotal
 
 
 class Content(TypedDict):

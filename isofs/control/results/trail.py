@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from isofs.audit.readset import Gap, Read
+
 
 class Lines(TypedDict):
     """`log`: lines of the audit trail; where those after them are, and whether there are some already."""
@@ -12,14 +14,6 @@ class Lines(TypedDict):
     file: int
     at: int
     more: bool
-
-
-class Gap(TypedDict):
-    """When what suspects read was not recorded, and why; `until` is null if it is not yet."""
-
-    since: str
-    until: str | None
-    why: str
 
 
 class ReadLines(Lines):
@@ -41,21 +35,24 @@ class LogVerified(TypedDict):
     problem: str | None
 
 
-class ReadObject(TypedDict):
-    """An object of others' that a suspect opened for reading, when first; `subject` tells suspicions apart."""
-
-    subject: int
-    at: str
-    path: str
-    kind: str
-    inode: int
-    size: int | None
-    program: str
-
-
 class Reads(TypedDict):
     """`reads`: what a user may have copied out while isolated, and when that was not recorded of anybody."""
 
     user: str
-    reads: list[ReadObject]
+    reads: list[Read]
+    gaps: list[Gap]
+
+
+class ReadTotal(TypedDict):
+    """What read sets come to, of files alone: their sizes, how often they were opened, and bytes that were asked for.
+
+    `first` and `last` are null if there is none. `gaps` are times since the suspicion in which nothing was recorded.
+    """
+
+    files: int
+    size: int
+    opens: int
+    read: int
+    first: str | None
+    last: str | None
     gaps: list[Gap]
