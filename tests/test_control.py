@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import resource
 import select
 import socket
 import stat
@@ -18,11 +20,12 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fake_daemon
-from isofs.control import client, endpoint, wire
+from isofs.control import accepting, client, endpoint, wire
 from isofs.control.server import Limits, Plain, Progress, plain, serve
 from isofs.errors import (
     BY_CODE,
@@ -393,6 +396,80 @@ def test_more_connections_than_allowed_are_told_so(path: str) -> None:
         with connected(path) as third:
             third.sendall(wire.encode(wire.Request("echo", {})))
             assert b'"ok"' in third.recv(1000)
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """This process can open so many files more, and afterwards what it could before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    taken = [os.dup(0) for _ in range(count)]  # what is free below the highest is no help
+    limit = max([free, *taken])
+    for one in (free, *taken):
+        os.close(one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_descriptors_callers_wait_and_are_served_when_there_are_some(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fake_daemon.running(path, {"echo": echo}), socket.socket(socket.AF_UNIX) as waiting:
+        waiting.settimeout(10)
+        with descriptors_left(0):
+            waiting.connect(path)
+            waiting.sendall(wire.encode(wire.Request("echo", {})))
+            while not caplog.records:
+                assert not select.select([waiting], [], [], 0.05)[0]
+        assert b'"ok"' in waiting.recv(1000)
+        assert client.call(path, "echo", {"alive": True}) == {"alive": True}
+    assert [(one.getMessage(), one.exc_info) for one in caplog.records] == [
+        ("control connections wait, none can be accepted: Too many open files; trying on", None),
+        ("control connections are accepted again", None),
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_nobody_is_taken_for_another_because_descriptors_are_used_up(path: str, count: int) -> None:
+    """With one for the connection, or one more, too few are left to ask whose login it is."""
+    with fake_daemon.running(path, {"echo": echo}), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        with descriptors_left(count):
+            connection.connect(path)
+            [answer] = said(connection)
+        assert answer["error"]["code"] == "busy", answer  # type: ignore[index]
+
+
+class Exhausted(trio.abc.Listener[trio.SocketStream]):
+    """A listener that can accept nothing."""
+
+    tries = 0
+
+    async def accept(self) -> trio.SocketStream:
+        self.tries += 1
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def aclose(self) -> None:
+        pass
+
+
+def test_a_lack_of_descriptors_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    listener = Exhausted()
+
+    async def never(stream: trio.SocketStream) -> None:
+        raise AssertionError("nothing was accepted")
+
+    async def three_minutes() -> None:
+        with trio.move_on_after(179):
+            async with trio.open_nursery() as nursery:
+                await accepting.accept(listener, never, nursery)
+
+    trio.run(three_minutes, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert listener.tries > 1000
+    assert len(caplog.records) == 3
 
 
 async def stopped_during(path: str, limits: Limits, *, finishes: bool) -> object:

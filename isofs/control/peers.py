@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import trio
 
+from isofs.control.accepting import EXHAUSTED
+
 _CREDENTIALS = struct.Struct("iII")
 
 #: Of <asm/socket.h>; Python has no name for them.
@@ -64,18 +66,25 @@ class Peer:
 
 
 def peer_of(connection: trio.socket.SocketType) -> Peer:
-    """Who connected a Unix socket. Reads of /proc only what cannot wait for the process's memory."""
+    """Who connected a Unix socket. Reads of /proc only what cannot wait for the process's memory.
+
+    OSError if there are no descriptors to ask with: a peer that seems never to have logged in could be a second person.
+    """
     packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     assert isinstance(packed, bytes)
     pid, uid, gid = _CREDENTIALS.unpack(packed)
     login, program = None, ""
-    with contextlib.suppress(OSError, ValueError), _process(connection) as alive:
-        with open(f"/proc/{pid}/loginuid", encoding="ascii") as file:
-            found = int(file.read())
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            name = os.fsdecode(file.read().removesuffix(b"\n"))
-        if alive():  # else the number may be another process's by now
-            login, program = None if found == _NO_LOGIN else found, name
+    try:
+        with _process(connection) as alive:
+            with open(f"/proc/{pid}/loginuid", encoding="ascii") as file:
+                found = int(file.read())
+            with open(f"/proc/{pid}/comm", "rb") as file:
+                name = os.fsdecode(file.read().removesuffix(b"\n"))
+            if alive():  # else the number may be another process's by now
+                login, program = None if found == _NO_LOGIN else found, name
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            raise
     return Peer(pid, uid, gid, _groups(connection.fileno()), login, program)
 
 

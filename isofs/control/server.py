@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from isofs.control import endpoint, wire
+from isofs.control.accepting import EXHAUSTED, accept
 from isofs.control.peers import Peer, peer_of
 from isofs.errors import Busy, IsofsError, NotAllowed, UsageError
 
@@ -115,7 +116,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.hurry_when_cancelled)
             task_status.started()
-            await trio.serve_listeners(server.connection, [sockets], handler_nursery=nursery)
+            await accept(sockets, server.connection, nursery)
 
 
 class _Server:
@@ -137,13 +138,24 @@ class _Server:
         """Talk with one client until it leaves, bores or breaks the protocol's frame."""
         try:
             async with stream:
-                peer = peer_of(stream.socket)
-                with self._counted(peer.uid):
-                    await self._converse(stream, peer)
+                peer = await self._peer(stream)
+                if peer is not None:
+                    with self._counted(peer.uid):
+                        await self._converse(stream, peer)
         except (trio.BrokenResourceError, trio.TooSlowError):
             log.debug("a control client left without hearing the answer")
         except Exception:
             log.exception("a control connection failed")
+
+    async def _peer(self, stream: trio.SocketStream) -> Peer | None:
+        """Who is there; None, once told so, if that cannot be asked for now."""
+        try:
+            return peer_of(stream.socket)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            await self._send(stream, _line(Busy(f"the daemon cannot tell who calls: {error.strerror}: try again")))
+            return None
 
     @contextlib.contextmanager
     def _counted(self, uid: int) -> Iterator[None]:
