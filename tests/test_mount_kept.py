@@ -144,3 +144,23 @@ def test_what_comes_by_a_handle_from_before_is_seen_by_others_of_the_suspects(mo
     alice(os.ftruncate, before, 3)
     assert alice(seen, opened)[1] == TEXT.encode()[:3]
     assert bob.read("f") == TEXT
+
+
+def test_pages_from_before_a_change_are_no_part_of_what_a_merge_brings(mount: Mounted, person: Begin) -> None:
+    """The suspect's node becomes main's: trusted users open it, and its pages are older than the version."""
+    alice, bob = person(ALICE), person(BOB)
+    for name in ("f", "g"):
+        alice.write(name, TEXT)
+        alice.utime(name, 10**18)
+    mount.facts("suspect", str(ALICE))
+    assert alice.read("f") == alice.read("g") == TEXT
+    opened = alice(os.open, alice.path("f"), os.O_RDONLY)
+    for name in ("f", "g"):
+        bob(overwrite, bob.path(name), TEXT.upper().encode())
+        os.utime(mount.backing / name, ns=(10**18, 10**18))
+        alice.chmod(name, 0o640)
+    mount.facts("innocent", str(ALICE))
+    for name in ("f", "g"):
+        assert alice.read(name) == alice.read(name) == TEXT.upper()
+        assert bob(os.stat, bob.path(name)).st_mode & 0o777 == 0o640
+    assert alice(os.pread, opened, 1 << 20, 0) == TEXT.upper().encode()

@@ -42,10 +42,8 @@ def _handle(
     number = fs.next_handle
     fs.next_handle += 1
     handle = Handle(number, node, sid, caller.uid, caller.pid, flags, descriptor, ready=ready, before=before)
-    if not node.sid:
-        handle.cached = True
-    elif node.sid == sid and node.pinned < 0:
-        handle.cached, node.cached = node.cached, True
+    if node.pinned < 0 or not node.sid:
+        handle.cached, node.stale = not node.stale, False
     fs.handles[number] = handle
     node.add_handle(handle)
     if sid:

@@ -11,12 +11,12 @@ from isofs.engine.state import Filesystem, Node, Obj
 
 def forget(fs: Filesystem, node: Node) -> None:
     """A node is no longer what the kernel was told: neither its attributes nor, at the next `open`, its pages hold."""
-    node.told = node.cached = False
+    node.told, node.stale = False, True
     fs.kernel.forget_attributes(node.id)
 
 
 def changed(fs: Filesystem, obj: Obj, on: Node | None = None) -> None:
-    """An object changed, by a call on the node `on` if that is known to the kernel: its other nodes are out of date."""
+    """An object changed, by a call on the node `on`, if any: what suspects were told of their other nodes of it."""
     for node in obj.nodes:
-        if (node.told or node.cached) and node is not on:
+        if node.sid and node is not on and (node.told or not node.stale):
             forget(fs, node)

@@ -120,8 +120,9 @@ class Node:
     """What the kernel knows by a number: an object in main's view or in a suspect's.
 
     `pinned` holds the backing inode open once no name leads to it any more; -1 otherwise. `borrowed` is whether that
-    is main's inode, though the node is a suspect's: it may be read, and must be left before it is changed. `told` and
-    `cached` are of a suspect's node of a file: whether the kernel may keep its attributes, and its pages (`kept`).
+    is main's inode, though the node is a suspect's: it may be read, and must be left before it is changed. `told` is
+    whether the kernel may keep the attributes of a suspect's node of a file, `stale` whether its pages are out of date
+    (`kept`).
     """
 
     id: int
@@ -131,7 +132,7 @@ class Node:
     pinned: int = -1
     borrowed: bool = False
     told: bool = False
-    cached: bool = False
+    stale: bool = False
     handles: Set[Handle] = frozenset()  # a set of its own only while there are any: it takes a fifth of a node's memory
 
     def add_handle(self, handle: Handle) -> None:
