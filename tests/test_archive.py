@@ -131,7 +131,7 @@ def test_a_read_set_that_grows_meanwhile_is_no_evidence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_archive_of_an_older_format_is_read(number: int, tmp_path: Path) -> None:
     """As isofs wrote it then: before there were read sets, and before they were counted."""
-    stored = Path(__file__).parent / f"stores/evidence-{number}.tar.zst"
+    stored = Path(__file__).parent / f"archives/{number}.tar.zst"
     found = checked(stored)
     assert found.manifest["about"]["format"] == f"isofs evidence {number}"
     assert {name: size for name, (size, _) in found.contents.items()} == {"versions/1": 14, "versions/4": 5}

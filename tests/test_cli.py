@@ -136,6 +136,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "changes": {
         "user": "alice",
         "subject": 1,
+        "since": SINCE,
         "changes": [
             {
                 "change": "added",
@@ -332,6 +333,9 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(mount)
 
 
+NOTHING_READ: dict[str, Any] = {"first": None, "last": None, "gaps": []}
+
+
 @every_command
 def test_json_is_the_result_itself(stage: Stage, call: str, words: list[str]) -> None:
     with stage.daemon():
@@ -340,6 +344,9 @@ def test_json_is_the_result_itself(stage: Stage, call: str, words: list[str]) ->
     found = json.loads(result.stdout)
     if call == "conflicts":  # what settles them depends on how `isoctl` is called
         assert [one.pop("commands") for one in found["conflicts"]] != [[]]
+    if call == "changes":  # what was read is in the store, which has nothing here
+        assert found.pop("read") == {**dict.fromkeys(("files", "size", "opens", "read"), 0), **NOTHING_READ}
+        assert stage.calls.pop() == ("status", {})
     assert found == ANSWERS[call]
     assert result.stdout.isascii()
     assert result.stderr == ""
