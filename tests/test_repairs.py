@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -319,6 +320,34 @@ def test_a_damaged_database_is_rebuilt_of_what_can_be_read(world: World, damage:
     assert before - world.everything() == set()
     assert fs.store.new_op() not in fs.by_op
     recovery.close_filesystem(fs)
+
+
+def test_the_database_is_read_through_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a start, a check and a repair: all of a large one takes minutes. One that was made anew is another."""
+    said, connect = list[str](), sqlite3.connect
+
+    def connected(*args: Any, **keywords: Any) -> sqlite3.Connection:
+        connection = connect(*args, **keywords)
+        connection.set_trace_callback(said.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    fs = recovery.open_filesystem(open_store(str(world.store)), str(world.main))
+    recovery.close_filesystem(fs)
+
+    def times() -> int:
+        count = sum("integrity_check" in one for one in said)
+        said.clear()
+        return count
+
+    assert times() == 1
+    assert resting.check(str(world.main), None)["ok"]
+    assert times() == 1
+    assert resting.repair(str(world.main), None, lambda one: True)["ok"]
+    assert times() == 1
+    senseless_state(world)
+    assert resting.repair(str(world.main), None, lambda one: True)["ok"]
+    assert times() == 2
 
 
 def test_a_suspect_whose_row_is_lost_is_isolated_again(world: World) -> None:

@@ -335,6 +335,6 @@ def _path(fs: Filesystem, op: int) -> bytes | None:
     return views.path(fs, MAIN, fs.by_op[op])
 
 
-def check(fs: Filesystem) -> list[Problem]:
-    """Run every check; empty if all invariants hold."""
-    return [problem for one in CHECKS for problem in one(fs)]
+def check(fs: Filesystem, *, sound: bool = False) -> list[Problem]:
+    """Run every check; empty if all invariants hold. It may be known already that the database is `sound`."""
+    return [problem for one in CHECKS if not (sound and one is i1_database) for problem in one(fs)]

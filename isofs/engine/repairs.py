@@ -36,13 +36,16 @@ ROUNDS = 8
 
 def repairs(fs: Filesystem) -> list[Repair]:
     """A repair for each problem that can be repaired here; what only the database itself has is not among them."""
-    return [Repair(problem, *_REPAIRS[problem.fault]) for problem in check(fs) if problem.fault in _REPAIRS]
+    return [Repair(problem, *_REPAIRS[problem.fault]) for problem in check(fs, sound=True) if problem.fault in _REPAIRS]
 
 
-def repair(fs: Filesystem, wanted: Callable[[Repair], bool]) -> tuple[list[Repair], list[Problem]]:
+def repair(
+    fs: Filesystem, wanted: Callable[[Repair], bool], *, sound: bool = False
+) -> tuple[list[Repair], list[Problem]]:
     """Make the repairs that are wanted, until nothing is left to do; the repairs made, and the problems that stay.
 
-    Each is asked for once. StoreUnusable if one cannot be made; those before it are.
+    Each is asked for once. StoreUnusable if one cannot be made; those before it are. It may be known already that the
+    database is `sound`.
     """
     made: list[Repair] = []
     asked: set[tuple[Fault, int, tuple[object, ...]]] = set()
@@ -58,7 +61,7 @@ def repair(fs: Filesystem, wanted: Callable[[Repair], bool]) -> tuple[list[Repai
                 except OSError as error:
                     raise StoreUnusable(f"{one.does}: {error.strerror}; what was repaired before is") from error
                 made.append(one)
-    return made, check(fs)
+    return made, check(fs, sound=sound)
 
 
 def _identity(problem: Problem) -> tuple[Fault, int, tuple[object, ...]]:

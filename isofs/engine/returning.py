@@ -45,7 +45,7 @@ def _recovered(fs: Filesystem, directory: str) -> list[Problem]:
     beside = recovery.load(fs.store, directory)
     try:
         recovery.recover(beside, watched=False)
-        return check(beside)
+        return check(beside, sound=True)
     finally:
         for descriptor in beside.descriptors.values():
             os.close(descriptor)

@@ -160,9 +160,9 @@ def vector(values: Vector | None) -> Result | None:
     return None if values is None else dict(named(values))
 
 
-def checked(fs: Filesystem) -> results.Checked:
-    """The result of `check` for a file system, live or at rest."""
-    problems = checks.check(fs)
+def checked(fs: Filesystem, *, sound: bool = False) -> results.Checked:
+    """The result of `check` for a file system, live or at rest; the database may be known to be `sound`."""
+    problems = checks.check(fs, sound=sound)
     every = (*fs.views.values(), *fs.waiting.values())
     return {
         "ok": not problems,

@@ -35,7 +35,7 @@ def check(directory: str, store: str | None) -> results.Checked:
     if found:  # nothing else can be told of it before it is mended
         return {"ok": False, "checked": {"invariants": 1}, "problems": [_of_database(line) for line in found]}
     with _loaded(directory, path) as fs:
-        result = checked(fs)
+        result = checked(fs, sound=True)
         unknown = [_unknown(uid) for uid in sorted(recovery.unknown_suspects(fs))]
         return {**result, "ok": result["ok"] and not unknown, "problems": [*unknown, *result["problems"]]}
 
@@ -72,7 +72,7 @@ def repair(directory: str, store: str | None, wanted: Wanted) -> results.Repaire
         def asked(one: repairs.Repair) -> bool:
             return wanted(_repair(problem(fs, one.problem), one.does))
 
-        done, left = repairs.repair(fs, asked)
+        done, left = repairs.repair(fs, asked, sound=kept is None)
         made += [_repair(problem(fs, one.problem), one.does) for one in done]
         problems = [_unknown(uid) for uid in sorted(recovery.unknown_suspects(fs))]
         problems += [problem(fs, one) for one in left]

@@ -347,18 +347,24 @@ class Database:
         They look through a connection of their own: a thread may make them while this one reads.
         """
         with _translated(self._path), contextlib.closing(sqlite3.connect(self._path, timeout=BUSY)) as checking:
-            rows = [str(row[0]) for row in checking.execute("PRAGMA integrity_check")]
-            rows += [
-                f"a row of {row[0]} refers to a missing row of {row[2]}"
-                for row in checking.execute("PRAGMA foreign_key_check")
-            ]
-        return [row for row in rows if row != "ok"]
+            return unsound(checking) or dangling(checking)
 
     def close(self) -> None:
         """Close the connection; SQLite folds the write-ahead log into the database."""
         with _translated(self._path):
             self._connection.close()
             self._connection.engine.dispose()
+
+
+def unsound(connection: sqlite3.Connection) -> list[str]:
+    """What SQLite finds wrong with a database, a line each. It reads all of it."""
+    return [str(row[0]) for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
+
+
+def dangling(connection: sqlite3.Connection) -> list[str]:
+    """The rows of a database that refer to what is not there, a line each."""
+    found = connection.execute("PRAGMA foreign_key_check")
+    return [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in found]
 
 
 def open_database(path: str) -> Database:

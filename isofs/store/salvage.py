@@ -18,7 +18,7 @@ from isofs.errors import StoreUnusable
 from isofs.store import attic, inodes, schema
 from isofs.store.folder import Store
 from isofs.store.inodes import Place
-from isofs.store.rows import OPS_PER_BLOCK, Database, open_database, readable
+from isofs.store.rows import OPS_PER_BLOCK, Database, dangling, open_database, readable, unsound
 
 #: Rows of a table by column, by their key.
 _Rows = dict[tuple[Any, ...], dict[str, Any]]
@@ -47,19 +47,16 @@ def damage(path: str) -> list[str]:
         try:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            sound = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+            broken = unsound(connection)
+            found = [] if broken else dangling(connection)
         except sqlite3.Error as error:
             return [str(error)]
     if application != schema.APPLICATION_ID or not 1 <= version <= schema.VERSION:
         raise StoreUnusable(f"{file} is no database of this isofs; use the isofs that wrote it, or a backup")
-    if sound != ["ok"]:
-        return sound
-    database = open_database(file)
-    try:
-        found = database.damage()
-        return found + [line for line in salvage(path).lost if line not in found]
-    finally:
-        database.close()
+    if broken:
+        return broken
+    open_database(file).close()  # it has the tables of this version then
+    return found + [line for line in salvage(path).lost if line not in found]
 
 
 def salvage(path: str) -> Salvaged:
