@@ -33,30 +33,11 @@ from isofs.audit.record import Unnumbered
 from isofs.audit.ring import Ring, open_ring, taking
 from isofs.audit.tasks import Task, Tasks
 from isofs.audit.trail import CROWDED, Trail, last_number
-from isofs.audit.verifying import Verified, verify
+from isofs.audit.verifying import verify
 from support.cuts import cut_off
+from support.trails import BEGAN, MOUNT, TASK, body, checked, folder, written
 
-MOUNT = "/srv/share"
-TASK = Task(12, 13, 1000, b"bash")
 SMALL = 4096
-
-#: When what the tests record happened, in nanoseconds: not long ago, in whole seconds.
-BEGAN = (int(time.time()) - 3600) * 10**9
-
-
-@contextlib.contextmanager
-def folder(path: Path) -> Iterator[int]:
-    path.mkdir(exist_ok=True)
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        yield opened
-    finally:
-        os.close(opened)
-
-
-def checked(path: Path, known: tuple[int, str] | None = None) -> Verified:
-    with folder(path) as opened:
-        return verify(opened, known)
 
 
 def closing(at: int, path: bytes, ino: int, read: int) -> Unnumbered:
@@ -67,20 +48,6 @@ def closing(at: int, path: bytes, ino: int, read: int) -> Unnumbered:
 def opening(at: int, path: bytes, ino: int = 0, more: dict[str, object] | None = None) -> Unnumbered:
     """The record of an opening, by suspect 1."""
     return at, b"open", 1, 7, b"", path, ino, 0, 0, None, more
-
-
-def body(number: int, began: int = BEGAN) -> str:
-    made = record.Record(number, began + number * 10**9, "create", 0, 7, TASK, b"d/f%d" % number, 5, 0, 0, None, None)
-    return record.line(made, MOUNT, str)
-
-
-def written(path: Path, count: int, limits: Limits = Limits(), first: int = 1, began: int = BEGAN) -> None:  # noqa: B008
-    """A trail of so many lines, each in a turn of its own, which is durable."""
-    with folder(path) as opened, contextlib.closing(Appender(opened, limits)) as appender:
-        for number in range(first, first + count):
-            appender.append([(number, body(number, began))])
-        appender.sync()
-        appender.tidy()
 
 
 # The ring

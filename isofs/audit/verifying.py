@@ -116,8 +116,9 @@ class _Walk:
         if not self.lines:
             self._begin(where, found, before)
         elif found != self.sequence + 1:
-            what = f"lines {self.sequence + 1} to {found - 1} are missing" if found > self.sequence else "out of order"
-            raise _Bad(f"{where}: {what}")
+            if found > self.sequence:
+                raise _Bad(f"{where}: {_missing(self.sequence + 1, found - 1)}")
+            raise _Bad(f"{where}: line {found} comes after line {self.sequence}")
         if self.lines and before != self.hash:
             raise _Bad(f"{where}: line {self.sequence} before it is not what was written")
         if found == self._state.first and before != self._state.before:
@@ -128,7 +129,7 @@ class _Walk:
 
     def _begin(self, where: str, found: int, before: str) -> None:
         if found > self._state.first:
-            raise _Bad(f"{where}: lines {self._state.first} to {found - 1} are missing")
+            raise _Bad(f"{where}: {_missing(self._state.first, found - 1)}")
         if found == 1 and before != chain.NOTHING:
             raise _Bad(f"{where}: it is not what was written")
         self.first = found
@@ -136,4 +137,8 @@ class _Walk:
     def end(self) -> None:
         last = max(self._known, default=0)
         if self.sequence < last:
-            raise _Bad(f"the end is cut off: lines {self.sequence + 1} to {last} are missing")
+            raise _Bad(f"the end is cut off: {_missing(self.sequence + 1, last)}")
+
+
+def _missing(first: int, last: int) -> str:
+    return f"line {first} is missing" if first == last else f"lines {first} to {last} are missing"
