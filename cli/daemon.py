@@ -61,7 +61,8 @@ def ask_at(
     try:
         return client.call(mounts.socket_for(directory), name, args, progress=progress)
     except client.Unreachable:
-        # Only now: a daemon that hangs would hold a look at its mount up, but it has a socket.
+        # Only now: a daemon that hangs would hold a look at its mount up, but it has a socket. One that is just reading
+        # its store again has none, and answers the look when it has.
         if mounts.stale(directory):
             raise Dead(f"the daemon of {directory} is dead: `isoctl mount {directory}` repairs the mount") from None
-        raise
+        return client.call(mounts.socket_for(directory), name, args, progress=progress)

@@ -35,7 +35,8 @@ def test_more_calls_than_may_wait_are_refused_at_once(place: Path, tree: Path) -
             refused.append(cast(Any, error).errno)
 
     async def main() -> None:
-        adapter = Adapter(fs)
+        adapter = Adapter()
+        adapter.answer_for(fs)
         async with trio.open_nursery() as nursery:
             with adapter.held(sid):
                 for _ in range(MOST_WAITING + 10):

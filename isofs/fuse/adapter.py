@@ -14,12 +14,11 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
-from isofs.engine import accounting, calls, copying, files, views, xattrs
+from isofs.engine import accounting, calls, copying, files, xattrs
 from isofs.engine.calls import Entry, NewAttributes
 from isofs.engine.state import ROOT_NODE, Caller, Filesystem, Handle, Node, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import IsofsError
-from isofs.fuse import mounting
 from isofs.fuse.listing import Directory
 from isofs.fuse.turns import Turns
 from isofs.model.records import MAIN
@@ -68,15 +67,16 @@ def refusal(call: str, error: Exception) -> FUSEError:
 
 
 class Adapter(pyfuse3.Operations):
-    """Answers the kernel's requests for one file system."""
+    """Answers the kernel's requests for one file system, which must be given before the first of them."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
     enable_acl = True
 
-    def __init__(self, fs: Filesystem) -> None:
+    _fs: Filesystem
+
+    def __init__(self) -> None:
         super().__init__()
-        self._fs = fs
         self._directories: dict[int, Directory] = {}
         self._next_directory = 1
         self.settled = trio.Event()  # replaced whenever a verdict ends
@@ -84,6 +84,9 @@ class Adapter(pyfuse3.Operations):
         self._waiting = 0
         self._apart = trio.CapacityLimiter(THREADS)
         self._held: set[int] = set()  # subjects that wait though their verdict is not written down yet
+
+    def answer_for(self, fs: Filesystem) -> None:
+        self._fs = fs
 
     @contextlib.contextmanager
     def held(self, sid: int) -> Iterator[None]:
@@ -101,7 +104,7 @@ class Adapter(pyfuse3.Operations):
         self.settled = trio.Event()
 
     def _node(self, number: int) -> Node:
-        if number in (ROOT_NODE, pyfuse3.ROOT_INODE):
+        if number == ROOT_NODE:
             return node_for(self._fs, MAIN, self._fs.root)
         node = self._fs.nodes.get(number)
         if node is None:
@@ -157,8 +160,6 @@ class Adapter(pyfuse3.Operations):
     @answered
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         parent = self._node(parent_inode)
-        if parent_inode == pyfuse3.ROOT_INODE:
-            return self._mounted_root(parent, name)
         found = calls.lookup(self._fs, await self.caller(ctx), parent, name)
         if found is None:
             absent = EntryAttributes()
@@ -168,15 +169,6 @@ class Adapter(pyfuse3.Operations):
                 raise FUSEError(errno.ENOENT)
             return absent
         return _entry(found)
-
-    def _mounted_root(self, root: Node, name: bytes) -> EntryAttributes:
-        """The answer for the one name in the protocol's root: the directory that is mounted."""
-        if name != mounting.ROOT_NAME:
-            raise FUSEError(errno.ENOENT)
-        answer = _attributes(views.attributes(self._fs, MAIN, root), 0)
-        answer.st_ino = pyfuse3.InodeT(ROOT_NODE)
-        answer.entry_timeout = calls.LONG
-        return answer
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for number, count in inode_list:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pyfuse3
 
@@ -31,10 +31,14 @@ def connected(adapter: Adapter, session: Session) -> Iterator[None]:
         pyfuse3.close(unmount=False)
 
 
-async def serve(adapter: Adapter, session: Session) -> None:
-    """Answer requests until the mount is gone. Only in the main thread: that is where signals go."""
+async def serve(adapter: Adapter, session: Session, begin: Callable[[], Awaitable[bool]]) -> None:
+    """Answer requests until the mount is gone. Only in the main thread: that is where signals go.
+
+    `begin` is awaited when the kernel knows what the mount can do, and before anything else is read: it lets the
+    adapter `answer_for` a file system, and says whether to go on.
+    """
     with _interrupted():
-        await waiting.serve(session.device, MAX_TASKS, adapter.turns)
+        await waiting.serve(session.device, MAX_TASKS, adapter.turns, begin)
 
 
 @contextlib.contextmanager

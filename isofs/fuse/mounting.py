@@ -68,11 +68,15 @@ def _mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A mount in the making: the FUSE device, the directory, and the machine's mount namespace."""
+    """A mount in the making: the FUSE device, the directory, and the machine's mount namespace.
+
+    `replaces` is whether a mount is at its place already, a dead daemon's, which goes when this one is shown.
+    """
 
     device: int
     directory: str
     namespace: int
+    replaces: bool
 
     @property
     def mount_point(self) -> str:
@@ -90,12 +94,13 @@ def prepare(directory: str) -> Session:
     try:
         _checked(_libc.unshare(_CLONE_NEWNS))
         _mount(None, b"/", None, _MS_REC | _MS_SLAVE, None)
-        for target in _isofs_mounts():
+        there = _isofs_mounts()
+        for target in there:
             _libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW)  # fails only for one that is gone by now
         _mount(None, os.fsencode(_mount_of(directory)), None, _MS_PRIVATE, None)
     except OSError as error:
         raise NotAllowed(f"a mount namespace cannot be made: {error.strerror}; isofs needs CAP_SYS_ADMIN") from error
-    return Session(device, directory, namespace)
+    return Session(device, directory, namespace, os.fsencode(directory) in there)
 
 
 def _isofs_mounts() -> list[bytes]:
@@ -122,7 +127,7 @@ def _mount_of(directory: str) -> str:
 
 
 def mount(session: Session) -> None:
-    """Make the mount, for nobody to see yet. It must be served from now on; `publish` shows it."""
+    """Make the mount, in this namespace alone. Whoever follows a path into it waits, until it is taken out of there."""
     options = (
         f"fd={session.device},rootmode={stat.S_IFDIR:o},user_id=0,group_id=0,"
         "default_permissions,allow_other,max_read=1048576"
@@ -133,31 +138,44 @@ def mount(session: Session) -> None:
     try:
         _mount(b"isofs", target, FILE_SYSTEM_TYPE.encode(), flags, options.encode())
     except OSError as error:
-        raise NoMount(f"{session.directory} cannot be mounted over: {error.strerror}") from error
+        raise _not_mounted(session, error) from error
 
 
 def withdraw(session: Session) -> None:
-    """Take away the mount if nobody was shown it: who follows a path into it would wait for ever."""
+    """Take away the mount if it is in this namespace still: who follows a path into it would wait for ever."""
     target = os.fsencode(session.directory)
     if target in _isofs_mounts():  # else what is mounted there is the directory itself
         _libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW)
 
 
-def publish(session: Session) -> None:
-    """Mount over the directory, for everybody on the machine; a dead daemon's mount there goes.
+def take_out(session: Session) -> int:
+    """Take the mount out of this namespace; a descriptor keeps it, for `show`.
 
-    Call it from a thread: it waits for an answer.
+    Call it from a thread: it waits for what `isofs.fuse.entrance` answers.
     """
     target = os.fsencode(session.directory)
     try:
         tree = _open_tree(target + b"/" + ROOT_NAME)
         try:
             _checked(_libc.umount2(target, _MNT_DETACH | _UMOUNT_NOFOLLOW))
-            _in_namespace(session.namespace, lambda: _show(tree, target))
-        finally:
+        except BaseException:
             os.close(tree)
+            raise
+        return tree
     except OSError as error:
-        raise NoMount(f"{session.directory} cannot be mounted over: {error.strerror}") from error
+        raise _not_mounted(session, error) from error
+
+
+def show(session: Session, tree: int) -> None:
+    """Mount over the directory what was taken out, for everybody on the machine; a dead daemon's mount there goes."""
+    try:
+        _in_namespace(session.namespace, lambda: _show(tree, os.fsencode(session.directory)))
+    except OSError as error:
+        raise _not_mounted(session, error) from error
+
+
+def _not_mounted(session: Session, error: OSError) -> NoMount:
+    return NoMount(f"{session.directory} cannot be mounted over: {error.strerror}")
 
 
 def _open_tree(path: bytes) -> int:

@@ -9,19 +9,17 @@ when there is none, or after a few; another is started whenever an answer has to
 from __future__ import annotations
 
 import contextlib
-import logging
 import select
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import pyfuse3
 import trio
 
+from isofs.errors import NoFuse
 from isofs.fuse.handshake import Handshake
 from isofs.fuse.turns import Turns
-
-log = logging.getLogger(__name__)
 
 #: Seconds to wait for the next request before other tasks may run, and requests after which they must.
 PATIENCE = 0.0002
@@ -33,15 +31,16 @@ _SELECTABLE = 1024
 _Loop = Callable[..., Coroutine[Any, Any, None]]
 
 
-async def serve(device: int, max_tasks: int, turns: Turns) -> None:
-    """`pyfuse3.main`, with as many requests answered at the same time, at most, and turns for those of suspects."""
+async def serve(device: int, max_tasks: int, turns: Turns, begin: Callable[[], Awaitable[bool]]) -> None:
+    """`pyfuse3.main`, with as many requests answered at the same time, at most, and turns for those of suspects.
+
+    `begin` is awaited between the kernel's first request and its second; if it says no, nothing more is read.
+    """
     if getattr(pyfuse3, "trio", None) is not trio:
-        log.info("this pyfuse3 has no place for a stand-in for trio: requests are waited for as it does")
-        await pyfuse3.main(max_tasks=max_tasks)
-        return
+        raise NoFuse(f"pyfuse3 {pyfuse3.__version__} cannot be used: it does not look trio up in its own module")
     handshake = Handshake(device)
     turns.follow(device)
-    vars(pyfuse3)["trio"] = _Trio(max_tasks, handshake, turns)
+    vars(pyfuse3)["trio"] = _Trio(max_tasks, handshake, turns, begin)
     try:
         # A task ends when it has answered and another waits already, and starts none: the stand-in does.
         await pyfuse3.main(min_tasks=0, max_tasks=1)
@@ -53,8 +52,11 @@ async def serve(device: int, max_tasks: int, turns: Turns) -> None:
 class _Trio:
     """What pyfuse3 finds as `trio`. It is its `trio.lowlevel` as well."""
 
-    def __init__(self, max_tasks: int, handshake: Handshake, turns: Turns) -> None:
+    def __init__(
+        self, max_tasks: int, handshake: Handshake, turns: Turns, begin: Callable[[], Awaitable[bool]]
+    ) -> None:
         self.lowlevel = self
+        self._begin = begin
         self._handshake = handshake
         self._turns = turns
         self._left = max_tasks
@@ -74,6 +76,9 @@ class _Trio:
             return
         if self._asked == 2:
             self._handshake.answered()
+            with self._idle():
+                if not await self._begin():
+                    raise trio.ClosedResourceError
         if self._turns.waiting and await self._others_first():
             return
         if self._asked % AT_ONCE and descriptor < _SELECTABLE and select.select((descriptor,), (), (), PATIENCE)[0]:

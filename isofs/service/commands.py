@@ -65,7 +65,7 @@ class Commands:
         adapter: Adapter,
         cache: KernelCache,
         mount: str,
-        unmount: Callable[[str | None], Awaitable[None]],
+        unmount: Callable[[str | None], Awaitable[object]],
         live: Live,
         events: Events,
     ) -> None:

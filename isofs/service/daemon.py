@@ -17,13 +17,13 @@ from typing import TypedDict
 import trio
 
 from isofs.control import mounts, results, server
-from isofs.engine import accounting, recovery
+from isofs.engine import accounting
 from isofs.engine.state import Filesystem
-from isofs.errors import Busy, IsofsError, StoreUnusable
+from isofs.errors import IsofsError
 from isofs.fuse import loop, mounting
 from isofs.fuse.adapter import Adapter
 from isofs.fuse.cache import KernelCache
-from isofs.service import health, limiting, logs, notify, opening, reviews
+from isofs.service import health, limiting, logs, notify, reviews
 from isofs.service.access import Access, identified
 from isofs.service.alerts import Alerts
 from isofs.service.attic import Attic
@@ -35,6 +35,8 @@ from isofs.service.events import Event, Events, Kind
 from isofs.service.hooks import Hooks
 from isofs.service.live import Live
 from isofs.service.loglevel import LogLevel
+from isofs.service.opening import Opening
+from isofs.service.place import Place, ends_later
 from isofs.service.proposals import Proposals
 from isofs.service.reports import Reports
 from isofs.service.returning import Returning
@@ -57,25 +59,27 @@ class Served(TypedDict):
 
 
 def serve(directory: str, store: str, ready: Callable[[Served], None], *, trust_everybody: bool = False) -> None:
-    """Open the store, mount, serve until unmounted, close. `ready` is called when the mount answers."""
+    """Open the store, mount, serve until unmounted, close. `ready` is called when the mount answers.
+
+    Where a dead daemon's mount is, this one takes its place before the store is read: whoever asks meanwhile waits.
+    """
     os.umask(0)
     _raise_descriptor_limit()
-    session = mounting.prepare(directory)
-    check_directory(directory)
-    gc.disable()  # nothing that is read is garbage
-    fs = opening.opened(directory, store, trust_everybody=trust_everybody)
-    _let_garbage_be_young()
-    try:
-        _run(fs, session, ready)
-    finally:
-        mounting.withdraw(session)  # SQLite opens its files by a path that would lead into it
-        with contextlib.suppress(StoreUnusable) if fs.failure is not None else contextlib.nullcontext():
-            recovery.close_filesystem(fs)
+    with ends_later():
+        session = mounting.prepare(directory)
+        check_directory(directory)
+        gc.disable()  # nothing that is read is garbage
+        opening = Opening(directory, store, trust_everybody=trust_everybody)
+        with contextlib.closing(opening):
+            try:
+                _run(opening, session, ready)
+            finally:
+                mounting.withdraw(session)  # SQLite opens its files by a path that would lead into it
 
 
-def _run(fs: Filesystem, session: mounting.Session, ready: Callable[[Served], None]) -> None:
+def _run(opening: Opening, session: mounting.Session, ready: Callable[[Served], None]) -> None:
     try:
-        trio.run(_serve, fs, session, ready)
+        trio.run(_serve, opening, session, ready)
     except BaseExceptionGroup as group:
         # A nursery wraps what ends it; whoever started us wants to know what it was.
         expected: BaseException | None = group.subgroup(IsofsError)
@@ -103,21 +107,60 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Served], None]) -> None:
-    adapter, cache = Adapter(fs), KernelCache(session.device)
-    fs.kernel = cache
+async def _serve(opening: Opening, session: mounting.Session, ready: Callable[[Served], None]) -> None:
+    adapter, place = Adapter(), Place(session)
     mounting.mount(session)
-    failed: list[IsofsError] = []
+    # If this ends by an error, the mount stays and answers nobody: until the next daemon nobody comes to main.
+    async with contextlib.AsyncExitStack() as last:
+        last.callback(place.close)
+        with loop.connected(adapter, session):
+            async with trio.open_nursery() as nursery:
 
-    async def unmount(how: str | None) -> None:
-        """Unless nobody uses the mount: `lazy` goes on serving who does, `force` does not."""
-        await trio.to_thread.run_sync(lambda: mounting.unmount(session, lazily=how in ("lazy", "force")))
-        if how == "force":
-            loop.stop()
+                async def begin() -> bool:
+                    """Show the mount, at once if people wait for it; let everything begin. Whether to go on."""
+                    await place.take_out()
+                    if session.replaces:
+                        await place.show()
+                    await nursery.start(place.leave_on_signal)
+                    fs = await _read(opening)
+                    if not place.leaving:
+                        await _offer(fs, adapter, session, place, nursery, last)
+                        await place.show()
+                    if not place.leaving:
+                        nursery.start_soon(notify.keep_telling, session)
+                        _tell_ready(fs, session, ready)
+                    return not place.leaving
 
+                await loop.serve(adapter, session, begin)
+                notify.tell("STOPPING=1")
+                nursery.cancel_scope.cancel()
+
+
+async def _read(opening: Opening) -> Filesystem:
+    """What is in the store; meanwhile nobody can be answered, but this is told to be alive, and can be told to end."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(notify.keep_telling_by_itself, "STATUS=reading the store")
+        fs = await trio.to_thread.run_sync(opening.read)
+        nursery.cancel_scope.cancel()
+    _let_garbage_be_young()
+    return fs
+
+
+async def _offer(
+    fs: Filesystem,
+    adapter: Adapter,
+    session: mounting.Session,
+    place: Place,
+    nursery: trio.Nursery,
+    last: contextlib.AsyncExitStack,
+) -> None:
+    """Wire everything together, and begin all that goes on beside the answering of requests."""
+    cache = KernelCache(session.device)
+    fs.kernel = cache
+    adapter.answer_for(fs)
     live, events = Live(fs.store), Events()
     limiting.follow(fs, live, events)
-    commands = Commands(fs, adapter, cache, session.directory, unmount, live, events)
+    commands = Commands(fs, adapter, cache, session.directory, place.unmount, live, events)
     attic = Attic(fs, live)
     backups = Backups(fs, adapter, session.directory, commands.verdicts.lock)
     alerts = Alerts(fs, commands.suspect, live, events)
@@ -135,21 +178,9 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
     commands.verdicts.agreed = proposals.agreed
     handlers = identified(fresh) | health.guarded(fs, proposals.handlers())
     auditing = Auditing(fs, adapter, session.directory, live.now.audit)
+    last.push_async_callback(auditing.close)
     live.subscribe(auditing.changed)
     commands.isolated, commands.recorded = auditing.isolated, auditing.written
-    listen = functools.partial(server.serve, admit=access.admit, groups=access.groups.all, record=auditing.control)
-
-    async def published() -> None:
-        await _publish(session, fs, ready, failed)
-        if failed:
-            return
-        nursery.start_soon(notify.keep_telling, session)
-        if fs.failure is None:  # and not before: SQLite opens its files by a path that would lead into the mount
-            nursery.start_soon(auditing.run)
-            nursery.start_soon(reviews.remind, fs, live, events)
-            nursery.start_soon(in_slices, accounting.count_all(fs))
-            nursery.start_soon(reports.forget_old)
-            await attic.forget_old()
 
     def told() -> None:
         degraded = health.degraded(fs)
@@ -158,52 +189,24 @@ async def _serve(fs: Filesystem, session: mounting.Session, ready: Callable[[Ser
         notify.tell(f"STATUS={health.sentence(degraded)}")
 
     fs.on_change_of_state = told
-    try:
-        # If this ends by an error, the mount stays and answers nobody: until the next daemon nobody comes to main.
-        with loop.connected(adapter, session):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(cache.run)
-                nursery.start_soon(hooks.run)
-                nursery.start_soon(_unmount_on_signal, session)
-                nursery.start_soon(commands.late_locks.run)
-                await nursery.start(listen, socket_path, handlers)
-                nursery.start_soon(published)
-                await loop.serve(adapter, session)
-                notify.tell("STOPPING=1")
-                nursery.cancel_scope.cancel()
-        for error in failed:
-            raise error
-    finally:
-        await auditing.close()
+    nursery.start_soon(cache.run)
+    nursery.start_soon(hooks.run)
+    nursery.start_soon(commands.late_locks.run)
+    listen = functools.partial(server.serve, admit=access.admit, groups=access.groups.all, record=auditing.control)
+    await nursery.start(listen, socket_path, handlers)
+    if fs.failure is None:
+        nursery.start_soon(auditing.run)
+        nursery.start_soon(reviews.remind, fs, live, events)
+        nursery.start_soon(in_slices, accounting.count_all(fs))
+        nursery.start_soon(reports.forget_old)
+        nursery.start_soon(attic.forget_old)
 
 
-async def _publish(
-    session: mounting.Session, fs: Filesystem, ready: Callable[[Served], None], failed: list[IsofsError]
-) -> None:
-    """Show the mount, which is being served; stop serving if it cannot be shown."""
-    try:
-        await trio.to_thread.run_sync(mounting.publish, session)
-    except IsofsError as error:
-        failed.append(error)
-        loop.stop()
-        return
+def _tell_ready(fs: Filesystem, session: mounting.Session, ready: Callable[[Served], None]) -> None:
     degraded = health.degraded(fs)
     ready({"pid": os.getpid(), "degraded": degraded})
     log.info("serving %s, store %s, %s", session.directory, fs.store.path, health.sentence(degraded))
     notify.tell("READY=1", f"STATUS={health.sentence(degraded)}")
-
-
-async def _unmount_on_signal(session: mounting.Session) -> None:
-    """SIGTERM and SIGINT unmount; a mount in use is detached and served no longer."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            try:
-                if not await trio.to_thread.run_sync(mounting.unmount, session):
-                    loop.stop()  # it was taken away before, and somebody is in it still
-            except Busy:
-                log.warning("%s is in use and is detached", session.directory)
-                await trio.to_thread.run_sync(lambda: mounting.unmount(session, lazily=True))
-                loop.stop()
 
 
 def _reopen_on_hangup(log_file: logs.StoreLog) -> None:

@@ -37,6 +37,14 @@ def patience() -> float | None:
     return int(limit) / 1e6 if for_us and limit.isdecimal() and int(limit) else None
 
 
+async def keep_telling_by_itself(status: str) -> None:
+    """Say that the daemon is alive though nobody can be answered yet, and what it does, until cancelled."""
+    tell(status)
+    while limit := patience():
+        tell("WATCHDOG=1")
+        await trio.sleep(limit / 4)
+
+
 async def keep_telling(session: Session) -> None:
     """Say that the daemon is alive each time that another process was answered by the mount, until cancelled."""
     limit = patience()

@@ -14,26 +14,67 @@ from isofs.store.folder import Store, open_store, open_unusable
 log = logging.getLogger(__name__)
 
 
-def opened(directory: str, path: str, *, trust_everybody: bool = False) -> Filesystem:
-    """The file system over a directory, recovered; verdicts that were cut off are finished.
+class Opening:
+    """A store that is ours, and what becomes of it: the file system over a directory. Close it at the end.
 
-    If the store cannot be used, it is one that shuts out whoever is isolated: by the list beside the database, or
-    everybody but root where that cannot be read either; nobody if the operator says so (`trust_everybody`).
-    StoreRefused where there never was a store, or another process has it.
+    Making one takes no time that depends on what the store has, and raises StoreRefused if there never was a store, or
+    another process has it.
     """
-    try:
-        return _recovered(open_store(path), directory)
-    except (StoreRefused, NoMount):
-        raise
-    except Exception as error:  # what damaged rows lead to has many names
-        if not isinstance(error, StoreUnusable):
-            log.exception("the store %s cannot be read", path)
-        reason = str(error) if isinstance(error, StoreUnusable) else f"the store {path} cannot be read: {error!r}"
-        store = open_unusable(path)
-        isolated = frozenset() if trust_everybody else _possible(store)
+
+    def __init__(self, directory: str, path: str, *, trust_everybody: bool = False) -> None:
+        self._directory, self._path, self._trust_everybody = directory, path, trust_everybody
+        self._fs: Filesystem | None = None
+        self._store: Store | None = None
+        self._problem: Exception | None = None
+        try:
+            self._store = open_store(path)
+        except StoreRefused:
+            raise
+        except Exception as error:  # what damaged rows lead to has many names
+            self._problem, self._store = error, open_unusable(path)
+
+    def read(self) -> Filesystem:
+        """The file system, recovered; verdicts that were cut off are finished.
+
+        If the store cannot be used, it is one that shuts out whoever is isolated: by the list beside the database, or
+        everybody but root where that cannot be read either; nobody if the operator says so (`trust_everybody`).
+        """
+        assert self._store is not None
+        if self._problem is None:
+            store, self._store = self._store, None
+            try:
+                self._fs = _recovered(store, self._directory)
+                return self._fs
+            except (StoreRefused, NoMount):
+                raise
+            except Exception as error:
+                self._problem, self._store = error, open_unusable(self._path)
+        self._fs = self._without_store(self._store, self._problem)
+        return self._fs
+
+    def _without_store(self, store: Store, problem: Exception) -> Filesystem:
+        if isinstance(problem, StoreUnusable):
+            reason = str(problem)
+        else:
+            log.error("the store %s cannot be read", self._path, exc_info=problem)
+            reason = f"the store {self._path} cannot be read: {problem!r}"
+        isolated = frozenset() if self._trust_everybody else _possible(store)
         failure = Failure(reason, now(), isolated, at_start=True)
         log.critical("serving without the store, %s: %s", shut_out(failure), reason)
-        return recovery.open_without_store(store, directory, failure)
+        return recovery.open_without_store(store, self._directory, failure)
+
+    def close(self) -> None:
+        """Close the file system, or the store if it was not read."""
+        if self._fs is not None:
+            with contextlib.suppress(StoreUnusable) if self._fs.failure is not None else contextlib.nullcontext():
+                recovery.close_filesystem(self._fs)
+        elif self._store is not None:
+            self._store.close()
+
+
+def opened(directory: str, path: str, *, trust_everybody: bool = False) -> Filesystem:
+    """What is read of a store at once."""
+    return Opening(directory, path, trust_everybody=trust_everybody).read()
 
 
 def _recovered(store: Store, directory: str) -> Filesystem:

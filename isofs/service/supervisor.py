@@ -154,6 +154,8 @@ def supervise(words: Sequence[str], *, watchdog: float = WATCHDOG, ready: int = 
                 break
             log.error("daemon %d ended with %d: another one takes its place", daemon.pid, code)
             time.sleep(_PAUSES[min(len(ends), len(_PAUSES)) - 1])
+            if stopping:
+                break
             daemon, spare = spare or _Daemon(words, listener, watchdog), None
         if spare is not None:
             spare.dismiss()
