@@ -30,6 +30,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._parked = trio.lowlevel.ParkingLot()
+        #: How many wait, or have just been let go on.
+        self.waiting = 0
         self._device = -1
         self._worked = -AT_WORK
         self._since = self._worked
@@ -51,11 +53,11 @@ class Turns:
         if not self._parked and (self._in_a_row == 1 or not self._readable(0)):
             return
         if len(self._parked) < MOST_PARKED:
-            await self._parked.park()
-
-    @property
-    def waiting(self) -> bool:
-        return bool(self._parked)
+            self.waiting += 1
+            try:
+                await self._parked.park()
+            finally:
+                self.waiting -= 1
 
     def _comes(self) -> bool:
         """Whether there is a request; whoever trusted was just answered may be about to ask for more."""

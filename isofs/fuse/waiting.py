@@ -23,7 +23,7 @@ from isofs.fuse.turns import Turns
 
 #: Seconds to wait for the next request before other tasks may run, and requests after which they must.
 PATIENCE = 0.0002
-AT_ONCE = 16
+AT_ONCE = 32
 
 #: `select` knows no higher descriptors.
 _SELECTABLE = 1024
@@ -133,16 +133,21 @@ class _Lock:
 
     def __init__(self) -> None:
         self._held = False
+        self._waiting = 0
         self._others = trio.lowlevel.ParkingLot()
 
     async def __aenter__(self) -> None:
         while self._held:
-            await self._others.park()
+            self._waiting += 1
+            try:
+                await self._others.park()
+            finally:
+                self._waiting -= 1
         self._held = True
 
     async def __aexit__(self, *_: object) -> None:
         self._held = False
-        if self._others:
+        if self._waiting:
             self._others.unpark()
 
 
