@@ -469,9 +469,9 @@ class Writing:
         self.folder = os.open(place / "audit", os.O_RDONLY)
 
     @contextlib.contextmanager
-    def process(self) -> Iterator[subprocess.Popen[bytes]]:
+    def process(self, limits: Limits) -> Iterator[subprocess.Popen[bytes]]:
         wake, end = os.pipe()
-        os.write(end, json.dumps(asdict(Limits(size=20_000))).encode() + b"\n")
+        os.write(end, json.dumps(asdict(limits)).encode() + b"\n")
         command = [sys.executable, "-m", "isofs.audit.writer", MOUNT, str(self.place / "ring"), str(self.folder)]
         with subprocess.Popen([*command, str(wake)], pass_fds=(self.folder, wake)) as process:
             os.close(wake)
@@ -493,7 +493,7 @@ def test_writers_that_are_killed_one_after_another_lose_nothing(tmp_path: Path) 
     (tmp_path / "audit").mkdir()
     writing = Writing(tmp_path)
     for count in (300, 20):
-        with writing.process() as process:
+        with writing.process(Limits(size=20_000)) as process:
             limit = time.monotonic() + 30
             before = writing.trail.last
             while writing.trail.last < before + 2000 and time.monotonic() < limit:
@@ -503,12 +503,33 @@ def test_writers_that_are_killed_one_after_another_lose_nothing(tmp_path: Path) 
             process.send_signal(signal.SIGKILL)
     for _ in range(500):
         writing.put()
-    with writing.process() as process:
+    with writing.process(Limits(size=20_000)) as process:
         pass  # it has what was put in, and writes it, though the other side has ended
     assert process.returncode == 0
     found = [fields["event.sequence"] for _, fields in reading.records(writing.folder, Wanted())]
     assert found == list(range(1, writing.trail.last + 1))
     assert verify(writing.folder).problem is None
+    writing.close()
+
+
+def test_a_trail_that_rotates_meanwhile_is_verified(tmp_path: Path) -> None:
+    """Files are begun, compressed and removed by the process that writes, and it is right at every moment."""
+    (tmp_path / "audit").mkdir()
+    writing, rounds, seen = Writing(tmp_path), 0, set[tuple[int, int]]()
+    with writing.process(Limits(size=5000, total=4000)) as process:
+        limit = time.monotonic() + 30
+        while len(seen) < 12 and time.monotonic() < limit:
+            writing.put()
+            found = verify(writing.folder)
+            assert found.problem is None, found
+            seen.add((found.first, found.files))
+            rounds += 1
+    assert process.returncode == 0
+    assert len(seen) >= 12
+    assert rounds > 2 * len(seen)
+    found = verify(writing.folder)
+    assert (found.problem, found.sequence) == (None, writing.trail.last)
+    assert found.first > 1
     writing.close()
 
 

@@ -95,6 +95,8 @@ class Appender:
         os.utime(self._file, ns=(self._latest, self._latest))
 
     def _begin(self, number: int) -> None:
+        if self._newest == Newest() and not chain.files(self._folder):
+            chain.write_newest(self._folder, Newest())  # before the first line is there: else it would be missing
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(chain.name(number), flags, 0o600, dir_fd=self._folder)
         self._size, self._began, self._latest = 0, time.monotonic(), 0
