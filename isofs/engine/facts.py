@@ -66,14 +66,19 @@ def _side(place: Place | None, sampled: bool) -> Side | None:
         sample = _sample(place) if sampled and stat.S_ISREG(at.st_mode) else None
     except OSError:
         return None
-    acl = b"".join(b"%d:%b" % (number, _xattr(place, name)) for number, name in enumerate(_ACLS))
-    return Side(at.st_mode, at.st_uid, at.st_gid, acl, _xattr(place, _CAPABILITIES), target, sample)
+    marking = _xattrs(place)
+    acl = b"".join(b"%d:%b" % (number, marking.get(name, b"")) for number, name in enumerate(_ACLS))
+    return Side(at.st_mode, at.st_uid, at.st_gid, acl, marking.get(_CAPABILITIES, b""), target, sample)
 
 
-def _xattr(place: Place, name: str) -> bytes:
+def _xattrs(place: Place) -> dict[str, bytes]:
+    """The extended attributes that may be a risk, of those that are there: hardly ever any."""
+    found = {}
     with contextlib.suppress(OSError):
-        return os.getxattr(place.path, name, follow_symlinks=False)
-    return b""
+        for name in os.listxattr(place.path, follow_symlinks=False):
+            if name in (*_ACLS, _CAPABILITIES):
+                found[name] = os.getxattr(place.path, name, follow_symlinks=False)
+    return found
 
 
 def _sample(place: Place) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from dataclasses import dataclass
 
 from isofs.model.vectors import G, Vector, dominates
@@ -31,6 +32,7 @@ class Decision:
     review: bool = False
 
 
+@functools.lru_cache(maxsize=1024)  # nearly all objects of a suspect have vectors like another's
 def reconcile(main: Vector, suspect: Vector, subject: int) -> Decision:
     """Protocol 3 for one object of both vectors.
 
