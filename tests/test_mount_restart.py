@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import queue
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from isofs.control import client, mounts
-from isofs.errors import Exit, NoAnswer
-from support.mount import ALICE, BOB, Mounted, Person, isoctl, mounts_below
+from isoctl import daemon
+from isofs.engine.checks import check
+from isofs.errors import NoAnswer
+from isofs.service.opening import Opening
+from support.mount import ALICE, BOB, Mounted, Person, mounts_below
+from test_failing_start import user
 from test_mount_supervised import PATIENCE, supervised, until
 
 pytestmark = pytest.mark.mount
@@ -57,28 +63,86 @@ class Latch:
         os.close(self._fifo)
 
 
-@pytest.fixture
-def store(tree: Path) -> Path:
-    """Where the store of the tree is, outside of it; there is a file that all may write."""
-    (tree / "shared").write_text("main's\n")
-    (tree / "shared").chmod(0o666)
-    return tree.parent / "store"
+class Scene(NamedTuple):
+    """A mount with its store outside of it; alice, who is isolated and has changed, renamed and made something; bob."""
+
+    mount: Mounted
+    store: Path
+    alice: Person
+    bob: Person
+
+
+#: What alice sees, and bob.
+HERS = {"shared": "alice's\n", "new": "main's\n", "made": "alice's\n"}
+MAINS = {"shared": "main's\n", "old": "main's\n"}
 
 
 @contextlib.contextmanager
-def at_work(mount: Mounted) -> Iterator[tuple[Person, Person]]:
-    """Alice, who is isolated and has changed, renamed and made something; and bob."""
-    alice, bob = Person(ALICE, mount.path), Person(BOB, mount.path)
-    try:
-        bob.write("old", "main's\n")
+def scene(place: Path) -> Iterator[Scene]:
+    tree, store = place / "tree", place / "store"
+    tree.mkdir()
+    tree.chmod(0o777)
+    with (
+        supervised(tree, "--store", str(store), "--watchdog", "1") as mount,
+        contextlib.closing(Person(ALICE, tree)) as alice,
+        contextlib.closing(Person(BOB, tree)) as bob,
+    ):
+        for name, text in MAINS.items():
+            bob.write(name, text)
+            bob.chmod(name, 0o666)
         mount.facts("suspect", str(ALICE))
         alice.write("shared", "alice's\n")
         alice.rename("old", "new")
         alice.write("made", "alice's\n")
-        yield alice, bob
-    finally:
-        alice.close()
-        bob.close()
+        yield Scene(mount, store, alice, bob)
+
+
+class Systemd:
+    """What would watch over the supervisor."""
+
+    def __init__(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._listener.bind("")  # the kernel chooses a name
+        self.address = "@" + self._listener.getsockname()[1:].decode()
+        self._told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        """All the time: whoever tells something waits as long as nobody listens."""
+        while told := self._listener.recv(4096):
+            for line in told.split(b"\n"):
+                self._told.put(line)
+
+    def heard(self, line: bytes, times: int = 1) -> list[bytes]:
+        """What it is told until it was told a line so many times."""
+        told: list[bytes] = []
+        while told.count(line) < times:
+            told.append(self._told.get(timeout=PATIENCE))
+        return told
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", "\0" + self.address[1:])
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.fixture(scope="module")
+def systemd() -> Iterator[Systemd]:
+    with contextlib.closing(Systemd()) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def there(base: Path, systemd: Systemd) -> Iterator[Scene]:
+    """One for the tests that leave a mount."""
+    (base / "restarts").mkdir()
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NOTIFY_SOCKET", systemd.address)
+            found = stack.enter_context(scene(base / "restarts"))
+        yield found
 
 
 def parent(pid: int) -> int:
@@ -90,78 +154,15 @@ def children(pid: int) -> list[int]:
 
 
 def waits(*people: Person) -> None:
-    """Each of them waits for an answer of the file system, and goes on waiting."""
+    """Each of them waits for an answer of the file system."""
     for one in people:
-        until("the call is made", lambda pid=one.pid: b"fuse" in in_kernel(pid) or b"request_wait" in in_kernel(pid))
+        until("the call is made", lambda pid=one.pid: waiting(pid))
     assert all(one.working for one in people)
 
 
-def in_kernel(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/wchan").read_bytes()
-
-
-def heard(systemd: socket.socket, line: bytes, times: int = 1) -> list[bytes]:
-    """What systemd is told, until it was told a line so many times."""
-    told: list[bytes] = []
-    while told.count(line) < times:
-        told += systemd.recv(4096).split(b"\n")
-    return told
-
-
-def test_who_asks_while_the_store_is_read_waits(
-    tree: Path, store: Path, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody is shown anything before. A daemon that is killed meanwhile is replaced; one that takes long is not."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(place / "notify"))
-        systemd.settimeout(PATIENCE)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(place / "notify"))
-        with supervised(tree, "--store", str(store), "--watchdog", "1") as mount, at_work(mount) as (alice, bob):
-            before, supervisor = alice.tree(), parent(mount.pid)
-            latch = Latch(store)
-            os.kill(mount.pid, signal.SIGKILL)
-            latch.reached()
-            alice.begin(os.stat, alice.path("made"))
-            bob.begin(os.stat, bob.path("shared"))
-            waits(alice, bob)
-            assert mounts_below(tree) == [str(tree)]
-            # Who waits can be killed.
-            impatient = subprocess.Popen(["stat", str(tree / "shared")], stdout=subprocess.DEVNULL)
-            until("it waits", lambda: b"request_wait" in in_kernel(impatient.pid))
-            impatient.kill()
-            assert impatient.wait(PATIENCE) == -signal.SIGKILL
-
-            [reading] = children(supervisor)
-            os.kill(reading, signal.SIGKILL)
-            for one in (alice, bob):
-                with pytest.raises(OSError) as caught:
-                    one.end()
-                assert caught.value.errno in GONE
-            latch.left()
-            until("it is gone", lambda: reading not in children(supervisor))
-            latch.reached()
-            assert mounts_below(tree) == [str(tree)]
-
-            [reading] = children(supervisor)
-            alice.begin(content, alice.path("shared"))
-            bob.begin(content, bob.path("shared"))
-            waits(alice, bob)
-            with pytest.raises(NoAnswer):
-                client.call(mounts.socket_for(str(tree)), "status", {})
-            heard(systemd, b"STATUS=reading the store", times=3)  # the first daemon, the second, and this one
-            assert set(heard(systemd, b"WATCHDOG=1", times=6)) == {b"WATCHDOG=1"}  # for longer than it may hang
-            command = subprocess.Popen([sys.executable, "-m", "isoctl.main", "--mount", str(tree), "status", "--json"])
-            until("it waits", lambda: b"request_wait" in in_kernel(command.pid))
-            waits(alice, bob)
-            assert children(supervisor) == [reading]
-            latch.release()
-            assert (alice.end(), bob.end()) == ("alice's\n", "main's\n")
-            assert command.wait(PATIENCE) == Exit.DONE
-            heard(systemd, b"READY=1")
-            assert mount.pid == reading
-            assert alice.tree() == before == {"shared": "alice's\n", "new": "main's\n", "made": "alice's\n"}
-            assert bob.tree() == {"shared": "main's\n", "old": "main's\n"}
-            mount.check()
+def waiting(pid: int) -> bool:
+    """Whether a process waits for an answer of the file system."""
+    return b"request_wait_answer" in Path(f"/proc/{pid}/wchan").read_bytes()
 
 
 def content(path: str) -> str:
@@ -169,60 +170,106 @@ def content(path: str) -> str:
         return file.read()
 
 
-def test_a_store_that_proves_damaged_when_it_is_read(tree: Path, store: Path) -> None:
+def test_who_asks_while_the_store_is_read_waits(there: Scene, systemd: Systemd) -> None:
+    """Nobody is shown anything before. A daemon that is killed meanwhile is replaced; one that takes long is not."""
+    mount, alice, bob = there.mount, there.alice, there.bob
+    assert (alice.tree(), bob.tree()) == (HERS, MAINS)
+    supervisor, latch = parent(mount.pid), Latch(there.store)
+    os.kill(mount.pid, signal.SIGKILL)
+    latch.reached()
+    alice.begin(os.stat, alice.path("made"))
+    bob.begin(os.stat, bob.path("shared"))
+    waits(alice, bob)
+    assert mounts_below(mount.path) == [str(mount.path)]
+    # Who waits can be killed.
+    with subprocess.Popen(["stat", bob.path("shared")]) as impatient:
+        until("it waits", lambda: waiting(impatient.pid))
+        impatient.kill()
+        assert impatient.wait(PATIENCE) == -signal.SIGKILL
+
+    [reading] = children(supervisor)
+    os.kill(reading, signal.SIGKILL)
+    for one in (alice, bob):
+        with pytest.raises(OSError) as caught:
+            one.end()
+        assert caught.value.errno in GONE
+    latch.left()
+    until("it is gone", lambda: reading not in children(supervisor))
+    latch.reached()
+    assert mounts_below(mount.path) == [str(mount.path)]
+
+    [reading] = children(supervisor)
+    alice.begin(content, alice.path("shared"))
+    bob.begin(content, bob.path("shared"))
+    with pytest.raises(NoAnswer):
+        mount.ask("status")
+    with contextlib.closing(Person(0, mount.path)) as operator:
+        operator.begin(daemon.ask_at, str(mount.path), "status", {})
+        systemd.heard(b"STATUS=reading the store", times=3)  # the first daemon, the second, and this one
+        assert set(systemd.heard(b"WATCHDOG=1", times=6)) == {b"WATCHDOG=1"}  # for longer than it may hang
+        waits(alice, bob, operator)
+        assert children(supervisor) == [reading]
+        latch.release()
+        assert (alice.end(), bob.end()) == ("alice's\n", "main's\n")
+        assert operator.end()["pid"] == reading
+    systemd.heard(b"READY=1")
+    assert (alice.tree(), bob.tree()) == (HERS, MAINS)
+    mount.check()
+
+
+def test_a_store_that_proves_damaged_when_it_is_read(there: Scene) -> None:
     """Who waited and is isolated is shut out; everybody else goes on."""
-    with supervised(tree, "--store", str(store)) as mount, at_work(mount) as (alice, bob):
-        latch = Latch(store)
-        with sqlite3.connect(store / "isofs.db") as connection:
-            for table in ("versions", "bindings", "touches", "subjects"):
-                connection.execute(f"DELETE FROM {table}")
-        connection.close()
+    mount, alice, bob = there.mount, there.alice, there.bob
+    latch = Latch(there.store)
+    with sqlite3.connect(there.store / "isofs.db") as connection:
+        for table in ("versions", "bindings", "touches", "subjects"):
+            connection.execute(f"DELETE FROM {table}")
+    connection.close()
+    os.kill(mount.pid, signal.SIGKILL)
+    latch.reached()
+    alice.begin(content, alice.path("shared"))
+    bob.begin(content, bob.path("shared"))
+    waits(alice, bob)
+    latch.release()
+    with pytest.raises(OSError) as caught:
+        alice.end()
+    assert caught.value.errno == errno.EIO
+    assert bob.end() == "main's\n"
+    assert mount.ask("status")["degraded"]["shut_out"] == [ALICE]
+
+
+def test_a_daemon_that_is_told_to_end_while_it_reads(place: Path) -> None:
+    """Its mount goes at once, with whoever waited; the supervisor ends with it, and nothing is lost."""
+    with scene(place) as (mount, store, _, bob):
+        tree, supervisor, latch = mount.path, parent(mount.pid), Latch(store)
         os.kill(mount.pid, signal.SIGKILL)
         latch.reached()
-        alice.begin(content, alice.path("shared"))
         bob.begin(content, bob.path("shared"))
-        waits(alice, bob)
+        waits(bob)
+        os.kill(supervisor, signal.SIGTERM)
+        until("the mount is gone", lambda: not mounts_below(tree))
         latch.release()
+        until("the supervisor ends", lambda: not Path(f"/proc/{supervisor}").exists())
         with pytest.raises(OSError) as caught:
-            alice.end()
-        assert caught.value.errno == errno.EIO
-        assert bob.end() == "main's\n"
-        assert mount.ask("status")["degraded"]["shut_out"] == [ALICE]
+            bob.end()
+        assert caught.value.errno in GONE
+        with contextlib.closing(Opening(str(tree), str(store))) as opening:
+            fs = opening.read()
+            assert not check(fs)
+            assert user(fs, ALICE).read(b"shared") == b"alice's\n"
 
 
-def test_a_daemon_that_is_told_to_end_while_it_reads(tree: Path, store: Path) -> None:
-    """Its mount goes at once, with whoever waited; the supervisor ends with it, and nothing is lost."""
-    mount = Mounted(tree)
-    mount.mount("--supervised", "--store", str(store))
-    try:
-        with at_work(mount) as (alice, bob):
-            before, supervisor = alice.tree(), parent(mount.pid)
-            latch = Latch(store)
-            os.kill(mount.pid, signal.SIGKILL)
-            latch.reached()
-            bob.begin(content, bob.path("shared"))
-            waits(bob)
-            os.kill(supervisor, signal.SIGTERM)
-            until("the mount is gone", lambda: not mounts_below(tree))
-            latch.release()
-            until("the supervisor ends", lambda: not Path(f"/proc/{supervisor}").exists())
-            with pytest.raises(OSError) as caught:
-                bob.end()
-            assert caught.value.errno in GONE
-
-            # A first mount is not shown before; told to end, it never is.
-            latch = Latch(store)
-            words = [sys.executable, "-m", "isoctl.main", "mount", "--foreground", "--store", str(store), str(tree)]
-            with subprocess.Popen(words, stdout=subprocess.PIPE) as first:
-                latch.reached()
-                assert not mounts_below(tree)
-                first.terminate()
-                latch.release()
-                assert first.wait(PATIENCE) == 0
-            assert not mounts_below(tree)
-            assert isoctl("mount", "--store", str(store), str(tree)).code == Exit.DONE
-            assert alice.tree() == before
-            mount.check()
-            mount.umount()
-    finally:
-        subprocess.run(["umount", "-l", str(tree)], capture_output=True, check=False)
+def test_a_first_mount_is_not_shown_before_the_store_is_read(tree: Path, place: Path) -> None:
+    """And never, if the daemon is told to end meanwhile."""
+    store = place / "store"
+    with contextlib.closing(Opening(str(tree), str(store))) as opening:
+        opening.read()
+    latch = Latch(store)
+    words = [sys.executable, "-m", "isofs.service.daemon", str(tree), str(store), "--foreground"]
+    with subprocess.Popen(words) as first:
+        latch.reached()
+        assert not mounts_below(tree)
+        first.terminate()
+        latch.release()
+        assert first.wait(PATIENCE) == 0
+    assert not mounts_below(tree)

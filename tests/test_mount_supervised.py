@@ -62,10 +62,11 @@ def supervised(tree: Path, *options: str) -> Iterator[Mounted]:
     mount.mount("--supervised", *options)
     try:
         yield mount
-        supervisor = _parent(mount.pid)
-        mount.umount()
-        until("the supervisor ends", lambda: not Path(f"/proc/{supervisor}").exists())
-        assert not mounts_below(tree)
+        if mounts_below(tree):
+            supervisor = _parent(mount.pid)
+            mount.umount()
+            until("the supervisor ends", lambda: not Path(f"/proc/{supervisor}").exists())
+            assert not mounts_below(tree)
     finally:
         subprocess.run(["umount", "-l", str(tree)], capture_output=True, check=False)
 

@@ -21,7 +21,7 @@ from isofs.fuse import mounting
 from isofs.fuse.mounting import Session
 
 _PROTOCOL_ROOT = 1
-_LOOKUP, _FORGET, _GETATTR, _INTERRUPT, _BATCH_FORGET = 1, 2, 3, 36, 42
+_LOOKUP, _FORGET, _GETATTR, _GETXATTR, _INTERRUPT, _BATCH_FORGET = 1, 2, 3, 22, 36, 42
 _UNANSWERED = (_FORGET, _INTERRUPT, _BATCH_FORGET)
 
 #: More than any request.
@@ -73,7 +73,7 @@ def _answer_to(request: bytes) -> bytes | None:
     elif (call, node, request[_ASKED.size :]) == (_LOOKUP, _PROTOCOL_ROOT, mounting.ROOT_NAME + b"\0"):
         body = _ENTRY.pack(ROOT_NODE, 0, int(LONG), 0, 0, 0) + _attributes(ROOT_NODE)
     else:
-        failure = -errno.EIO
+        failure = -(errno.ENODATA if call == _GETXATTR else errno.EIO)
     return _ANSWERED.pack(_ANSWERED.size + len(body), failure, number) + body
 
 
