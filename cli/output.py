@@ -86,6 +86,10 @@ _WOULD = {
 }
 
 
+#: What a merge did, as it is counted.
+_COUNTED = {"took": "taken"}
+
+
 def merge_item(item: results.Item, *, planned: bool = False) -> str:
     """One line for what a merge did with one object or name, or would do."""
     aside = "" if item["as"] is None else f" as {item['as']}"
@@ -148,7 +152,7 @@ def size(count: int) -> str:
 
 def counts(numbers: Mapping[str, object]) -> str:
     """The numbers that aren't zero, each with its word; "nothing" where all are."""
-    return ", ".join(f"{count} {word}" for word, count in numbers.items() if count) or "nothing"
+    return ", ".join(f"{count} {_COUNTED.get(word, word)}" for word, count in numbers.items() if count) or "nothing"
 
 
 def plural(count: int, word: str) -> str:

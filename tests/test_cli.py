@@ -531,7 +531,7 @@ def test_proposals(stage: Stage) -> None:
 
 def test_confirm_says_what_was_carried_out_and_what_is_left(stage: Stage) -> None:
     assert printed(stage, "confirm", "4001", "--anyway") == [
-        "innocent alice, as carol proposed: 1 took, 1 merged",
+        "innocent alice, as carol proposed: 1 taken, 1 merged",
         f"merged    {SHOWN}: text  (please review)",
     ]
     assert stage.calls == [("confirm", {"uid": 4001, "anyway": True})]
@@ -672,7 +672,7 @@ def test_diff_against_what_was_not_kept_says_so(stage: Stage) -> None:
 
 def test_innocent_shows_what_somebody_should_look_at(stage: Stage) -> None:
     assert printed(stage, "innocent", "4001") == [
-        "merged alice: 2 took, 1 renamed, 1 restored",
+        "merged alice: 2 taken, 1 renamed, 1 restored",
         f"renamed   {SHOWN} as x.isofs-alice: two objects of one name",
         "restored  r: deleted  (please review)",
     ]
@@ -738,7 +738,7 @@ def test_malicious_but_for_a_part(stage: Stage) -> None:
     item = {"path": "a", "action": "took", "reason": "new", "review": False, "as": None}
     answer = changed("malicious", accepted=[item], along=[ALONG])
     lines = printed(stage, "malicious", "4001", "--yes", "--accept", "a", malicious=answer)
-    assert lines[:2] == ["merged alice: 1 took", rf"along     new: {SHOWN} needs it"]
+    assert lines[:2] == ["merged alice: 1 taken", rf"along     new: {SHOWN} needs it"]
     assert stage.calls[0][1]["accept"] == ["a"]
 
 
