@@ -459,6 +459,22 @@ def test_what_finds_no_room_is_counted_and_told(tmp_path: Path) -> None:
     ring.close()
 
 
+def test_a_flood_of_small_and_large_records_makes_one_gap(tmp_path: Path) -> None:
+    ring, _ = open_ring(str(tmp_path / "ring"), lambda: None, 1 << 14)
+    trail = Trail(ring, 0)
+    with folder(tmp_path / "audit") as opened:
+        for number in range(200):
+            trail.put(opening(number, b"x" * (3000 if number % 2 else 10)))
+        writer.drain_once(ring, opened, MOUNT, Limits())
+        trail.put(opening(0, b"last"))
+        writer.drain_once(ring, opened, MOUNT, Limits())
+        *kept, gap, last = [fields for _, fields in reading.records(opened, Wanted())]
+    assert (gap["event.action"], last["file.path"]) == (record.GAP, f"{MOUNT}/last")
+    assert gap["isofs.facts"]["lost"] == 200 - len(kept)
+    assert {one["event.action"] for one in kept} == {"open"}
+    ring.close()
+
+
 class Writing:
     """The process that writes, for a ring that the test puts into."""
 

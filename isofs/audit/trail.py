@@ -13,6 +13,10 @@ from isofs.audit.tasks import Task
 #: The share of the ring from which on suspects wait for room. The rest is for everybody else.
 CROWDED = 0.5
 
+#: The share up to which it must have been emptied, once it was full, before there are records again: so that a flood
+#: makes one gap, and not one for each of the larger records among the smaller ones.
+_EASED = 0.9
+
 
 class Trail:
     """Puts records into the ring, in the order of calls of `put`. It never waits.
@@ -28,8 +32,9 @@ class Trail:
 
     def put(self, record: Unnumbered) -> None:
         """Add a record."""
-        if self._lost:
-            self._tell_lost()
+        if self._lost and not self._told_lost():
+            self._lost += 1
+            return
         sequence = self.last + 1
         if self._put(packed(sequence, record)):
             self.last = sequence
@@ -51,10 +56,13 @@ class Trail:
         who = b"" if task is None else tasks.packed(task)
         self.put(told(time.time_ns(), action, sid, uid, who, number, facts=facts))
 
-    def _tell_lost(self) -> None:
+    def _told_lost(self) -> bool:
+        """Tell what was lost, if there is room again; whether there is."""
         facts = {"lost": self._lost, "since": moment(self._lost_since)}
-        if self._put(packed(self.last + 1, told(time.time_ns(), GAP, facts=facts))):
-            self.last, self._lost, self._lost_since = self.last + 1, 0, 0
+        if self.ring.used() > _EASED or not self._put(packed(self.last + 1, told(time.time_ns(), GAP, facts=facts))):
+            return False
+        self.last, self._lost, self._lost_since = self.last + 1, 0, 0
+        return True
 
     @property
     def crowded(self) -> bool:
