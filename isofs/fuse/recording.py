@@ -165,11 +165,14 @@ class Recorder:
         return call
 
     async def _view(self, ctx: RequestContext, node: Node | None) -> SubjectId | None:
-        """In whose view a call is made; None if it is not to be recorded. A suspect waits until there is room."""
+        """In whose view a call is made; None if it is not to be recorded. A suspect waits until there is room.
+
+        Once: not when the kernel makes a call again that looked up its path.
+        """
         sid = self._view_now(ctx, node)
         if not sid:
             return MAIN if self._everyone else None
-        if self._trail.crowded:
+        if self._trail.crowded and ctx.pid not in self._fs.retries:
             await self._room()
         with contextlib.suppress(FUSEError):
             await self._adapter.caller(ctx)  # a verdict that is being carried out changes what follows
