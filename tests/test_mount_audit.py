@@ -7,6 +7,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 from isofs.audit import reading
 from isofs.audit.reading import Wanted
 from isofs.errors import IsofsError
-from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person, Result, mounted
+from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person, Result, isoctl, mounted
 
 pytestmark = pytest.mark.mount
 
@@ -395,3 +397,79 @@ def test_a_writer_that_dies_is_replaced_and_that_is_told(tree: Path) -> None:
         assert [one["isofs.facts"] for one in found if one["event.action"] == "audit-gap"] == [{"writer": "signal 9"}]
         trail.close()
         assert mount.isoctl("log", "verify").code == 0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def test_a_read_set_that_is_not_whole_says_so_and_one_is_whole_without_its_trail(place: Path, tree: Path) -> None:
+    with mounted(tree) as mount, contextlib.ExitStack() as stack:
+        bob, alice = (stack.enter_context(contextlib.closing(Person(uid, tree))) for uid in (BOB, ALICE))
+        for name in ("off", "kept", "lost"):
+            bob.write(name, "secret")
+        configure(mount, place, '[audit]\non = "off"\n')
+        mount.ask("suspect", uid=ALICE, user="alice")
+        alice.read("off")
+        configure(mount, place, '[audit]\nfile_size = "64 KiB"\ntotal = "64 KiB"\n')
+        alice.read("kept")
+        until(lambda: bool(writers_of(tree)))
+        [writer] = writers_of(tree)
+        os.kill(writer, signal.SIGSTOP)
+        try:
+            for number in range(700):  # some MiB of records, more than the ring has room for
+                bob.symlink(os.urandom(2000).hex(), f"link{number}")
+            alice.read("lost")
+        finally:
+            os.kill(writer, signal.SIGCONT)
+        until(
+            lambda: bob.mkdir(f"told-{time.monotonic()}") or len(mount.facts("changes", str(ALICE))["read"]["gaps"]) > 1
+        )
+        gaps = mount.facts("reads", str(ALICE))["gaps"]
+        assert [gap["why"] for gap in gaps] == ["off", "lost"]
+        assert all(gap["until"] for gap in gaps)
+        shown = mount.isoctl("changes", str(ALICE)).out
+        assert [f"not recorded from {gap['since']} until {gap['until']}" in shown for gap in gaps] == [True, True]
+        mount.ask("malicious", uid=ALICE, evidence=str(place / "a.tar.zst"))
+        kept = mount.facts("evidence", "show", str(place / "a.tar.zst"))
+        assert (kept["reads"]["complete"], kept["reads"]["gaps"]) == (False, gaps)
+        told = mount.isoctl("evidence", "show", str(place / "a.tar.zst")).out
+        assert "there was no room for all records" in told
+        assert "the audit trail was off" in told
+        verified = mount.facts("log", "verify")
+        assert verified["ok"]
+        assert verified["first"] > 100  # what was told of the opening is gone
+        assert [(one["path"], one["opens"], one["read"]) for one in kept["read_set"]] == [("kept", 1, 6)]
+        assert mount.facts("reads", str(ALICE))["reads"] == kept["read_set"]
+
+
+def test_a_trail_in_a_store_on_another_file_system(place: Path, tree: Path) -> None:
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(elsewhere)], check=True)
+    store = str(elsewhere / "store")
+    try:
+        with mounted(tree, "--store", store) as mount:
+            with contextlib.ExitStack() as stack:
+                bob, alice = (stack.enter_context(contextlib.closing(Person(uid, tree))) for uid in (BOB, ALICE))
+                bob.write("f", "secret")
+                mount.ask("suspect", uid=ALICE, user="alice")
+                alice.read("f")
+                until(lambda: [one["read"] for one in mount.facts("reads", str(ALICE))["reads"]] == [6])
+                assert mount.facts("log", "verify")["ok"]
+                lines = log(mount, "--user", str(ALICE), "--json").out.splitlines()
+                assert [json.loads(line)["event.action"] for line in lines] == ["suspect", "open", "close"]
+            mount.umount()
+            assert not (tree / ".isofs").exists()
+            whole = isoctl("log", "--store", store, "--json").out.splitlines()
+            assert [line for line in whole if line in lines] == lines
+            verified = isoctl("log", "verify", "--store", store, "--json").json
+            assert (verified["ok"], verified["lines"]) == (True, len(whole))
+            [read] = isoctl("reads", str(ALICE), "--store", store, "--json").json["reads"]
+            assert (read["path"], read["opens"], read["read"]) == ("f", 1, 6)
+            mount.mount("--store", store)
+    finally:
+        subprocess.run(["umount", "-l", str(elsewhere)], check=True)
