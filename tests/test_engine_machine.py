@@ -103,9 +103,9 @@ class Open:
     twin: HostFile | None
 
 
-def told(items: Iterable[Item]) -> list[tuple[str, bytes, bytes]]:
-    """What is said of each name, but for the directories above it: they may themselves be renamed on the way."""
-    return sorted((item.action, os.path.basename(item.path), os.path.basename(item.aside or b"")) for item in items)
+def told(items: Iterable[Item]) -> list[Item]:
+    """All that is said of each object and name, in one order."""
+    return sorted(items, key=repr)
 
 
 def outcome(call: Callable[[], object]) -> object:

@@ -91,13 +91,12 @@ def _entry(fs: Filesystem, obj: Obj, found: os.stat_result, action: Action, by: 
     user = fs.subjects[by].name if by != MAIN else operator
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     size = found.st_size if obj.kind in (stat.S_IFREG, stat.S_IFLNK) else 0
-    return Stowed(fs.store.new_number(), now, by, user, where(fs, obj, by), obj.kind, action, size)
+    return Stowed(fs.store.new_number(), now, by, user, where(fs, fs.views.get(by), obj), obj.kind, action, size)
 
 
-def where(fs: Filesystem, obj: Obj, by: SubjectId) -> bytes:
-    """Where main has an object; in a merge where main had it before, whatever the merge has renamed by now."""
-    parts: list[bytes] = []
-    way, view = [obj], fs.views.get(by)
+def where(fs: Filesystem, view: View | None, obj: Obj) -> bytes:
+    """Where main has an object; in the merge of a view where main had it before, whatever has been renamed by now."""
+    parts, way = list[bytes](), [obj]
     while way[-1] is not fs.root:
         directory, name = next(iter(way[-1].links)) if view is None else before(fs, view, way[-1])
         if directory in way:  # no name that somebody took meanwhile may lead in a circle
@@ -107,12 +106,19 @@ def where(fs: Filesystem, obj: Obj, by: SubjectId) -> bytes:
     return b"/".join(reversed(parts))
 
 
+def below(path: bytes, name: bytes) -> bytes:
+    """The path of a name in the directory at a path."""
+    return path + b"/" + name if path else name
+
+
 def before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
     """The name that main had for an object before a merge: one that the suspect took from it, unless main did.
 
     That it has a name of the suspect's that the merge has not dealt with yet was main's doing too.
-    What the suspect deleted is renamed only to be out of the way.
+    What the suspect deleted is renamed only to be out of the way. After a kill, only bindings tell.
     """
+    if (moved := view.moved.get(obj.op)) is not None:
+        return moved
     bindings = (view.binding(*key) for key in sorted(view.hiding.get(obj.op, ())))
     removed = (b for b in bindings if b is not None and not b.kept and b.op != obj.op)
     names = ((fs.by_op[b.directory], b.name) for b in removed if not b.name.startswith(MOVING))

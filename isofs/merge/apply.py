@@ -15,7 +15,7 @@ from isofs.engine import attic, kept, main, recovery, tree, trusted, versions, v
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError, IsofsError
-from isofs.merge import ending, marks, naming, preview, removing, resolving, sequences, settle
+from isofs.merge import ending, marks, naming, places, preview, removing, resolving, sequences, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import ObjectState, is_conflict, plan
 from isofs.merge.report import Item, Report
@@ -216,7 +216,7 @@ def _report_conflict(fs: Filesystem, view: View, decided: Decided, report: Repor
 
 
 def _told(fs: Filesystem, view: View, obj: Obj) -> bytes:
-    return naming.told(fs, view, obj) or views.path(fs, view.sid, obj) or b"?"
+    return attic.where(fs, view, obj) if obj.links else views.path(fs, view.sid, obj) or b"?"
 
 
 def _stow_directory(fs: Filesystem, view: View, decided: Decided) -> None:
@@ -249,8 +249,8 @@ def _apply_content(fs: Filesystem, view: View, decided: Decided, report: Report)
         return
     where = _told(fs, view, obj)
     if outcome is Outcome.TAKE and obj.ino:
-        if obj.is_dir and not naming.hidden_names(view, obj):
-            where = attic.where(fs, obj, view.sid)
+        if obj.is_dir and naming.hidden_names(view, obj):
+            where = places.path(fs, view, obj) or where
         elif decided.seen is None:
             where = preview.path_then(fs, view, obj) or where
         action = "took" if decided.seen is None else "merged"
@@ -336,7 +336,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> Iterator[None]:
     paths = {d.op: views.path(fs, MAIN, fs.by_op[d.op]) or b"" for d in doomed}
     for decided in sorted(doomed, key=lambda d: (fs.by_op[d.op].is_dir, -paths[d.op].count(b"/"))):
         obj = fs.by_op[decided.op]
-        path = attic.where(fs, obj, view.sid) if obj.links and paths[decided.op] else b""
+        path = attic.where(fs, view, obj) if obj.links and paths[decided.op] else b""
         deleted = Item(path, "deleted", decided.reason, decided.review)
         left, version = False, view.version(decided.op)
         late = version is not None and settle.overtaken(fs, version)
@@ -356,6 +356,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> Iterator[None]:
             reason = "main modified it while it was being merged: the suspect's deletion does not stand"
             report.tell(fs, view.sid, obj.op, Item(path, "kept", reason, True))
         elif obj.ino:
+            path = attic.where(fs, view, obj) if obj.links else path
             report.tell(fs, view.sid, obj.op, Item(path, "kept", naming.RENAMED_SINCE, True))
         elif path:
             report.tell(fs, view.sid, obj.op, deleted)

@@ -19,7 +19,7 @@ from isofs.engine.batch import Batch
 from isofs.engine.slices import Slices, at_once
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import AtticFailed, CallError, HalfWritten, IsofsError, UsageError
-from isofs.merge import apply, ending, marks, naming, settle
+from isofs.merge import apply, ending, marks, naming, places, settle
 from isofs.merge.names import Names
 from isofs.merge.plan import is_conflict, plan
 from isofs.merge.report import Item, Report
@@ -233,7 +233,7 @@ def _put_beside(fs: Filesystem, view: View, one: Waiting, obj: Obj, decided: Dec
     made = Version(view.sid, op, "m", Vector.of({G: 0, view.sid: "m"}), one.version.content, None)
     batch.put(made)
     batch.put(Binding(view.sid, batch.op_of(directory), aside, op, op, kept=True))
-    path = naming.told_name(fs, view, directory, aside)
+    path = places.name_in(fs, view, directory, aside)
     report.tell(fs, view.sid, one.op, Item(one.path, "renamed", naming.BOTH, False, path))
     batch.commit()
     try:

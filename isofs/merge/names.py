@@ -13,10 +13,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import kept, main, tree, trusted, views
+from isofs.engine import attic, kept, main, tree, trusted, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import folders, naming, removing, sequences, settle
+from isofs.merge import folders, naming, places, removing, sequences, settle
 from isofs.merge.report import Item, Report
 from isofs.merge.resolvers import maildirs
 from isofs.merge.telling import Telling
@@ -96,7 +96,7 @@ class Names:
         circles = [(b, obj) for b, obj in known if naming.into_itself(fs, view, b, obj)]
         batch = Batch(fs)
         for binding, obj in circles:
-            self._telling.tell(binding, Item(views.path(fs, MAIN, obj) or b"?", "kept", naming.INTO_ITSELF, True))
+            self._telling.tell(binding, Item(attic.where(fs, view, obj), "kept", naming.INTO_ITSELF, True))
             batch.put(replace(binding, op=None)) if binding.replaced not in (None, obj.op) else batch.drop(binding)
         batch.commit()
         for _, obj in circles:
@@ -154,7 +154,7 @@ class Names:
         if source is not None and views.is_below(self.fs, MAIN, directory, obj):
             return False
         renamed = source is not None or obj.op in self._renamed
-        done = ("renamed", self._telling.renamed_from(obj)) if renamed else ("took", naming.LINKED)
+        done = ("renamed", self._telling.renamed_from(obj), False) if renamed else self._telling.linked(binding)
         self._telling.name(binding, directory, name, *done)
         given = self._given(binding, name)
         if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
@@ -173,6 +173,7 @@ class Names:
                 self._done(given)
                 return True
         else:
+            self.view.moved.setdefault(obj.op, source)
             main.rename(self.fs, *source, directory, name, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, *source)
             self._renamed.add(obj.op)
@@ -209,12 +210,11 @@ class Names:
         fs, (source, *_) = self.fs, obj.links
         merged = folders.flagged(fs, self.view, binding, obj)
         if merged is None or (merged != source and tree.child(fs, *merged) is not None):
-            self._telling.tell(
-                binding, Item(naming.told(fs, self.view, obj) or b"?", "kept", naming.RENAMED_TWICE, True)
-            )
+            self._telling.tell(binding, Item(attic.where(fs, self.view, obj), "kept", naming.RENAMED_TWICE, True))
             return
-        self._telling.tell(binding, Item(naming.told_name(fs, self.view, *merged), "merged", folders.FLAGS))
+        self._telling.tell(binding, Item(places.name_in(fs, self.view, *merged), "merged", folders.FLAGS))
         if merged != source:
+            self.view.moved.setdefault(obj.op, source)
             main.rename(fs, *source, *merged, by=self.view.sid, lives_on=False)
             settle.expire(fs, *source)
             settle.expire(fs, *merged)
@@ -238,7 +238,8 @@ class Names:
         decided = view.decisions.get(obj.op)
         action = "restored" if decided is not None else "took"
         reason = decided.reason if decided is not None else naming.MADE
-        self._telling.name(binding, directory, name, action, reason, decided is not None)
+        words = action, reason, decided is not None
+        self._telling.name(binding, directory, name, *self._telling.brought(binding, words))
         given = self._given(binding, name)
         content = settle.beside_main(fs, fs.store.content(view.sid, version.content))
         to = main.at(fs, directory, name)
@@ -294,7 +295,7 @@ class Names:
         decided = view.decisions.get(obj.op)
         if decided is not None:
             batch.drop(decided)
-        self._telling.tell(binding, Item(naming.told(fs, view, there) or b"", "united", naming.UNITED))
+        self._telling.tell(binding, Item(places.path(fs, view, there) or b"", "united", naming.UNITED))
         batch.commit(lasting=True)
         if version is not None and version.content is not None:
             with contextlib.suppress(OSError):  # `settle.tidy` tries once more
@@ -357,6 +358,7 @@ class Names:
             if self._change_places(binding, directory, there[0]):
                 return True
             aside = naming.MOVING + b"%d" % there[0].op
+            self.view.moved.setdefault(there[0].op, (directory, binding.name))
             main.rename(self.fs, directory, binding.name, directory, aside, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, directory, binding.name)
             return True
@@ -380,6 +382,8 @@ class Names:
         for key in sorted(self.view.placed[there.op]):  # nothing but this will know where it was
             if (wanted := self.view.binding(*key)) is not None:
                 self._telling.name(wanted, self.fs.by_op[wanted.directory], wanted.name, "renamed", displaced)
+        self.view.moved.setdefault(obj.op, source)
+        self.view.moved.setdefault(there.op, (directory, binding.name))
         main.rename(fs, *source, directory, binding.name, main.RENAME_EXCHANGE, by=self.view.sid)
         for at, name in (source, (directory, binding.name)):
             settle.expire(fs, at, name)

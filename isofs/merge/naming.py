@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import tree, views
+from isofs.engine import tree
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import folders, settle
@@ -35,28 +35,6 @@ RENAMED = "the suspect renamed it, it was "
 
 def renamed_from(before: bytes) -> str:
     return RENAMED + os.fsdecode(before)
-
-
-def told(fs: Filesystem, view: View, obj: Obj) -> bytes | None:
-    """Main's path of an object, for a report: what is out of the way for a moment has the name that it will get."""
-    parts: list[bytes] = []
-    while obj is not fs.root:
-        if not obj.links:
-            above = views.path(fs, view.sid, obj)
-            return None if above is None else b"/".join([above, *reversed(parts)])
-        directory, name = next(iter(obj.links))
-        if name.startswith(MOVING):
-            names = sorted(view.placed.get(obj.op, ()) or view.hiding.get(obj.op, ()))
-            directory, name = next(((fs.by_op[at], given) for at, given in names), (directory, name))
-        parts.append(name)
-        obj = directory
-    return b"/".join(reversed(parts))
-
-
-def told_name(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
-    """The path of a name in a directory of main's, for a report."""
-    above = told(fs, view, directory)
-    return above + b"/" + name if above else name
 
 
 def contested(view: View, op: Op) -> bool:

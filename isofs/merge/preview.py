@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from isofs.engine import attic, slices, tree, views
 from isofs.engine.slices import Slices
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import folders, naming, resolving
+from isofs.merge import folders, naming, places, resolving
 from isofs.merge.plan import ObjectState, plan
 from isofs.merge.report import Item
 from isofs.merge.resolvers.base import Both
@@ -97,7 +97,7 @@ def _contents(fs: Filesystem, view: View, op: Op, both: Set[Op]) -> Iterator[Pla
 
 
 def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | None:
-    where = views.path(fs, MAIN, obj) or views.path(fs, view.sid, obj) or b"?"
+    where = attic.where(fs, view, obj) if obj.links else views.path(fs, view.sid, obj) or b"?"
     outcome = Outcome(decided.outcome)
     if outcome is Outcome.CONFLICT:
         return Item(where, "conflict", decided.reason)
@@ -110,7 +110,10 @@ def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | N
             return Item(where, "merged", decided.reason, decided.review)
         return Item(path_then(fs, view, obj) or where, "took", decided.reason, decided.review)
     if outcome is Outcome.DELETE and _has_other_names(fs, view, obj):
-        return Item(attic.where(fs, obj, view.sid), "kept", naming.RENAMED_SINCE, True)
+        removed = naming.removed_names(fs, view, obj)
+        left = next((link for link in obj.links if link not in removed), None)
+        where = where if left is None else attic.below(attic.where(fs, view, left[0]), left[1])
+        return Item(where, "kept", naming.RENAMED_SINCE, True)
     if outcome is Outcome.DELETE and obj.is_dir and not all(naming.left_in(fs, view, obj)):
         return Item(where, "kept", naming.FILLED, True)
     if outcome is Outcome.DELETE:
@@ -141,10 +144,11 @@ def _beside(fs: Filesystem, view: View, obj: Obj, conflict: Item) -> Item:
 
 
 def path_then(fs: Filesystem, view: View, obj: Obj) -> bytes | None:
-    """The name that an object of main's will have, if it keeps none of those that it has."""
+    """The name that an object of main's keeps of those that it has, or that it will have."""
     taken = _taken_names(fs, view, obj)
-    if any(view.binding(directory.op, name) not in taken for directory, name in obj.links):
-        return None
+    for directory, name in obj.links:
+        if view.binding(directory.op, name) not in taken:
+            return attic.below(attic.where(fs, view, directory), name)
     given = _renamings(fs, view, obj)
     return given[0].aside or given[0].path if given else None
 
@@ -163,93 +167,63 @@ def _placed(fs: Filesystem, view: View, binding: Binding) -> Iterator[Planned]:
 
 def _known_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | None:
     """A name for what main has already."""
-    there = _there(fs, view, binding)
+    there = places.there(fs, view, binding)
     if there is obj:
         return None
-    before, source = views.path(fs, MAIN, obj) or b"?", naming.free_source(fs, view, obj)
+    before, source = attic.where(fs, view, obj), naming.free_source(fs, view, obj)
     if source is not None:
         if naming.into_itself(fs, view, binding, obj):
             return Item(before, "kept", naming.INTO_ITSELF, True)
-        return _given(fs, view, binding, there, Item(b"", "renamed", naming.renamed_from(before)))
+        return _given(fs, view, binding, Item(b"", "renamed", naming.renamed_from(before)))
     if obj.is_dir or naming.hidden_names(view, obj):
         return _renamed_twice(fs, view, binding, obj, before)
-    return _given(fs, view, binding, there, Item(b"", "took", naming.LINKED))
+    return _given(fs, view, binding, Item(b"", "took", naming.LINKED))
 
 
 def _renamed_twice(fs: Filesystem, view: View, binding: Binding, obj: Obj, before: bytes) -> Item:
     flagged = folders.flagged(fs, view, binding, obj)
     if flagged is None or (flagged not in obj.links and tree.child(fs, *flagged) is not None):
         return Item(before, "kept", naming.RENAMED_TWICE, True)
-    path = views.path(fs, MAIN, flagged[0])
-    return Item(path + b"/" + flagged[1] if path else flagged[1], "merged", folders.FLAGS)
+    return Item(places.name_in(fs, view, *flagged), "merged", folders.FLAGS)
 
 
 def _new_name(fs: Filesystem, view: View, binding: Binding, obj: Obj) -> Item | None:
     """A name for what main has not, or not any more."""
     if not naming.takes(view, obj.op) or not views.content_exists(fs, view.sid, obj):
         return None
-    there, decided = _there(fs, view, binding), view.decisions.get(obj.op)
-    if there is not None and there.is_dir and obj.is_dir and _stays(fs, view, binding, there):
-        return Item(views.path(fs, MAIN, there) or b"", "united", naming.UNITED)
+    there, decided = places.there(fs, view, binding), view.decisions.get(obj.op)
+    if there is not None and there.is_dir and obj.is_dir and places.stays(fs, view, binding, there):
+        return Item(places.path(fs, view, there) or b"", "united", naming.UNITED)
     item = Item(b"", "took", naming.MADE) if decided is None else Item(b"", "restored", decided.reason, True)
-    if len(view.placed[obj.op]) > 1 and binding != next(b for b in view.all_bindings() if b.op == obj.op):
+    if binding != places.first_name(fs, view, obj.op):
         item = Item(b"", "took", naming.LINKED)
-    return _given(fs, view, binding, there, item)
+    return _given(fs, view, binding, item)
 
 
-def _there(fs: Filesystem, view: View, binding: Binding) -> Obj | None:
-    """What main has under a name, or where the directory of the name will be united with one of main's."""
-    directory = _united(fs, view, fs.by_op[binding.directory])
-    found = tree.child(fs, directory, binding.name) if directory.ino else None
-    return None if found is None else found[0]
-
-
-def _united(fs: Filesystem, view: View, directory: Obj) -> Obj:
-    """Main's directory that one of the suspect's will be united with; else the directory itself."""
-    placed = None if directory.ino else next(_names(view, [directory.op]), None)
-    there = None if placed is None else _there(fs, view, placed)
-    if placed is None or there is None or not there.is_dir or not _stays(fs, view, placed, there):
-        return directory
-    return there
-
-
-def _stays(fs: Filesystem, view: View, binding: Binding, there: Obj) -> bool:
-    """Whether what main has under a name stays there."""
-    directory = _united(fs, view, fs.by_op[binding.directory])
-    if directory.op != binding.directory:
-        binding = naming.united(view, binding, directory.op)
-    return naming.stays(fs, view, binding, there)
-
-
-def _given(fs: Filesystem, view: View, binding: Binding, there: Obj | None, item: Item) -> Item:
+def _given(fs: Filesystem, view: View, binding: Binding, item: Item) -> Item:
     """`item` under the name that the object would get: its own, or one beside what main has there."""
-    directory = _united(fs, view, fs.by_op[binding.directory])
-    above = views.path(fs, view.sid, directory) or views.path(fs, MAIN, directory)
-    wanted = above + b"/" + binding.name if above else binding.name
-    aside = naming.if_free(fs, view, directory, binding.name)
-    if there is not None and _stays(fs, view, binding, there):
-        aside = naming.beside(fs, view, directory, binding.name)
-    if aside == binding.name:
+    directory, name = places.given(fs, view, binding)
+    wanted = places.name_in(fs, view, directory, binding.name)
+    if name == binding.name:
         return replace(item, path=wanted)
-    return Item(wanted, "renamed", naming.BESIDE, True, above + b"/" + aside if above else aside)
+    return Item(wanted, "renamed", naming.BESIDE, True, places.name_in(fs, view, directory, name))
 
 
 def _removed(fs: Filesystem, view: View, op: Op) -> Iterator[Planned]:
     """Single names that the suspect took from what lives on under others."""
     obj = fs.by_op[op]
-    if obj.is_dir or naming.stays_as_it_is(view, op):
+    if obj.is_dir or not obj.ino or naming.stays_as_it_is(view, op):
         return
     for binding in _taken_names(fs, view, obj)[len(_renamings(fs, view, obj)) :]:
         if binding.op is None and naming.will_leave(fs, view, binding, obj):
-            above = views.path(fs, MAIN, fs.by_op[binding.directory])
-            path = above + b"/" + binding.name if above else binding.name
+            path = attic.below(attic.where(fs, view, fs.by_op[binding.directory]), binding.name)
             yield Planned(Item(path, "deleted", naming.ONE_NAME), op)
 
 
 def _taken_names(fs: Filesystem, view: View, obj: Obj) -> list[Binding]:
     """The names of main's that the suspect took from an object, in the order in which it is renamed from them."""
     found = (view.binding(*name) for name in sorted(view.hiding.get(obj.op, ())))
-    return [b for b in found if b is not None and not b.kept and b.op != obj.op and _there(fs, view, b) is obj]
+    return [b for b in found if b is not None and not b.kept and b.op != obj.op and places.there(fs, view, b) is obj]
 
 
 def _renamings(fs: Filesystem, view: View, obj: Obj) -> list[Item]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from isofs.engine import attic, main, tree
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import naming, settle
+from isofs.merge import naming, places, settle
 from isofs.merge.report import Item, Report
 from isofs.model.records import Binding
 
@@ -25,12 +25,23 @@ def clear(fs: Filesystem, view: View, report: Report, directory: Obj) -> None:
 
 
 def remove(fs: Filesystem, view: View, report: Report, directory: Obj, name: bytes, obj: Obj) -> None:
-    """Delete what main has under a name, as the suspect did, and say so if that was its last one."""
-    path, decided = attic.where(fs, obj, view.sid), view.decisions.get(obj.op)
+    """Delete what main has under a name, as the suspect did, and say so."""
+    path, decided = attic.where(fs, view, obj), view.decisions.get(obj.op)
     last = obj.is_dir or tree.located(fs, obj)[1].st_nlink == 1
     if decided is not None and last:
         report.tell(fs, view.sid, obj.op, Item(path, "deleted", decided.reason, decided.review))
+    elif not last:
+        _tell_one_name(fs, view, report, directory, name, obj)
     (main.rmdir if obj.is_dir else main.unlink)(fs, directory, name, by=view.sid)
+
+
+def _tell_one_name(fs: Filesystem, view: View, report: Report, directory: Obj, name: bytes, obj: Obj) -> None:
+    """Tell that an object that lives on under others loses a name that the suspect removed."""
+    binding = view.binding(directory.op, name)
+    removed = binding is not None and binding.op is None and not naming.stays_as_it_is(view, obj.op)
+    if removed and not name.startswith(naming.MOVING):
+        path = attic.below(attic.where(fs, view, directory), name)
+        report.tell(fs, view.sid, obj.op, Item(path, "deleted", naming.ONE_NAME), (directory.op, name))
 
 
 def put_beside_what_stays(fs: Filesystem, view: View, report: Report) -> None:
@@ -40,7 +51,7 @@ def put_beside_what_stays(fs: Filesystem, view: View, report: Report) -> None:
         for directory, name in list(obj.links):
             if name.startswith(naming.MOVING):
                 aside = naming.beside(fs, view, directory, min(name for _, name in names))
-                path = naming.told_name(fs, view, directory, aside)
+                path = places.name_in(fs, view, directory, aside)
                 reason = "main has put something in it: it stays, the suspect has its name"
                 item = Item(path, "kept", reason, True)
                 report.tell(fs, view.sid, op, item, (directory.op, aside))
@@ -70,10 +81,7 @@ def remove_all(fs: Filesystem, view: View, report: Report) -> Iterator[None]:
             batch.commit()
             continue
         if found[1].st_nlink > 1:
-            item = Item(naming.told_name(fs, view, directory, binding.name), "deleted", naming.ONE_NAME)
-            at = (binding.directory, binding.name)
-            if not binding.name.startswith(naming.MOVING):
-                report.tell(fs, view.sid, binding.replaced, item, at)
+            _tell_one_name(fs, view, report, directory, binding.name, obj)
             main.unlink(fs, directory, binding.name, by=view.sid)
             settle.expire(fs, directory, binding.name)
         batch.commit()

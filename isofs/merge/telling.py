@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from isofs.engine import attic
-from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import naming
+from isofs.engine.state import Filesystem, Link, Obj, View
+from isofs.merge import naming, places
 from isofs.merge.report import Item, Report
 from isofs.model.records import Binding
+
+#: Action, reason, and whether somebody should look at it.
+Words = tuple[str, str, bool]
+
+_LINKED: Words = ("took", naming.LINKED, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,28 @@ class Telling:
             before = self.report.told(self.view.sid, obj.op, at)
             if before is not None and before.reason.startswith(naming.RENAMED):
                 return before.reason
-        return naming.renamed_from(attic.where(self.fs, obj, self.view.sid))
+        return naming.renamed_from(attic.where(self.fs, self.view, obj))
+
+    def linked(self, binding: Binding) -> Words:
+        """What is told of a name that is one more of its object's, unless the object was told to come under it."""
+        assert binding.op is not None
+        before = self.report.told(self.view.sid, binding.op, (binding.directory, binding.name))
+        if before is None or before.aside is not None:
+            return _LINKED
+        return before.action, before.reason, before.review
+
+    def brought(self, binding: Binding, words: Words) -> Words:
+        """What is told of the name under which an object comes into main: `words`, if it is the object's first name.
+
+        That it is told of, and the other as one more, also where it can be given only after the other.
+        """
+        assert binding.op is not None
+        first = places.first_name(self.fs, self.view, binding.op)
+        if first is None or first == binding or places.given(self.fs, self.view, first) != _own(self.fs, first):
+            return words
+        action, reason, review = words
+        self.name(first, *_own(self.fs, first), action, reason, review)
+        return _LINKED
 
     def tell(self, binding: Binding, item: Item) -> None:
         """Tell what becomes of a name that the suspect gave."""
@@ -41,12 +67,12 @@ class Telling:
     ) -> None:
         """Tell which name of main's the suspect's becomes. The suspect's own is what it was first told to have been."""
         assert binding.op is not None
-        given, at = naming.told_name(self.fs, self.view, directory, name), (binding.directory, binding.name)
+        given, at = places.name_in(self.fs, self.view, directory, name), (binding.directory, binding.name)
         before = self.report.told(self.view.sid, binding.op, at)
         if before is not None and before.aside is not None:
             wanted = before.path
         else:
-            wanted = naming.told_name(self.fs, self.view, directory, binding.name)
+            wanted = places.name_in(self.fs, self.view, directory, binding.name)
         if name != binding.name:
             self.report.take_back(self.fs, self.view.sid, binding.op, at)
         item = Item(wanted, action, reason, review)
@@ -55,3 +81,8 @@ class Telling:
         if self.review is not None:
             item = replace(item, review=self.review)
         self.tell(replace(binding, name=name), item)
+
+
+def _own(fs: Filesystem, binding: Binding) -> Link:
+    """A name as the suspect gave it."""
+    return fs.by_op[binding.directory], binding.name
