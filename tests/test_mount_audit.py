@@ -233,8 +233,8 @@ def _keep_open(path: str, flags: int = os.O_RDONLY) -> None:
     _opened.append(os.open(path, flags))
 
 
-def _read_kept() -> bytes:
-    return os.read(_opened[-1], 3)
+def _read_kept(number: int = -1) -> bytes:
+    return os.read(_opened[number], 3)
 
 
 def test_what_the_operator_decides_is_told(mount: Mounted, trail: Trail) -> None:
@@ -328,17 +328,27 @@ def configure(mount: Mounted, place: Path, text: str) -> None:
 
 
 def test_what_is_recorded_is_configured_and_counts_at_once(place: Path, tree: Path) -> None:
-    with mounted(tree) as mount, contextlib.ExitStack() as stack:
-        bob, alice = (stack.enter_context(contextlib.closing(Person(uid, tree))) for uid in (BOB, ALICE))
-        mount.ask("suspect", uid=ALICE, user="alice")
-        for number, on in enumerate(("off", "suspects", "writes")):
-            configure(mount, place, f'[audit]\non = "{on}"\n')
-            bob.write(f"bob{number}", "x")
-            alice.write(f"alice{number}", "x")
+    with mounted(tree) as mount:
+        with contextlib.ExitStack() as stack:
+            bob, alice = (stack.enter_context(contextlib.closing(Person(uid, tree))) for uid in (BOB, ALICE))
+            mount.ask("suspect", uid=ALICE, user="alice")
+            for number, on in enumerate(("off", "suspects", "writes")):
+                configure(mount, place, f'[audit]\non = "{on}"\n')
+                bob.write(f"bob{number}", "x")
+                alice.write(f"alice{number}", "x")
+                alice(_keep_open, alice.path(f"bob{number}"))
+            assert alice(_read_kept, 1) + alice(_read_kept, 2) == b"xx"
         mount.umount()
         lines = [json.loads(line) for line in log(mount, "--json").out.splitlines()]
         created = [one["file.path"].rpartition("/")[2] for one in lines if one["event.action"] == "create"]
         assert created == ["alice1", "bob2", "alice2"]
+        opened = [
+            (one["file.path"].rpartition("/")[2], one.get("isofs.before")) for one in lines if "isofs.main" in one
+        ]
+        assert opened == [("bob0", True), ("bob1", None), ("bob2", None)]
+        read = {one["file.path"].rpartition("/")[2]: one["isofs.read"] for one in lines if one.get("isofs.read")}
+        assert read == {"bob1": 1, "bob2": 1}  # the first was open when something else came to be recorded
+        assert [one["path"] for one in mount.facts("reads", str(ALICE))["reads"]] == ["bob0", "bob1", "bob2"]
         changes = [one["isofs.facts"]["on"] for one in lines if one["event.action"] == "audit-settings"]
         assert changes == ["off", "suspects", "writes"]
         assert mount.isoctl("log", "verify").code == 0

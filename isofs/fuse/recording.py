@@ -45,17 +45,25 @@ _Describe = Callable[[SubjectId, Node | None, tuple[Any, ...]], _Known]
 class Recorder:
     """Records the calls on one adapter: of suspects all that open, list or change something; changes of `everyone`.
 
-    `room` is awaited before a suspect's call while the trail is crowded.
+    `room` is awaited before a suspect's call while the trail is crowded. What the one `before` knew to be open is
+    known on.
     """
 
     def __init__(
-        self, adapter: Adapter, fs: Filesystem, trail: Trail, room: Callable[[], Awaitable[None]], *, everyone: bool
+        self,
+        adapter: Adapter,
+        fs: Filesystem,
+        trail: Trail,
+        room: Callable[[], Awaitable[None]],
+        *,
+        everyone: bool,
+        before: Recorder | None = None,
     ) -> None:
         self._adapter, self._fs, self._trail, self._room = adapter, fs, trail, room
         self._everyone = everyone
         self._tasks = Tasks()
         #: What is open and was recorded, by handle: as what, by whom, and the bytes read and written through it.
-        self._opened: dict[int, tuple[bytes | None, bytes, list[int]]] = {}
+        self._opened: dict[int, tuple[bytes | None, bytes, list[int]]] = {} if before is None else before._opened
         self._prefixes: dict[Obj, tuple[bytes, list[tuple[Obj, object]]]] = {}
         changing: dict[str, _Describe] = {
             **dict.fromkeys(("create", "mknod", "mkdir"), self._making),
@@ -86,7 +94,7 @@ class Recorder:
         self._tasks.close()
 
     def held(self, sid: SubjectId, handle: Handle) -> None:
-        """Record what a new suspect had open before."""
+        """Record what a suspect had open before, when it became one or when recording began."""
         self._so_far(MAIN, handle)
         obj, path = handle.node.obj, self._path(sid, handle.node.obj)
         more = {**_ACCESS.get(handle.flags & os.O_ACCMODE, {}), **self._reads(sid, handle), "before": True}

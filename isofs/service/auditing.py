@@ -81,20 +81,27 @@ class Auditing:
         before, self._settings = self._settings, settings
         if settings.on != "off" and self._trail is None:
             self._open()
-        if self._recorder is not None:
-            self._recorder.remove()
-            self._recorder = None
         trail = self._trail
         self._say_switched()
         if trail is None:
             return
         if before != settings:
             trail.tell("audit-settings", {"on": settings.on, "before": before.on})
-        if settings.on != "off":
-            everyone = settings.on == "writes"
-            self._recorder = Recorder(self._adapter, self._fs, trail, self._room, everyone=everyone)
-            self._recorder.install()
+        if self._recorder is None or before.on != settings.on:
+            self._record(trail, settings.on)
         self._say_limits()
+
+    def _record(self, trail: Trail, on: str) -> None:
+        old, self._recorder = self._recorder, None
+        if old is not None:
+            old.remove()
+        if on == "off":
+            return
+        self._recorder = Recorder(self._adapter, self._fs, trail, self._room, everyone=on == "writes", before=old)
+        self._recorder.install()
+        if old is None:
+            for handle in [handle for handle in self._fs.handles.values() if handle.sid in self._fs.views]:
+                self._recorder.held(handle.sid, handle)
 
     def _say_switched(self) -> None:
         """Keep in mind when what suspects read is not recorded."""
