@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 #: The states of who is isolated.
 _ISOLATED = (SubjectState.SUSPECT, SubjectState.MERGING, SubjectState.DISCARDING)
 
+#: What is read from the store when it is asked for.
+_NOT_IN_MEMORY = (Stowed, Proposal, Verdict, Told)
+
 
 class Batch:
     """Changes of the store that are made together; the memory follows when the store has them.
@@ -171,7 +174,11 @@ class Batch:
 
 def apply(fs: Filesystem, change: Change) -> None:
     """Follow one change of the store in memory."""
-    record, put = change.record, isinstance(change, Put)
+    follow(fs, change.record, put=isinstance(change, Put))
+
+
+def follow(fs: Filesystem, record: Record, *, put: bool) -> None:
+    """Know of a record that the store has now (`put`), or has no more."""
     if isinstance(record, Origin):
         if put:
             fs.origins[record.op] = record
@@ -187,9 +194,7 @@ def apply(fs: Filesystem, change: Change) -> None:
             fs.bases[record.op, record.count, record.merged] = record
         else:
             fs.bases.pop((record.op, record.count, record.merged), None)
-    elif isinstance(record, Stowed | Proposal | Verdict | Told):
-        pass  # read from the store when it is asked for
-    else:
+    elif not isinstance(record, _NOT_IN_MEMORY):
         view = fs.view_of(record.sid)
         if view is not None:
             _apply_to_view(fs, view, record, put)

@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from isofs.engine import attic, tree, views
-from isofs.engine.batch import Batch, apply
+from isofs.engine.batch import Batch, follow
 from isofs.engine.state import Failure, Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
 from isofs.errors import CallError, NoMount, StoreUnusable
 from isofs.model.reconcile import Outcome
-from isofs.model.records import RESERVED, Binding, Op, Origin, Put, SubjectState, Version
+from isofs.model.records import RESERVED, Binding, Op, Origin, SubjectState, Version
 from isofs.model.vectors import G, Vector, trusted_deletion, trusted_modification
 from isofs.store import inodes, suspects
 from isofs.store.folder import Store
@@ -137,11 +137,13 @@ def load(store: Store, directory: str) -> Filesystem:
 def read(fs: Filesystem) -> None:
     """Follow all that the store has. Main's objects that are known already stay what they are."""
     for record in fs.store.read():
-        apply(fs, Put(record))
+        if isinstance(record, Origin):
+            fs.origins[record.op] = record
+            _object_of(fs, record)
+        else:
+            follow(fs, record, put=True)
     for view in (*fs.views.values(), *fs.waiting.values()):
         view.account.counted = False
-    for origin in fs.origins.values():
-        _object_of(fs, origin)
     for origin in fs.origins.values():
         if origin.parent is not None and origin.ino is not None:
             if origin.parent not in fs.by_op:
@@ -251,7 +253,8 @@ def _inode_at(fs: Filesystem, origin: Origin) -> int | None:
     """The inode of the right type that main has where the store says the object is."""
     assert origin.parent is not None
     try:
-        found = inodes.lstat(Place(tree.descriptor(fs, fs.by_op[origin.parent]), origin.name))
+        directory = tree.descriptor(fs, fs.by_op[origin.parent])
+        found = os.stat(origin.name, dir_fd=directory, follow_symlinks=False)
     except (OSError, CallError):
         return None
     return found.st_ino if stat.S_IFMT(found.st_mode) == origin.kind else None

@@ -7,6 +7,7 @@ loses nothing of it. `Database.sync` makes everything written survive a power lo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import json
@@ -14,7 +15,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     Connection,
@@ -57,6 +58,8 @@ from isofs.model.records import (
 )
 from isofs.model.vectors import Vector, from_json, to_json
 from isofs.store import schema
+
+T = TypeVar("T")
 
 #: Origin points are reserved in blocks of this many, one statement a block.
 OPS_PER_BLOCK = 1024
@@ -124,6 +127,24 @@ def _told_row(r: Told) -> Row:
     return r.verdict, r.op, r.directory, r.name, r.place, r.path, r.action, r.reason, r.review, r.aside
 
 
+def _maker(kind: type[T]) -> Callable[..., T]:
+    """What makes a frozen record of all its values, in order, in a third of the time that the class itself needs, which
+    sets each by a call: a class of the same layout, which is not frozen, makes what becomes a record then."""
+    assert dataclasses.is_dataclass(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    plain: Any = dataclasses.make_dataclass(kind.__name__, names, slots=True)
+
+    def make(*values: Any) -> T:
+        made = plain(*values)
+        made.__class__ = kind
+        return cast(T, made)
+
+    return make
+
+
+_origin, _version, _fingerprint = _maker(Origin), _maker(Version), _maker(Fingerprint)
+
+
 @functools.lru_cache(maxsize=4096)
 def _vector(text: str) -> Vector:
     """A vector; most objects have one of a few."""
@@ -137,15 +158,15 @@ def _read_subject(r: Row) -> Subject:
 
 def _read_origin(r: Row) -> Origin:
     op, kind, ino, parent, name, vector, born, next_ino = r
-    return Origin(op, kind, ino, parent, name, None if vector is None else _vector(vector), born, next_ino)
+    return _origin(op, kind, ino, parent, name, None if vector is None else _vector(vector), born, next_ino)
 
 
 def _read_version(r: Row) -> Version:
     sid, op, state, vector, content, ino, ctime_ns, size, attributes = r
     if state not in ("m", "d"):
         raise ValueError(f"not a version's state: {state!r}")
-    mark = None if ino is None else Fingerprint(ino, ctime_ns, size)
-    return Version(sid, op, state, _vector(vector), content, mark, bool(attributes))
+    mark = None if ino is None else _fingerprint(ino, ctime_ns, size)
+    return _version(sid, op, state, _vector(vector), content, mark, bool(attributes))
 
 
 def _read_binding(r: Row) -> Binding:
