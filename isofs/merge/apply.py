@@ -125,6 +125,8 @@ def _merge(
             _apply_content(fs, view, decided, report)
     yield done, total
     names.restore_times()
+    for _ in settle.touch_directories(fs, view):
+        yield total, total
     marks.renew(fs, undisturbed)
     attic.settle(fs, merged=True)
     conflicts = any(map(is_conflict, view.decisions.values()))
