@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -575,6 +576,8 @@ class Machine(RuleBasedStateMachine):
         """The numbered invariants of docs/model.md."""
         problems = checks.check(self.fs)
         assert not problems, problems
+        above = (origin.parent for origin in self.fs.origins.values() if origin.parent is not None)
+        assert self.fs.referring == Counter([*above, *(base.op for base in self.fs.bases.values())])
 
 
 def _make_again(user: ModelUser | Host, path: bytes, was: attic.Thing, there: int | None) -> None:

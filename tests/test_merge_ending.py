@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,3 +61,45 @@ def test_a_merge_remembers_nothing_that_nobody_looked_up(tmp_path: Path) -> None
     assert set(fs.nodes) == before
     assert set(contest.main().values()) == {b"alice's"}
     recovery.close_filesystem(fs)
+
+
+class Counted(dict[Any, Any]):
+    """A table that counts how many of its rows are gone through."""
+
+    rows = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for key in super().__iter__():
+            Counted.rows += 1
+            yield key
+
+    def values(self) -> Any:
+        return (self[key] for key in self)
+
+
+def rows_at_the_end(path: Path, others: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many rows the end of a verdict on alice goes through, if carol has so many files in so many directories."""
+    files = {f"{n}/f": b"main's" for n in range(others)}
+    contest = Contest(path, {"a": b"main's", **files}, ("alice", "carol"))
+    contest.write(contest.suspects["alice"], b"alice's", "a")
+    for name in files:
+        contest.write(contest.suspects["carol"], b"carol's", name)
+        contest.write(contest.bob, b"bob's", name)
+    fs = contest.fs
+    assert len(fs.bases) == others
+    fs.origins, fs.bases, Counted.rows = Counted(fs.origins), Counted(fs.bases), 0
+    monkeypatch.setattr(ending, "_TOGETHER", 2)
+    apply.malicious(fs, 1)
+    rows = Counted.rows
+    apply.malicious(fs, 2)
+    assert (fs.origins, fs.bases, fs.referring) == ({}, {}, {})
+    contest.close()
+    return rows
+
+
+def test_the_end_of_a_verdict_goes_through_what_others_have_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, many = (rows_at_the_end(tmp_path / str(n), n, monkeypatch) for n in (10, 40))
+    assert few > 10
+    assert many < 5 * few

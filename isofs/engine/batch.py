@@ -180,8 +180,11 @@ def apply(fs: Filesystem, change: Change) -> None:
 def follow(fs: Filesystem, record: Record, *, put: bool) -> None:
     """Know of a record that the store has now (`put`), or has no more."""
     if isinstance(record, Origin):
+        if (old := fs.origins.get(record.op)) is not None:
+            _count_reference(fs, old.parent, -1)
         if put:
             fs.origins[record.op] = record
+            _count_reference(fs, record.parent, 1)
         else:
             fs.origins.pop(record.op, None)
             obj = fs.by_op.pop(record.op, None)
@@ -190,14 +193,23 @@ def follow(fs: Filesystem, record: Record, *, put: bool) -> None:
     elif isinstance(record, Subject):
         _apply_subject(fs, record, put)
     elif isinstance(record, Base):
+        key = record.op, record.count, record.merged
+        _count_reference(fs, record.op, int(put) - (key in fs.bases))
         if put:
-            fs.bases[record.op, record.count, record.merged] = record
+            fs.bases[key] = record
         else:
-            fs.bases.pop((record.op, record.count, record.merged), None)
+            fs.bases.pop(key, None)
     elif not isinstance(record, _NOT_IN_MEMORY):
         view = fs.view_of(record.sid)
         if view is not None:
             _apply_to_view(fs, view, record, put)
+
+
+def _count_reference(fs: Filesystem, op: Op | None, by: int) -> None:
+    if op is not None:
+        fs.referring[op] += by
+        if not fs.referring[op]:
+            del fs.referring[op]
 
 
 def _apply_subject(fs: Filesystem, subject: Subject, put: bool) -> None:

@@ -40,7 +40,7 @@ def forget_all(fs: Filesystem) -> None:
     """Know of nothing that the store has."""
     for obj in fs.by_op.values():
         obj.op = 0
-    for known in (fs.by_op, fs.origins, fs.bases, fs.subjects, fs.views, fs.waiting):
+    for known in (fs.by_op, fs.origins, fs.bases, fs.referring, fs.subjects, fs.views, fs.waiting):
         known.clear()
 
 

@@ -145,6 +145,8 @@ def read(fs: Filesystem) -> None:
     for view in (*fs.views.values(), *fs.waiting.values()):
         view.account.counted = False
     for origin in fs.origins.values():
+        if origin.parent is not None:
+            fs.referring[origin.parent] += 1
         if origin.parent is not None and origin.ino is not None:
             if origin.parent not in fs.by_op:
                 raise StoreUnusable(f"object {origin.op} lies in an unknown directory; see isoctl check")

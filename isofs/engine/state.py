@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -327,6 +327,7 @@ class Filesystem:
     by_op: dict[Op, Obj] = field(default_factory=dict)
     origins: dict[Op, Origin] = field(default_factory=dict)
     bases: dict[tuple[Op, int, int], Base] = field(default_factory=dict)
+    referring: Counter[Op] = field(default_factory=Counter)  # by origin: how many origins lie in it and bases are of it
     subjects: dict[SubjectId, Subject] = field(default_factory=dict)
     views: dict[SubjectId, View] = field(default_factory=dict)
     waiting: dict[SubjectId, View] = field(default_factory=dict)

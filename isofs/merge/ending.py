@@ -154,20 +154,29 @@ def _drop_bases(fs: Filesystem, dropped: list[Base]) -> Slices[None]:
 
 def _drop_origins(fs: Filesystem) -> Slices[None]:
     """Reset vectors that no version needs (section 6.2), and drop origins that nothing refers to."""
+    directories = list[Op]()
     for some in _together(list(fs.origins)):
-        batch, based = Batch(fs), {base.op for base in fs.bases.values()}
+        batch = Batch(fs)
         for op in some:
             origin = fs.origins.get(op)
             if origin is None:
                 continue
-            if origin.kind != stat.S_IFDIR and op not in based and not _concerned(fs, op):
+            if origin.kind == stat.S_IFDIR:
+                directories.append(op)
+            elif _is_bare(fs, op):
                 batch.drop(origin)
-            elif origin.vector is not None and not _versioned(fs, op):
+                continue
+            if origin.vector is not None and not _versioned(fs, op):
                 batch.put(replace(origin, vector=None))
         batch.commit()
         yield
-    while bare := _bare_directories(fs)[:_TOGETHER]:
+    while directories:  # each is looked at once, and once more for each directory in it that goes
+        some = [op for op in dict.fromkeys(directories[-_TOGETHER:]) if _is_bare(fs, op)]
+        del directories[-_TOGETHER:]
+        bare = [fs.origins[op] for op in some]
         yield from _drop_rows(fs, bare)
+        directories += [origin.parent for origin in bare if origin.parent is not None]
+        yield
 
 
 def _together(things: Iterable[T]) -> Iterator[list[T]]:
@@ -177,11 +186,9 @@ def _together(things: Iterable[T]) -> Iterator[list[T]]:
         yield some
 
 
-def _bare_directories(fs: Filesystem) -> list[Record]:
-    """Directories that nothing refers to, nor anything lies in that the store knows."""
-    above = {origin.parent for origin in fs.origins.values()}
-    found = (origin for op, origin in fs.origins.items() if origin.kind == stat.S_IFDIR and op not in above)
-    return [origin for origin in found if not _concerned(fs, origin.op)]
+def _is_bare(fs: Filesystem, op: Op) -> bool:
+    """Whether nothing refers to an origin, nor anything lies in it that the store knows."""
+    return op in fs.origins and op not in fs.referring and not _concerned(fs, op)
 
 
 def _views(fs: Filesystem) -> Iterator[View]:
