@@ -38,7 +38,12 @@ def diff(directory: str | None, user: str, paths: tuple[str, ...], against: str 
     facts: results.Diff = daemon.ask_at(where, "diff", args)
     if as_json:
         output.document(facts)
-        return
+    else:
+        show(facts)
+
+
+def show(facts: results.Diff) -> None:
+    """Write the changes: what is worth a look, then each with its marks."""
     # Whatever applies patches skips these: lines between two of them that begin with no mark of theirs.
     marks.summary((entry["risks"] for entry in facts["entries"]), facts["risks"], before="# ")
     for entry in facts["entries"]:

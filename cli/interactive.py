@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from isoctl import daemon, marks, output, partly, users
-from isoctl.diff import diff
+from isoctl.diff import show
 from isofs.control import results
 from isofs.errors import ConflictsRemain, UsageError
 
@@ -33,7 +33,7 @@ KEYS = {
 #: What can be said of all of a directory.
 _WHOLE = "tks"
 
-#: The lists of the call `decide` in which an object is, by key; of a conflict that is taken it is another.
+#: The lists of the call `decide` in which an object is, by key; of what is taken others, if main has more to say of it.
 _LISTS = {"t": "take", "k": "main", "b": "both", "e": "edited", "s": "skip"}
 
 
@@ -124,8 +124,7 @@ def interact(where: str, user: str, uid: int) -> int:
         return str(click.prompt(text, type=click.Choice(list(keys)), show_choices=False, err=True))
 
     def look(thing: Thing) -> None:
-        paths = tuple(os.path.join(where, item["path"]) for item in thing.items)
-        click.get_current_context().invoke(diff, user=user, paths=paths)
+        show(daemon.ask_at(where, "diff", {"uid": uid, "paths": [], "object": thing.number}))
 
     with tempfile.TemporaryDirectory(prefix="isoctl-") as folder:
 
@@ -169,8 +168,12 @@ def _lists(found: Sequence[Thing], answers: Mapping[int, str]) -> dict[str, list
     """What was answered, as the call has it."""
     lists: dict[str, list[int]] = defaultdict(list)
     for thing in found:
-        key = answers[thing.number]
-        lists["suspect" if key == "t" and thing.conflict else _LISTS[key]].append(thing.number)
+        name = _LISTS[answers[thing.number]]
+        if name == "take" and thing.conflict:
+            name = "suspect"
+        elif name == "take" and any(item["as"] is not None for item in thing.items):
+            name = "beside"
+        lists[name].append(thing.number)
     return lists
 
 

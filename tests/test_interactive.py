@@ -201,6 +201,32 @@ def test_what_is_skipped_stays_isolated(mount: Mounted, alice: Person, bob: Pers
 
 
 @pytest.mark.mount
+def test_what_main_has_given_its_name_is_put_beside(mount: Mounted, alice: Person, bob: Person) -> None:
+    """A file, a directory and what was renamed, while something else is skipped, also in that directory."""
+    bob.write("old", "main's\n")
+    mount.facts("suspect", str(ALICE))
+    alice.mkdir("dir")
+    for name in ("file", "dir/in", "other"):
+        alice.write(name, "alice's\n")
+    alice(os.rename, alice.path("old"), alice.path("moved"))
+    for name in ("file", "dir", "moved"):
+        bob.write(name, "bob's\n")
+    alice(os.chdir, alice.path("dir"))
+    done = terminal(mount, ["d", "t", "t", "t", "s", "d", "s", "y"])
+    assert done.returncode == 0, done.stdout
+    assert "+alice's" in done.stdout
+    main = dict.fromkeys(("file", "dir", "moved"), "bob's\n")
+    beside = {f"file.isofs-{ALICE}": "alice's\n", f"moved.isofs-{ALICE}": "main's\n", f"dir.isofs-{ALICE}": {}}
+    assert bob.tree() == main | beside
+    alice(Path("more").write_text, "alice's\n")
+    hers = {"in": "alice's\n", "more": "alice's\n"}
+    assert alice.tree() == main | beside | {"other": "alice's\n", f"dir.isofs-{ALICE}": hers}
+    mount.check()
+    assert mount.isoctl("innocent", str(ALICE)).code == 0
+    assert bob.tree() == main | beside | {"other": "alice's\n", f"dir.isofs-{ALICE}": hers}
+
+
+@pytest.mark.mount
 def test_what_needs_each_other_is_decided_alike(mount: Mounted, alice: Person, bob: Person) -> None:
     """A directory cannot be discarded under what is in it, nor that be merged without it: it is said before the end."""
     mount.facts("suspect", str(ALICE))

@@ -8,7 +8,7 @@ view is the same before and after but for what resolvers merged.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from isofs.engine import changes, slices, tree, views
@@ -43,8 +43,9 @@ class Aside:
 class Partial:
     """The objects that would be merged, what that would do, what comes along, and what is wanted and stays.
 
-    They are in `groups`, each of which needs itself and those before it. `settled` and `resolutions` are what that
-    stands on; `conflicts` are those of what is wanted that nobody settled, whatever resolvers made of them.
+    They are in `groups`, each of which needs itself and those before it. `settled`, `beside` (as in `Wish`) and
+    `resolutions` are what that stands on; `conflicts` are those of what is wanted that nobody settled, whatever
+    resolvers made of them.
     """
 
     chosen: frozenset[Op]
@@ -54,6 +55,7 @@ class Partial:
     needs: Needs
     groups: list[list[Op]]
     settled: frozenset[Op]
+    beside: frozenset[Op]
     resolutions: Mapping[Op, Resolution]
     conflicts: list[Op]
 
@@ -145,7 +147,7 @@ def partial(
     conflicts = set[Op]()
     while True:
         parting = yield from part(found, wish.wanted, barred)
-        looked = Looked(view, wish.settled, resolutions)
+        looked = Looked(view, wish.settled, wish.beside, resolutions)
         planned, otherwise = yield from looked.at(fs, parting.chosen)
         conflicts.update(op for op in otherwise if naming.contested(looked.view, op))
         if not otherwise:
@@ -157,7 +159,8 @@ def partial(
     along, left = sorted(along, key=_by_path), sorted(left, key=_by_path)
     needs = {piece.op: piece.needs for piece in found if piece.op in parting.chosen}
     groups = yield from in_groups(needs)
-    return Partial(parting.chosen, planned, along, left, needs, groups, wish.settled, resolutions, sorted(conflicts))
+    decided = wish.settled, wish.beside, resolutions
+    return Partial(parting.chosen, planned, along, left, needs, groups, *decided, sorted(conflicts))
 
 
 def unwanted(fs: Filesystem, view: View, found: list[Piece], ops: Collection[Op]) -> Slices[Discarded]:
@@ -178,10 +181,12 @@ class Looked:
     It grows, and each of its objects is looked at once all that it needs is in it.
     """
 
-    def __init__(self, view: View, settled: Collection[Op], resolutions: Mapping[Op, Resolution]) -> None:
+    def __init__(
+        self, view: View, settled: Collection[Op], beside: Set[Op], resolutions: Mapping[Op, Resolution]
+    ) -> None:
         self.view = View(view.sid)
         self._of, self._settled, self._resolutions = view, settled, resolutions
-        self._both = kept_beside(resolutions)
+        self._both, self._beside = kept_beside(resolutions), beside
 
     def at(self, fs: Filesystem, ops: Collection[Op]) -> Slices[tuple[list[Planned], dict[Op, str]]]:
         """Take in objects. What merging them would do, and which would not become main's as the suspect has them."""
@@ -214,8 +219,10 @@ class Looked:
         for one in planned:
             if one.item.action == "conflict" and one.op in self._settled:
                 continue
-            if one.item.aside is not None and not (one.op in self._both and one.item.reason == naming.BOTH):
-                yield one.op, TAKEN
+            if one.item.aside is not None:
+                decided = self._both if one.item.reason == naming.BOTH else self._beside
+                if one.op not in decided:
+                    yield one.op, TAKEN
             elif one.item.action in _OTHERWISE or one.item.reason == folders.FLAGS:
                 yield one.op, one.item.reason
 

@@ -37,12 +37,14 @@ class Piece:
 class Wish:
     """The objects that somebody wants to be merged, and those that must not be.
 
-    Those that are `settled` are merged though they are in conflict: somebody decided what becomes of that.
+    Those that are `settled` are merged though they are in conflict: somebody decided what becomes of that. Those that
+    go `beside` are merged though main has given their names to something else: somebody decided that they get others.
     """
 
     wanted: frozenset[Op]
     barred: frozenset[Op] = frozenset()
     settled: frozenset[Op] = frozenset()
+    beside: frozenset[Op] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

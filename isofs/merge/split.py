@@ -152,7 +152,7 @@ def _batches(groups: Sequence[Collection[Op]]) -> Iterator[list[Collection[Op]]]
 def _as_it_is(fs: Filesystem, part: Part, there: Partial) -> _Choice:
     """Lets pass what is merged after all: main may have changed since it was chosen."""
     view = fs.views[part.of]
-    looked, stays = Looked(view, there.settled, there.resolutions), dict[Op, str]()
+    looked, stays = Looked(view, there.settled, there.beside, there.resolutions), dict[Op, str]()
 
     def has_to_stay(group: Collection[Op]) -> bool:
         return any(op in stays or not stays.keys().isdisjoint(there.needs.get(op, ())) for op in group)

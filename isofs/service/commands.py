@@ -172,10 +172,11 @@ class Commands:
         subject = self._subject(args)
         view = self._view(subject)
         wanted, against = [wire.path_bytes(p) for p in wire.texts(args, "paths")], _against(args)
+        only = wire.optional(args, "object", int)
         totals, chosen, entries = risks.Totals(), [], []
         async for line, marks in self._marked(view, lambda done, total: None):
             totals.add(line.change, marks)
-            if _selected(line, wanted):
+            if _selected(line, wanted) and only in (None, line.op):
                 chosen.append((line, marks))
         for number, (line, marks) in enumerate(chosen):
             entries.append({**answers.difference(self._fs, view, line, against), "risks": list(marks)})

@@ -41,10 +41,12 @@ _TAKEN, _KEPT = "taken one by one", "main's kept, one by one"
 class Answers:
     """What an operator decided, by the numbers of objects in a plan. What was to `skip` stays, and what was not asked.
 
+    What goes `beside` is taken under another name, as the plan said, because main has given its own to something else.
     `edited` are the contents that were made for files in conflict, and what both sides were then (`settling.seen`).
     """
 
     take: frozenset[Op]
+    beside: frozenset[Op]
     main: frozenset[Op]
     skip: frozenset[Op]
     settled: Mapping[Op, Choice]
@@ -53,7 +55,7 @@ class Answers:
     @classmethod
     def of(cls, args: Args) -> Answers:
         """UsageError if an object is decided twice, or a content is missing."""
-        names = ("take", "main", "skip", "suspect", "both", "edited")
+        names = ("take", "beside", "main", "skip", "suspect", "both", "edited")
         lists = {name: wire.numbers(args, name) for name in names if name in args}
         every = [op for ops in lists.values() for op in ops]
         if len(set(every)) < len(every):
@@ -67,12 +69,12 @@ class Answers:
             callers = [settling.Caller(pid, descriptor) for descriptor in descriptors]
             edited = dict(zip(ops, zip(callers, seen, strict=True), strict=True))
         settled = {op: choice for choice in (Choice.SUSPECT, Choice.BOTH) for op in lists.get(choice.value, ())}
-        take, main, skip = (frozenset(lists.get(name, ())) for name in ("take", "main", "skip"))
-        return cls(take, main, skip, settled, edited)
+        take, beside, main, skip = (frozenset(lists.get(name, ())) for name in ("take", "beside", "main", "skip"))
+        return cls(take, beside, main, skip, settled, edited)
 
     @property
     def merged(self) -> frozenset[Op]:
-        return self.take | self.settled.keys() | self.edited.keys()
+        return self.take | self.beside | self.settled.keys() | self.edited.keys()
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class Deciding:
                 raise UsageError("some of what was decided is no change any more: look at it anew")
             stays.update((yield from _unasked(fs, view, every - given.merged - given.main - given.skip)))
             settled = frozenset(given.settled.keys() | given.edited.keys())
-            wish = Wish(given.merged, given.main | stays, settled)
+            wish = Wish(given.merged, given.main | stays, settled, given.beside)
             return (yield from partial.partial(fs, view, pieces, wish, known))
 
         there = await partly.with_resolvers(choose, ask)
