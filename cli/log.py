@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from isoctl import daemon, output, stores, users
 from isofs.audit import reading
 from isofs.audit.reading import Wanted
 from isofs.audit.verifying import Verified
-from isofs.control import results
+from isofs.control import mounts, results
 from isofs.errors import Problems, UsageError
 
 _AGO = re.compile(r"([0-9]{1,9}) ?(s|min|h|d)")
@@ -31,7 +32,9 @@ _LOOK = 0.5
 @click.group(invoke_without_command=True)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is recorded from now on, until interrupted.")
 @click.option("--user", metavar="USER", help="Only what USER did, or logged in for it, or what was decided about USER.")
-@click.option("--path", "globs", metavar="GLOB", multiple=True, help="Only paths that match, as in a .gitignore.")
+@click.option(
+    "--path", "globs", metavar="GLOB", multiple=True, help="Only paths below the mount that match, as in a .gitignore."
+)
 @click.option(
     "--since", metavar="TIME", help="Only from then on: 2026-11-22, 2026-11-22T14:30:00 (UTC), or 90 min ago: 90min."
 )
@@ -60,8 +63,10 @@ def log(
         "" if since is None else _moment(since),
         "~" if until is None else _moment(until),
         None if user is None else users.find(user).uid,
-        _matching(globs) if globs else None,
+        _matching([_below_mount(glob, context.obj, store) for glob in globs]) if globs else None,
     )
+    if wanted.since > wanted.until:
+        raise UsageError(f"--since {since} is later than --until {until}")
     if os.geteuid() != 0 and store is None:
         _show(_asked(daemon.mount_point(context.obj), wanted, follow=follow), follow, as_json)
         return
@@ -97,11 +102,21 @@ def _asked(where: str, wanted: Wanted, *, follow: bool) -> Iterator[tuple[bytes,
                 yield line, fields
 
 
-def _matching(globs: tuple[str, ...]) -> Callable[[bytes], bool]:
+def _below_mount(glob: str, directory: str | None, store: str | None) -> str:
+    """A glob that begins with the directory that is mounted over, as one that begins there."""
+    if not glob.startswith("/") or (directory is None and store is not None):
+        return glob
+    where = daemon.mount_point(None) if directory is None else mounts.real(directory)
+    return (glob[len(where) :] or "/**") if glob == where or glob.startswith(f"{where}/") else glob
+
+
+def _matching(globs: Sequence[str]) -> Callable[[bytes], bool]:
     try:
         spec = pathspec.GitIgnoreSpec.from_lines(globs)
     except ValueError as error:
         raise UsageError(f"{' '.join(globs)} is no glob: {error}") from None
+    if not any(pattern.include for pattern in spec.patterns):
+        raise UsageError(f"--path {shlex.join(globs)} matches nothing")
     return lambda path: bool(spec.match_file(path.decode("utf-8", "surrogateescape")))
 
 
@@ -148,6 +163,8 @@ def _details(fields: Mapping[str, Any]) -> Iterator[str]:
     for key in ("written", "read", "size"):
         if count := fields.get(f"isofs.{key}"):
             yield f"{key}={output.size(count) if isinstance(count, int) else count}"
+    if fields.get("isofs.truncated"):
+        yield "truncated"
     for key in ("mode", "owner", "group", "attribute", "access", "login_uid", "errno"):
         if f"isofs.{key}" in fields:
             yield f"{key}={fields[f'isofs.{key}']}"

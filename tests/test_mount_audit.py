@@ -248,7 +248,7 @@ def test_what_the_operator_decides_is_told(mount: Mounted, trail: Trail) -> None
         ("suspect", "failure"),
         ("innocent", "success"),
     ]
-    assert all(one["user.id"] == "0" and one["event.type"] == ["admin"] for one in told)
+    assert all(one["user.id"] == "0" and one["event.type"] == ["change"] for one in told)
     assert len({one["isofs.subject"] for one in told}) == 1
     assert told[0]["isofs.facts"]["reason"] == "odd \x1b[2J logins"
     assert told[1]["isofs.facts"]["error"] == "already"
@@ -306,10 +306,15 @@ def test_the_log_is_shown_and_verified(mount: Mounted, trail: Trail, person: Cal
     bob = person(BOB)
     bob.mkdir("e")
     bob.write(HOSTILE, "x")
+    bob.write(HOSTILE, "y")
     trail.told()
     shown = log(mount, "--user", str(BOB), "--path", "e/*").out.splitlines()
-    assert [line.split()[4] for line in shown[-2:]] == ["create", "close"]
-    assert all("\x1b" not in line and r"e/\x1b[2J\x0a\xff" in line for line in shown[-2:])
+    assert [line.split()[4] for line in shown[-4:]] == ["create", "close", "open", "close"]
+    assert all("\x1b" not in line and r"e/\x1b[2J\x0a\xff" in line for line in shown[-4:])
+    assert ["truncated" in line for line in shown[-4:]] == [False, False, True, False]
+    assert log(mount, "--user", str(BOB), "--path", f"{mount.path}/e/*").out.splitlines() == shown
+    for words in (("--path", ""), ("--path", "#"), ("--since", "1h", "--until", "2h")):
+        assert mount.isoctl("log", *words).code == 2, words
     lines = [json.loads(line) for line in log(mount, "--json").out.splitlines()]
     assert [one["event.sequence"] for one in lines] == list(range(1, len(lines) + 1))
     assert log(mount, "--since", "2100-01-01").out == ""

@@ -141,7 +141,7 @@ def line(record: Record, mount: str, user: Callable[[int], str]) -> str:
 
 def _kind(action: str, told: bool, more: Mapping[str, object] | None) -> str:
     if told:
-        return "info" if action.startswith("audit-") else "admin"
+        return "info" if action.startswith("audit-") else "change"
     if action in ("close", "bytes") and more is not None and not more.get("written"):
         return "access"
     return _TYPES.get(action, "change")

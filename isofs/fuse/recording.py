@@ -32,7 +32,12 @@ _DEEPEST = 4096
 _PREFIXES = 1024
 
 _READING = os.O_ACCMODE | os.O_TRUNC
-_ACCESS = {os.O_RDONLY: {"access": "read"}, os.O_WRONLY: {"access": "write"}, os.O_RDWR: {"access": "read-write"}}
+_ACCESS: dict[int, dict[str, object]] = {
+    os.O_RDONLY: {"access": "read"},
+    os.O_WRONLY: {"access": "write"},
+    os.O_RDWR: {"access": "read-write"},
+}
+_ACCESS |= {flags | os.O_TRUNC: {**access, "truncated": True} for flags, access in _ACCESS.items()}
 
 
 #: What is known of a call before it is made: its path, its object, and what else there is to tell of it.
@@ -223,7 +228,7 @@ class Recorder:
 
     def _opening(self, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Known:
         path, obj, _ = self._on_object(sid, node, args)
-        return path, obj, _ACCESS.get(args[1] & os.O_ACCMODE)
+        return path, obj, _ACCESS.get(args[1] & _READING)
 
     def _listing(self, sid: SubjectId, node: Node | None, args: tuple[Any, ...]) -> _Known:
         path, obj, _ = self._on_object(sid, node, args)
