@@ -58,6 +58,8 @@ def log(
     was called, where, and with what error. `isoctl log verify` tells whether it was changed.
     """
     if context.invoked_subcommand is not None:
+        if any((follow, user, globs, since, until, as_json, store)):
+            raise UsageError(f"options come after `log {context.invoked_subcommand}`")
         return
     wanted = Wanted(
         "" if since is None else _moment(since),

@@ -313,7 +313,7 @@ def test_the_log_is_shown_and_verified(mount: Mounted, trail: Trail, person: Cal
     assert all("\x1b" not in line and r"e/\x1b[2J\x0a\xff" in line for line in shown[-4:])
     assert ["truncated" in line for line in shown[-4:]] == [False, False, True, False]
     assert log(mount, "--user", str(BOB), "--path", f"{mount.path}/e/*").out.splitlines() == shown
-    for words in (("--path", ""), ("--path", "#"), ("--since", "1h", "--until", "2h")):
+    for words in (("--path", ""), ("--path", "#"), ("--since", "1h", "--until", "2h"), ("--store", "/x", "verify")):
         assert mount.isoctl("log", *words).code == 2, words
     lines = [json.loads(line) for line in log(mount, "--json").out.splitlines()]
     assert [one["event.sequence"] for one in lines] == list(range(1, len(lines) + 1))
