@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
+import dead_mount
 from isoctl import daemon
 from isofs.engine.checks import check
 from isofs.errors import NoAnswer
@@ -273,3 +274,13 @@ def test_a_first_mount_is_not_shown_before_the_store_is_read(tree: Path, place: 
         latch.release()
         assert first.wait(PATIENCE) == 0
     assert not mounts_below(tree)
+
+
+def test_a_daemon_that_is_told_to_end_before_it_mounts(tree: Path, place: Path) -> None:
+    """It takes the dead mount's place, and leaves it: nothing is left that nobody serves."""
+    begin = "import os, signal; from isofs.service import daemon, opening; opened = opening.open_store;"
+    begin += "opening.open_store = lambda path: (os.kill(os.getpid(), signal.SIGTERM), opened(path))[1]; daemon._main()"
+    words = [sys.executable, "-c", begin, str(tree), str(place / "store"), "--foreground"]
+    with dead_mount.dead(str(tree)):
+        assert subprocess.run(words, timeout=PATIENCE, check=False).returncode == 0
+        assert not mounts_below(tree)

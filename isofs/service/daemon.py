@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypedDict
 
 import trio
@@ -65,21 +65,21 @@ def serve(directory: str, store: str, ready: Callable[[Served], None], *, trust_
     """
     os.umask(0)
     _raise_descriptor_limit()
-    with ends_later():
+    with ends_later() as ended:
         session = mounting.prepare(directory)
         check_directory(directory)
         gc.disable()  # nothing that is read is garbage
         opening = Opening(directory, store, trust_everybody=trust_everybody)
         with contextlib.closing(opening):
             try:
-                _run(opening, session, ready)
+                _run(opening, session, ended, ready)
             finally:
                 mounting.withdraw(session)  # SQLite opens its files by a path that would lead into it
 
 
-def _run(opening: Opening, session: mounting.Session, ready: Callable[[Served], None]) -> None:
+def _run(opening: Opening, session: mounting.Session, ended: Collection[int], ready: Callable[[Served], None]) -> None:
     try:
-        trio.run(_serve, opening, session, ready)
+        trio.run(_serve, opening, session, Place(session, ended), ready)
     except BaseExceptionGroup as group:
         # A nursery wraps what ends it; whoever started us wants to know what it was.
         expected: BaseException | None = group.subgroup(IsofsError)
@@ -107,8 +107,8 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _serve(opening: Opening, session: mounting.Session, ready: Callable[[Served], None]) -> None:
-    adapter, place = Adapter(), Place(session)
+async def _serve(opening: Opening, session: mounting.Session, place: Place, ready: Callable[[Served], None]) -> None:
+    adapter = Adapter()
     mounting.mount(session)
     # If this ends by an error, the mount stays and answers nobody: until the next daemon nobody comes to main.
     async with contextlib.AsyncExitStack() as last:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import trio
 
@@ -20,20 +20,25 @@ _ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def ends_later() -> Iterator[None]:
-    """What would end the daemon waits for `Place.leave_on_signal`, so that no mount stays behind that nobody serves."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+def ends_later() -> Iterator[Collection[int]]:
+    """Signals that would end the daemon are only noted, so that no mount stays behind that nobody serves."""
+    noted: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: noted.append(number)) for number in _ENDS}
     try:
-        yield
+        yield noted
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Place:
-    """The place of one mount. Once the daemon is `leaving`, nothing is shown there any more."""
+    """The place of one mount. Once the daemon is `leaving`, nothing is shown there any more.
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    `ended` are the signals that came before anybody could `leave_on_signal`.
+    """
+
+    def __init__(self, session: Session, ended: Collection[int]) -> None:
+        self._session, self._ended = session, ended
         self._lock = trio.Lock()
         self._tree = -1
         self.leaving = False
@@ -58,22 +63,23 @@ class Place:
     async def leave_on_signal(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """SIGTERM and SIGINT unmount; a mount in use is detached and served no longer."""
         with trio.open_signal_receiver(*_ENDS) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
             task_status.started()
+            if self._ended:
+                await self._leave()
             async for _ in signals:
-                self.leaving = True
-                async with self._lock:
-                    await self._leave()
+                await self._leave()
 
     async def _leave(self) -> None:
-        self.close()
-        try:
-            if not await self.unmount():
-                loop.stop()  # it was not shown yet; or it was taken away before, and somebody is in it still
-        except Busy:
-            log.warning("%s is in use and is detached", self._session.directory)
-            await self.unmount("lazy")
-            loop.stop()
+        self.leaving = True
+        async with self._lock:
+            self.close()
+            try:
+                if not await self.unmount():
+                    loop.stop()  # it was not shown yet; or it was taken away before, and somebody is in it still
+            except Busy:
+                log.warning("%s is in use and is detached", self._session.directory)
+                await self.unmount("lazy")
+                loop.stop()
 
     async def unmount(self, how: str | None = None) -> bool:
         """Unless somebody uses the mount: `lazy` goes on serving who does, `force` does not. Whether there was one."""

@@ -37,7 +37,7 @@ class Restart(NamedTuple):
 def table(at: Path, objects: int, rounds: int) -> str:
     """Kill the daemon of a supervised mount, twice in each round: more often, and the supervisor takes its time."""
     lines = [
-        "| objects changed | errors for | trusted users wait | suspects wait | the daemon's processor time | its memory |",
+        "| objects changed | errors for | trusted users wait | suspects wait | its processor time | its memory |",
         "|---:|---:|---:|---:|---:|---:|",
     ]
     for count in (0, objects // 10, objects):
