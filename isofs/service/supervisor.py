@@ -80,7 +80,7 @@ class _Daemon:
             os.close(process)
         self._listen()
         code = self._process.poll()
-        if code is None and self.ready and time.monotonic() - self._heard > self._watchdog:
+        if code is None and self._heard and time.monotonic() - self._heard > self._watchdog:
             log.error("daemon %d answers no more, and is killed", self.pid)
             self._process.kill()
             code = self._process.wait()
