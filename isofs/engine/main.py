@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 
-from isofs.engine import attic, failure, kept, tree, trusted, versions
+from isofs.engine import attic, failure, handover, kept, tree, trusted, versions
 from isofs.engine.batch import Batch
 from isofs.engine.state import Caller, Filesystem, Obj
 from isofs.errors import CallError
@@ -145,7 +145,7 @@ def _remove(
         trusted.will_unlink(fs, directory, name, obj, batch, last=last, by=by)
         batch.commit(lasting=merging)
         if last:
-            trusted.pin_nodes(fs, obj)
+            handover.pin_nodes(fs, obj)
         remove = os.rmdir if obj.is_dir else os.unlink
         remove(where.name, dir_fd=where.directory)
     lost_name(fs, directory, name, obj, last=last, stowed=stowed, merging=merging)
@@ -174,7 +174,7 @@ def lost_name(
             batch.put(attic.settled(stowed))
         trusted.is_gone(fs, obj, batch)
         failure.follow(fs, batch, merging=merging)
-        trusted.orphan_nodes(fs, obj)
+        handover.orphan_nodes(fs, obj)
         tree.close_descriptor(fs, obj)
         fs.objects.pop(obj.ino, None)
         obj.links = ()
@@ -242,7 +242,7 @@ def rename(
         trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
         batch.commit(lasting=by != MAIN)
         if last:
-            trusted.pin_nodes(fs, replaced)
+            handover.pin_nodes(fs, replaced)
         renameat2(source, target, 0)
     lost_name(fs, to, to_name, replaced, last=last, merging=by != MAIN)
     _moved(fs, obj, directory, name, to, to_name)
@@ -296,13 +296,13 @@ def _replace_content(
         trusted.will_unlink(fs, directory, name, obj, batch, last=True)
         trusted.will_replace_content(fs, replaced, ino, batch)
         batch.commit()
-        trusted.pin_nodes(fs, replaced)
+        handover.pin_nodes(fs, replaced)
         renameat2(source, target, 0)
     obj.links = ()
     gone = Batch(fs)
     trusted.is_gone(fs, obj, gone)
     failure.follow(fs, gone)
-    trusted.content_replaced(fs, replaced, obj, ino)
+    handover.content_replaced(fs, replaced, obj, ino)
     node = replaced.node(MAIN)
     if node is not None:
         fs.kernel.forget_attributes(node.id)

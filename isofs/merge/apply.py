@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from isofs.engine import attic, kept, main, recovery, tree, trusted, versions, views
+from isofs.engine import attic, handover, kept, main, recovery, tree, trusted, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError, IsofsError
@@ -314,13 +314,13 @@ def take(fs: Filesystem, view: View, obj: Obj, version: Version, decided: Decide
     content = settle.beside_main(fs, content)
     ino = inodes.lstat(content).st_ino
     with trusted.announced(fs, obj, merging=True), attic.stowing(fs, obj, batch, "replaced", by=view.sid) as stowed:
-        trusted.pin_nodes(fs, obj)
+        handover.pin_nodes(fs, obj)
         trusted.will_replace_content(fs, obj, ino, batch, settle.merged_now(fs, decided))
         batch.commit(lasting=True)
         before = settle.open_before(fs, view, obj, content)
         with settle.same_times(place.directory):
             main.renameat2(content, place, 0)
-    trusted.content_replaced(fs, obj, None, ino)
+    handover.content_replaced(fs, obj, None, ino)
     if decided.content is None:  # else the kernel keeps pages for the suspect's node that are not main's
         settle.promote(fs, view, obj)
     settle.lead_on(fs, obj, before)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 
-from isofs.engine import attic, kept, main, tree, trusted
+from isofs.engine import attic, handover, kept, main, tree, trusted
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj
 from isofs.errors import AtticFailed, UsageError
@@ -135,10 +135,10 @@ def _rename_over(
             trusted.will_unlink(fs, directory, name, obj, batch, last=last)
         batch.commit(lasting=True)
         if last:
-            trusted.pin_nodes(fs, obj)
+            handover.pin_nodes(fs, obj)
         main.renameat2(content, to, 0)
     if lives_on:
-        trusted.content_replaced(fs, obj, None, new.st_ino)
+        handover.content_replaced(fs, obj, None, new.st_ino)
     else:
         main.lost_name(fs, directory, name, obj, last=last, merging=True)
     return stowed

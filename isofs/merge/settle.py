@@ -43,10 +43,10 @@ def touch_directories(fs: Filesystem, view: View) -> Iterator[None]:
         obj = fs.by_op[op]
         if obj.is_dir and obj.ino:
             with contextlib.suppress(OSError, CallError):  # gone behind the mount
-                path = b"/proc/self/fd/%d" % tree.descriptor(fs, obj)
-                at = os.stat(path)
+                descriptor = tree.descriptor(fs, obj)
+                at = os.fstat(descriptor)
                 if at.st_mtime_ns < touched:
-                    os.utime(path, ns=(at.st_atime_ns, touched))
+                    os.utime(b"/proc/self/fd/%d" % descriptor, ns=(at.st_atime_ns, touched))
                     for node in obj.nodes:
                         kept.forget(fs, node)
         yield
