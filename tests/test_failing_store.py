@@ -19,7 +19,7 @@ from isofs.engine import checks, returning
 from isofs.errors import StoreUnusable
 from isofs.model.records import Change, Subject
 from isofs.store import inodes
-from isofs.store.rows import Database
+from isofs.store.database import Database
 from support.engine import Kernel, OpenFile, killed
 from support.histories import history
 from support.host import HostFile

@@ -38,7 +38,7 @@ EXCEPTIONS = {
     ("engine/calls.py", "_apply"): "a descriptor's path: `tree.reached` or a handle's",
     ("engine/calls.py", "_note_emptied"): "the same path",
     ("store/inodes.py", "chmod"): "whoever calls it knows that it is no link",
-    ("store/rows.py", "sync"): "the database, which SQLite opens by its path, in a directory that is root's alone",
+    ("store/database.py", "sync"): "the database, which SQLite opens by its path, in a directory that is root's alone",
     ("store/folder.py", "open_store"): "the store, which root named",
     ("store/folder.py", "open_unusable"): "the store, which root named",
     ("store/folder.py", "_open_root"): "the store, which root named",

@@ -28,8 +28,8 @@ from isofs.service.events import Event, Events
 from isofs.service.live import Live
 from isofs.settings.kinds import read_table
 from isofs.settings.quota import Quota
+from isofs.store.database import Database
 from isofs.store.folder import open_store
-from isofs.store.rows import Database
 from support.engine import Kernel, OpenFile, Walker, killed
 from support.trees import differences, tree
 

@@ -20,7 +20,7 @@ from isofs.engine.checks import check
 from isofs.engine.state import Caller
 from isofs.errors import IsofsError, StoreUnusable
 from isofs.merge import apply
-from isofs.store import rows
+from isofs.store import database
 from isofs.store.folder import open_store
 from support.engine import Kernel, Walker
 from support.mount import ALICE, BOB
@@ -67,13 +67,13 @@ def test_nobody_waits_long_for_who_writes_to_the_database(world: World) -> None:
         start = time.monotonic()
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             world.alice.write(b"f1", b"alice", os.O_WRONLY)
-        assert time.monotonic() - start < 2 * rows.BUSY
+        assert time.monotonic() - start < 2 * database.BUSY
         assert world.alice.read(b"f1") == b"main"
         world.bob.write(b"f2", b"bob!", os.O_WRONLY)  # has to do with no suspect: needs no row
         assert world.fs.failure is None
         start = time.monotonic()
         world.bob.write(b"f0", b"bob!", os.O_WRONLY)  # counts: without the store, if it must be
-        assert time.monotonic() - start < 2 * rows.BUSY
+        assert time.monotonic() - start < 2 * database.BUSY
         assert (world.main / "f0").read_bytes() == b"bob!"
         assert world.fs.failure is not None
 

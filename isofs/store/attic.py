@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, column, func, select, text, true
 from isofs.model.ages import Ages, from_json, to_json
 from isofs.model.records import MAIN, Op, Stowed, SubjectId
 from isofs.store import schema
-from isofs.store.rows import Database
+from isofs.store.database import Database
 
 #: The fact about the store that says how old entries are.
 AGES = "attic_ages"

@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from isofs.errors import StoreRefused, StoreUnusable
 from isofs.model.records import RESERVED, Change, Op, Record, SubjectId
 from isofs.store import attic, configuration, inodes, suspects
+from isofs.store.database import Database, open_database
 from isofs.store.inodes import Place
-from isofs.store.rows import Database, open_database
 from isofs.store.suspects import Known
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -9,7 +9,8 @@ from sqlalchemy import Select, select
 from isofs.errors import StoreUnusable
 from isofs.model.records import Proposal
 from isofs.store import schema
-from isofs.store.rows import Database, read_proposal
+from isofs.store.database import Database
+from isofs.store.rows import read_proposal
 
 _PROPOSALS = schema.proposals
 

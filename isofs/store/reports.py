@@ -9,7 +9,8 @@ from sqlalchemy import Select, func, select, tuple_
 from isofs.errors import StoreUnusable
 from isofs.model.records import SubjectId, Told, Verdict
 from isofs.store import schema
-from isofs.store.rows import Database, read_told, read_verdict
+from isofs.store.database import Database
+from isofs.store.rows import read_told, read_verdict
 
 _VERDICTS, _TOLD = schema.verdicts, schema.told
 _KEY = (_TOLD.c.op, _TOLD.c.directory, _TOLD.c.name)

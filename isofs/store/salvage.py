@@ -16,9 +16,10 @@ from sqlalchemy.sql.schema import Table
 
 from isofs.errors import StoreUnusable
 from isofs.store import attic, inodes, schema
+from isofs.store.database import OPS_PER_BLOCK, Database, dangling, open_database, unsound
 from isofs.store.folder import Store
 from isofs.store.inodes import Place
-from isofs.store.rows import OPS_PER_BLOCK, Database, dangling, open_database, readable, unsound
+from isofs.store.rows import readable
 
 #: Rows of a table by column, by their key.
 _Rows = dict[tuple[Any, ...], dict[str, Any]]

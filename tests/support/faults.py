@@ -15,7 +15,7 @@ from typing import Any
 from isofs.engine import main
 from isofs.errors import StoreUnusable
 from isofs.model.records import Change
-from isofs.store.rows import Database
+from isofs.store.database import Database
 
 #: What changes a file system, and what only looks at it.
 CHANGING = (

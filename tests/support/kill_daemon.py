@@ -16,7 +16,7 @@ from pathlib import Path
 
 from isofs.model.records import Change
 from isofs.service import daemon, starting
-from isofs.store.rows import Database
+from isofs.store.database import Database
 
 
 class Deadly:
