@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -9,15 +10,24 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zstandard
 
+from isofs.audit import reads, record
+from isofs.audit.appending import Limits
+from isofs.audit.counting import ReadSets
 from isofs.errors import BackupUnusable, Exit
-from isofs.store import backup, copies
+from isofs.service import backup as making
+from isofs.service import newfile
+from isofs.store import backup, copies, inodes
+from isofs.store.folder import open_store
 from isofs.store.frame import Frame
+from isofs.store.inodes import Place
 from support.command import refused
 from support.mount import ALICE, BOB, Worker, as_user, isoctl, mounted
+from support.trails import TASK, checked, folder, written
 from test_mount_verdicts import whole
 
 ACL = bytes.fromhex("0200000001000600ffffffff02000600e903000004000400ffffffff10000600ffffffff20000000ffffffff")
@@ -282,3 +292,41 @@ def test_a_database_that_needs_what_is_not_there_is_found_out(tmp_path: Path) ->
     assert copies.missing(copy, {"versions/1/7"}) == []
     store.close()
     os.close(copy.directory)
+
+
+def test_a_backup_has_the_whole_audit_trail_and_read_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though files of it are begun, compressed and removed between two rounds, and while the last of it is copied."""
+    store = open_store(str(tmp_path / "store"))
+    audit, limits = tmp_path / "store/audit", Limits(size=1500)
+    written(audit, 10, limits)
+    call = record.Record(1, 1, "open", 1, 7, TASK, b"f", 5, 0, 0, None, {"main": True})
+    with folder(audit) as opened, contextlib.closing(ReadSets(opened)) as sets:
+        sets.note([call])
+    copied = 0
+
+    def copy(source: Place, to: Place) -> None:
+        nonlocal copied
+        copied += 1
+        if copied in (2, 4):
+            written(audit, 10, limits, first=checked(audit).sequence + 1)
+        inodes.copy(source, to)
+
+    @contextlib.contextmanager
+    def quiet() -> Iterator[None]:
+        if not copied:
+            written(audit, 10, limits, first=11)
+        yield
+
+    monkeypatch.setattr(making, "inodes", SimpleNamespace(copy=copy, remove=inodes.remove))
+    with newfile.in_file(os.fsencode(tmp_path / "backup"), os.getpid(), "/srv", "another file") as where:
+        making.write(store, where, "/srv", quiet, lambda done, total: None)
+    store.close()
+    assert copied > 4
+    making.restore(str(tmp_path / "backup"), str(tmp_path / "new"), lambda done, total: None)
+    found = checked(tmp_path / "new/audit")
+    assert (found.problem, found.first, found.torn) == (None, 1, 0)
+    assert found.sequence >= 30
+    written(tmp_path / "new/audit", 3, first=found.sequence + 1)
+    assert checked(tmp_path / "new/audit").problem is None
+    with folder(tmp_path / "new/audit") as opened:
+        assert [one["path"] for one in reads.all_sets(opened)] == ["f"]

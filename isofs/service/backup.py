@@ -1,7 +1,8 @@
 """A consistent copy of the store while people go on working, as one file; and a store made of one.
 
 First everything is written as it is found. What changed meanwhile is written again, until little is left; then the
-suspects' calls wait for a moment, in which that rest is copied and the database too. Trusted users never wait.
+suspects' calls wait for a moment, in which that rest is copied and the database too. Trusted users never wait. The
+newest of the audit trail, which is written all the time, is copied in that moment alone.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ class _Moving:
 def _copy(store: Store, writer: backup.Writer, quiet: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
     written: dict[str, tuple[int, ...]] = {}
     for _ in range(_ROUNDS):
-        changed = [(name, at) for name, at in copies.members(store.root) if written.get(name) != _state(at)]
+        there = [(name, at) for name, at in copies.members(store.root) if not copies.grows(name)]
+        changed = [(name, at) for name, at in there if written.get(name) != _state(at)]
         for name, at in changed:
             with contextlib.suppress(FileNotFoundError), copies.place(store.root, name) as place:
                 writer.add(name, place)
@@ -161,8 +163,9 @@ def _still(
                 with contextlib.suppress(FileNotFoundError), copies.place(store.root, name) as place:
                     inodes.copy(place, copy)
                     copied.append((name, copy))
+            later = {name for name, _ in copies.members(store.root) if name.startswith("audit/")}
         known = {name for name, _ in copied} | written.keys() & there.keys()
-        if not copies.missing(database, known):
+        if later <= known and not copies.missing(database, known):
             return [*copied, ("isofs.db", database)]
     raise BackupUnusable("the store changed all the time: try again")
 

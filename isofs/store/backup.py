@@ -39,7 +39,7 @@ _CHUNK = 1 << 20
 _BITE = 1 << 16
 _XATTR = "SCHILY.xattr."
 _SOCKET = "ISOFS.socket"
-_NAMES = re.compile(r"[a-z][a-z.-]*|(?:versions/[0-9]+|bases|attic|evidence|audit|rescued)/[^/]+")
+_NAMES = re.compile(r"[a-z][a-z.-]*|(?:versions/[0-9]+|bases|attic|evidence|audit|audit/reads|rescued)/[^/]+")
 
 _TYPES = {
     stat.S_IFDIR: tarfile.DIRTYPE,

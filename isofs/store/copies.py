@@ -18,23 +18,31 @@ from isofs.store.inodes import Place
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Folders of inodes, and files that are nothing of a copy: the database is copied by SQLite.
-_FOLDERS = ("bases", "attic", "evidence", "audit", "rescued")
+_FOLDERS = ("bases", "attic", "evidence", "audit", "audit/reads", "rescued")
 _NOT_COPIED = re.compile(r"lock|isofs\.db.*|[^a-z].*|.*[^a-z.-].*")
 
 
 def members(root: int) -> Iterator[tuple[str, os.stat_result]]:
-    """Every inode of the store whose folder is open as `root`, but for the database: its name there, and how it is."""
+    """Every inode of the store whose folder is open as `root`, but for the database: its name there, and how it is.
+
+    What is known of the audit trail's end comes before its files, which grow: it must not be ahead of them.
+    """
     folders = ["", *_FOLDERS]
     with contextlib.suppress(FileNotFoundError), opened(root, "versions") as versions:
         folders += [f"versions/{sid}" for sid in sorted(os.listdir(versions))]
     for folder in folders:
         with contextlib.suppress(FileNotFoundError), opened(root, folder) as directory:
-            for name in sorted(os.listdir(directory)):
+            for name in sorted(os.listdir(directory), reverse=folder == "audit"):
                 if folder or not _NOT_COPIED.fullmatch(name):
                     with contextlib.suppress(FileNotFoundError):
                         at = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                        if folder or not stat.S_ISDIR(at.st_mode):
+                        if folder not in ("", "audit") or not stat.S_ISDIR(at.st_mode):
                             yield os.path.join(folder, name), at
+
+
+def grows(name: str) -> bool:
+    """Whether a member is of the audit trail and not full: a process of its own writes it, whatever else is still."""
+    return name.startswith("audit/") and not name.endswith(".zst")
 
 
 @contextlib.contextmanager
