@@ -347,8 +347,36 @@ def test_what_went_wrong_once(steps: list[Step]) -> None:
 CUTS = range(40) if "ISOFS_HISTORIES" in os.environ else range(1, 40, 6)
 
 
+#: The same where something comes back under several names; in the samples before and after it has come, and has two.
+RETURN_CUTS = range(28) if "ISOFS_HISTORIES" in os.environ else (4, 6, 11, 15)
+
+
+@pytest.mark.parametrize("stop", RETURN_CUTS)
+@pytest.mark.parametrize("taken", [(), (b"b", b"c", b"t")])
+def test_a_kill_shows_others_no_more_names_of_what_comes_back(
+    stop: int, taken: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    try:
+        for name, given in ONCE["what a merge brings back under several names, and another suspect has"][:-1]:
+            getattr(machine, name)(**given)
+        for path in taken:
+            machine.write(1001, path, NEW, 0)
+        _, sid = machine.world.views
+        cut_off(stop, monkeypatch, lambda: apply.innocent(machine.fs, sid))
+        machine.kill()
+        if machine.fs.subjects[sid].state is not SubjectState.ENDED:
+            apply.innocent(machine.fs, sid)
+        verdicts.innocent(machine.world, sid)
+        machine.consistency()
+        machine.store_is_sound()
+        assert differences(machine._main(), tree(ModelUser(machine.world, TRUSTED[0], GID, UMASK))) == []
+    finally:
+        machine.teardown()
+
+
 @pytest.mark.parametrize("stop", CUTS)
-def test_a_kill_leaves_no_name_of_a_merge_in_main(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_leaves_leaves_no_name_of_a_merge_in_main(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     try:
         for name, given in ONCE["one of several names that was out of the way for a moment"][:-1]:

@@ -234,7 +234,9 @@ def _drop_merged(fs: Filesystem, op: Op, batch: Batch) -> None:
         settling = view.sid in fs.waiting and (decided is None or decided.outcome == Outcome.TAKE.value)
         if version is not None and (merging or settling):
             batch.drop(version)
-            if decided is not None:
+            if decided is not None and not (
+                merging and len(view.placed.get(op, ())) > 1
+            ):  # else it has more names to get
                 batch.drop(decided)
 
 

@@ -37,7 +37,6 @@ class Names:
         self._born: list[tuple[Obj, int]] = []
         before = list(report.all_told(view.sid))  # also before the merge was cut off
         self._renamed = {one.op for one in before if one.reason.startswith(naming.RENAMED)}
-        self._returned = {one.op for one in before if one.action == "restored"}
 
     def number_all(self) -> None:
         """Give numbers to the suspect's messages of MH folders whose own main has given to others."""
@@ -160,7 +159,7 @@ class Names:
         if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
             removing.remove(self.fs, self.view, self.report, directory, name, there[0])
         if source is None:
-            if obj.op in self._returned:
+            if self._came_back(obj):
                 batch = Batch(self.fs)
                 trusted.comes_back(self.fs, directory, name, obj, batch, by=self.view.sid)
                 batch.commit()
@@ -263,8 +262,7 @@ class Names:
             main.renameat2(content, to, 0)
         batch.put(replace(announced, ino=found.st_ino, next_ino=None, born=None))
         batch.drop(version)
-        if decided is not None:
-            self._returned.add(obj.op)
+        if decided is not None and len(view.placed.get(obj.op, ())) < 2:
             batch.drop(decided)
         batch.commit()
         obj.ino = found.st_ino
@@ -276,6 +274,11 @@ class Names:
         settle.expire(fs, directory, name)
         self._done(given)
         return True
+
+    def _came_back(self, obj: Obj) -> bool:
+        """Whether the merge has brought back what main had lost: what is decided of it outlives the version, while it
+        has more names to get."""
+        return obj.op in self.view.decisions and self.view.version(obj.op) is None
 
     def _unite(self, binding: Binding, obj: Obj, there: Obj) -> None:
         """Two directories of one name become one: main's, with the suspect's entries beside main's."""
