@@ -741,6 +741,16 @@ def test_a_read_set_that_was_torn_or_is_of_an_older_version_goes_on(tmp_path: Pa
             assert [(one["path"], one["opens"]) for one in reads.all_sets(opened)] == expected, size
         note(new._replace(sequence=3))
         assert [one["opens"] for one in reads.all_sets(opened)] == [None, 2]
+        for wrong in (b'{"last":7,', b"\0" * 10, b'["last":"'):
+            path.write_bytes(whole.replace(b'{"last":"2', wrong, 1))
+            note(new._replace(sequence=3))
+            assert [one["path"] for one in reads.all_sets(opened)][::-1][0] == "new", wrong
+        with contextlib.closing(ReadSets(opened)) as sets:
+            path.write_bytes(whole)
+            sets.note([new._replace(sequence=3)])
+            path.write_bytes(whole.replace(b'{"last":"2', b"\0" * 10, 1))  # while it is written
+            sets.note([new._replace(sequence=4)])
+        assert [(one["path"], one["opens"]) for one in reads.all_sets(opened)] == [("old", None), ("new", 1)]
 
 
 def test_when_reads_were_not_recorded_is_kept_in_mind(tmp_path: Path) -> None:

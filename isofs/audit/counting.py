@@ -113,8 +113,9 @@ class _Set:
         newest = dict[str, int]()
         for place, row in reads.rows(folder, self.name):
             if (one := reads.read_of(row)) is not None:
-                key, number = (one["inode"], one["path"]), row.get("counted", -1)
-                self._places[key] = -1 if number < 0 else place
+                key, counts = (one["inode"], one["path"]), _counted(row, place)
+                number = -1 if counts is None else counts.counted
+                self._places[key] = -1 if counts is None else place
                 if number >= newest.get(one["path"], -1):
                     newest[one["path"]], self._latest[one["path"]] = number, key
 
@@ -135,8 +136,8 @@ class _Set:
     def _count(self, key: _Key, record: Record, *, opens: int = 0, read: int = 0) -> None:
         counts = self._touched.get(key) or self._known(key)
         if counts is None:
-            if key in self._places:
-                return  # of an older version
+            if self._places.get(key, 0) < 0:
+                return  # an older version wrote it
             counts = _Counts(moment(record.at), 0, 0, -1, rest=_told(record, key))
         self._touched[key] = counts
         if record.sequence > counts.counted:
@@ -150,10 +151,9 @@ class _Set:
             return None
         file = reads.opened(self._folder, self.name)
         try:
-            row = json.loads(os.pread(file, _BLOCK, place).rstrip(b" ,") + b"}")
+            return _counted(reads.row_of(os.pread(file, _BLOCK, place).rstrip(b" ,") + b"}") or {}, place)
         finally:
             os.close(file)
-        return _Counts(row["last"], row["opens"], row["read"], row["counted"], place)
 
     def write(self) -> bool:
         """Write what has changed; whether anything has."""
@@ -173,6 +173,14 @@ class _Set:
             places = reads.append(self._folder, self.name, [_row(counts) for counts in new.values()], _BLOCK)
             self._places.update(zip(new, places, strict=True))
         return True
+
+
+def _counted(row: Mapping[str, object], place: int) -> _Counts | None:
+    """The numbers in a row; None if an older version wrote it, or it is damaged."""
+    match row:
+        case {"last": str(last), "opens": int(opens), "read": int(read), "counted": int(counted)}:
+            return _Counts(last, opens, read, counted, place)
+    return None
 
 
 def _told(record: Record, key: _Key) -> Mapping[str, object]:

@@ -80,12 +80,13 @@ def rows(folder: int, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     place = 0
     with open(file, "rb") as reader:
         for line in reader:
-            if (row := _row(line)) is not None:
+            if (row := row_of(line)) is not None:
                 yield place, row
             place += len(line)
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def row_of(line: bytes) -> dict[str, Any] | None:
+    """The row in a line; None if there is none: a power cut tore it."""
     with contextlib.suppress(ValueError):
         if isinstance(row := json.loads(line), dict):
             return row
@@ -98,14 +99,14 @@ def _row(line: bytes) -> dict[str, Any] | None:
 def read_of(row: Mapping[str, Any]) -> Read | None:
     """The object that a row tells of; None if it is no row of a read set."""
     wanted = Read.__annotations__
-    if not wanted.keys() - _NEW <= row.keys():
+    if not wanted.keys() - _NEW <= row.keys() or type(row["inode"]) is not int or not isinstance(row["path"], str):
         return None
     return cast(Read, {name: row.get(name) for name in wanted})
 
 
 def parsed(line: bytes) -> Read | None:
     """The object in a line of a read set; None if a power cut tore it."""
-    row = _row(line)
+    row = row_of(line)
     return None if row is None else read_of(row)
 
 
