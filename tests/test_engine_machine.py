@@ -627,5 +627,5 @@ def _state_and_vector(version: Version) -> tuple[str, str]:
 
 
 _EXAMPLES = settings.default.max_examples if settings.default else 100
-Machine.TestCase.settings = settings(max_examples=_EXAMPLES * 2 // 5)
+Machine.TestCase.settings = settings(max_examples=_EXAMPLES // 4)
 TestMachine = Machine.TestCase

@@ -18,7 +18,7 @@ import pytest
 from isofs.audit import reading
 from isofs.audit.reading import Wanted
 from isofs.errors import IsofsError
-from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person, Result, isoctl, mounted
+from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person, Result, isoctl, mounted, until
 
 pytestmark = pytest.mark.mount
 
@@ -412,13 +412,6 @@ def test_a_writer_that_dies_is_replaced_and_that_is_told(tree: Path) -> None:
         assert [one["isofs.facts"] for one in found if one["event.action"] == "audit-gap"] == [{"writer": "signal 9"}]
         trail.close()
         assert mount.isoctl("log", "verify").code == 0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
 
 
 def test_a_read_set_that_is_not_whole_says_so_and_one_is_whole_without_its_trail(place: Path, tree: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_daemon_killed_while_it_writes_loses_nothing(tree: Path) -> None:
         mount.facts("suspect", str(ALICE))
         (tree / "noise").write_bytes(b"main")
         (tree / "noise").chmod(0o666)
-        assert sh(ALICE, f"head -c {256 << 20} /dev/urandom > noise", tree).code == 0
+        assert sh(ALICE, f"head -c {96 << 20} /dev/urandom > noise", tree).code == 0
         digest = sh(ALICE, "sha256sum noise", tree).out
         asking = threading.Thread(target=mount.isoctl, args=("malicious", str(ALICE), "--yes"))
         asking.start()

@@ -500,7 +500,7 @@ def test_mount_and_host_agree(mount: Mounted, place: Path) -> None:
     world = World(mount, twins, people, Worker(0))
     try:
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            lambda: Machine(world), settings=settings(max_examples=11, stateful_step_count=30)
+            lambda: Machine(world), settings=settings(max_examples=9, stateful_step_count=30)
         )
     finally:
         for one in (*people.values(), world.root):

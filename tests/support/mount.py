@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -149,6 +150,14 @@ class Mounted:
         """Every invariant holds."""
         found = self.ask("check")
         assert found["ok"], found["problems"]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what comes about by itself."""
+    limit = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 def _is_child(pid: int) -> bool:
