@@ -49,6 +49,16 @@ def _merged(bob: Person, mount: Mounted) -> None:
     mount.facts("innocent", str(CAROL))
 
 
+def suspect_with_files(mount: Mounted, person: Begin) -> tuple[Person, Person]:
+    """alice, who is a suspect and owns two files that look alike but for what is in them, and bob."""
+    alice = person(ALICE)
+    for name in ("f", "g"):
+        alice.write(name, TEXT)
+        alice.utime(name, 10**18)
+    mount.facts("suspect", str(ALICE))
+    return alice, person(BOB)
+
+
 CHANGES: dict[str, Change] = {
     "written": lambda bob, mount: bob(overwrite, bob.path("f"), b"MAIN"),
     "emptied": lambda bob, mount: bob(empty, bob.path("f")),
@@ -112,11 +122,7 @@ def test_pages_that_were_kept_are_not_read_when_main_has_others(mount: Mounted, 
 
 def test_a_discarded_version_is_not_read_from_pages_that_were_kept(mount: Mounted, person: Begin) -> None:
     """After a verdict on a part the suspect goes on with main's file, at the node that had its version."""
-    alice, bob = person(ALICE), person(BOB)
-    for name in ("f", "g"):
-        alice.write(name, TEXT)
-        alice.utime(name, 10**18)
-    mount.facts("suspect", str(ALICE))
+    alice, bob = suspect_with_files(mount, person)
     opened = alice(os.open, alice.path("f"), os.O_RDONLY)
     for name in ("f", "g"):
         alice(overwrite, alice.path(name), TEXT.upper().encode())
@@ -148,11 +154,7 @@ def test_what_comes_by_a_handle_from_before_is_seen_by_others_of_the_suspects(mo
 
 def test_pages_from_before_a_change_are_no_part_of_what_a_merge_brings(mount: Mounted, person: Begin) -> None:
     """The suspect's node becomes main's: trusted users open it, and its pages are older than the version."""
-    alice, bob = person(ALICE), person(BOB)
-    for name in ("f", "g"):
-        alice.write(name, TEXT)
-        alice.utime(name, 10**18)
-    mount.facts("suspect", str(ALICE))
+    alice, bob = suspect_with_files(mount, person)
     assert alice.read("f") == alice.read("g") == TEXT
     opened = alice(os.open, alice.path("f"), os.O_RDONLY)
     for name in ("f", "g"):

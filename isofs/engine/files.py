@@ -42,7 +42,7 @@ def _handle(
     number = fs.next_handle
     fs.next_handle += 1
     handle = Handle(number, node, sid, caller.uid, caller.pid, flags, descriptor, ready=ready, before=before)
-    if node.pinned < 0 or not node.sid:
+    if not node.sid or (node.sid == sid and node.pinned < 0):  # else it led to something else before
         handle.cached, node.stale = not node.stale, False
     fs.handles[number] = handle
     node.add_handle(handle)
