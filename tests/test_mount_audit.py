@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from isofs.audit import reading
 from isofs.audit.reading import Wanted
 from isofs.errors import IsofsError
-from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person, Result, isoctl, mounted, until
+from support.mount import ALICE, BOB, CAROL, DAVE, Mounted, Person, Result, isoctl, mounted, store_elsewhere, until
 
 pytestmark = pytest.mark.mount
 
@@ -455,29 +454,22 @@ def test_a_read_set_that_is_not_whole_says_so_and_one_is_whole_without_its_trail
 
 
 def test_a_trail_in_a_store_on_another_file_system(place: Path, tree: Path) -> None:
-    elsewhere = place / "elsewhere"
-    elsewhere.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "none", str(elsewhere)], check=True)
-    store = str(elsewhere / "store")
-    try:
-        with mounted(tree, "--store", store) as mount:
-            with contextlib.ExitStack() as stack:
-                bob, alice = (stack.enter_context(contextlib.closing(Person(uid, tree))) for uid in (BOB, ALICE))
-                bob.write("f", "secret")
-                mount.ask("suspect", uid=ALICE, user="alice")
-                alice.read("f")
-                until(lambda: [one["read"] for one in mount.facts("reads", str(ALICE))["reads"]] == [6])
-                assert mount.facts("log", "verify")["ok"]
-                lines = log(mount, "--user", str(ALICE), "--json").out.splitlines()
-                assert [json.loads(line)["event.action"] for line in lines] == ["suspect", "open", "close"]
-            mount.umount()
-            assert not (tree / ".isofs").exists()
-            whole = isoctl("log", "--store", store, "--json").out.splitlines()
-            assert [line for line in whole if line in lines] == lines
-            verified = isoctl("log", "verify", "--store", store, "--json").json
-            assert (verified["ok"], verified["lines"]) == (True, len(whole))
-            [read] = isoctl("reads", str(ALICE), "--store", store, "--json").json["reads"]
-            assert (read["path"], read["opens"], read["read"]) == ("f", 1, 6)
-            mount.mount("--store", store)
-    finally:
-        subprocess.run(["umount", "-l", str(elsewhere)], check=True)
+    with store_elsewhere(place) as store, mounted(tree, "--store", store) as mount:
+        with contextlib.ExitStack() as stack:
+            bob, alice = (stack.enter_context(contextlib.closing(Person(uid, tree))) for uid in (BOB, ALICE))
+            bob.write("f", "secret")
+            mount.ask("suspect", uid=ALICE, user="alice")
+            alice.read("f")
+            until(lambda: [one["read"] for one in mount.facts("reads", str(ALICE))["reads"]] == [6])
+            assert mount.facts("log", "verify")["ok"]
+            lines = log(mount, "--user", str(ALICE), "--json").out.splitlines()
+            assert [json.loads(line)["event.action"] for line in lines] == ["suspect", "open", "close"]
+        mount.umount()
+        assert not (tree / ".isofs").exists()
+        whole = isoctl("log", "--store", store, "--json").out.splitlines()
+        assert [line for line in whole if line in lines] == lines
+        verified = isoctl("log", "verify", "--store", store, "--json").json
+        assert (verified["ok"], verified["lines"]) == (True, len(whole))
+        [read] = isoctl("reads", str(ALICE), "--store", store, "--json").json["reads"]
+        assert (read["path"], read["opens"], read["read"]) == ("f", 1, 6)
+        mount.mount("--store", store)

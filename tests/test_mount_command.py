@@ -19,7 +19,7 @@ from isofs.control import mounts
 from isofs.errors import Exit
 from support.archives import contents
 from support.command import as_it_is, error, refused
-from support.mount import ALICE, BOB, Mounted, Person, Worker, as_user, isoctl, mounted, mounts_below
+from support.mount import ALICE, BOB, Mounted, Person, Worker, as_user, isoctl, mounted, mounts_below, store_elsewhere
 from test_store import another_version, not_a_database, open_to_others, truncated
 
 pytestmark = pytest.mark.mount
@@ -387,11 +387,7 @@ def test_a_store_where_people_would_reach_it(tree: Path, place: Path) -> None:
 
 def test_a_store_on_another_file_system(tree: Path, place: Path) -> None:
     """Work, both verdicts and a mount in between; nothing of the store is left in the tree."""
-    elsewhere = place / "elsewhere"
-    elsewhere.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "none", str(elsewhere)], check=True)
-    store = str(elsewhere / "store")
-    try:
+    with store_elsewhere(place) as store:
         with mounted(tree, "--store", store) as mount, at_work(ALICE, tree) as alice, at_work(BOB, tree) as bob:
             assert mount.facts("status")["store"] == store
             for text in ("first\n", "second\n"):
@@ -413,5 +409,3 @@ def test_a_store_on_another_file_system(tree: Path, place: Path) -> None:
                     mount.facts("innocent", str(ALICE))
             assert bob.tree() == alice.tree() == {"f": "main\nsecond\n", "d-second": {"g": "second\n"}}
         assert [p for p in as_it_is(tree) if p.startswith(".isofs/") and not p.endswith("staging")] == []
-    finally:
-        subprocess.run(["umount", "-l", str(elsewhere)], check=True)

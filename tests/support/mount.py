@@ -184,6 +184,18 @@ def mounted(path: Path, *options: str) -> Iterator[Mounted]:
         subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
 
 
+@contextlib.contextmanager
+def store_elsewhere(place: Path) -> Iterator[str]:
+    """The path of a store that is not there yet, on a file system of its own."""
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(elsewhere)], check=True)
+    try:
+        yield str(elsewhere / "store")
+    finally:
+        subprocess.run(["umount", "-l", str(elsewhere)], check=True)
+
+
 def as_user(uid: int, call: Callable[[], Any], *, gid: int | None = None, groups: tuple[int, ...] = ()) -> Any:
     """Run `call` in a child process under a uid; returns what it returns, raises OSError with its errno.
 
