@@ -9,7 +9,6 @@ when there is none, or after a few; another is started whenever an answer has to
 from __future__ import annotations
 
 import contextlib
-import select
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any
@@ -20,9 +19,9 @@ import trio
 from isofs.errors import NoFuse
 from isofs.fuse.handshake import Handshake
 from isofs.fuse.turns import Turns
+from isofs.fuse.watch import Watch
 
-#: Seconds to wait for the next request before other tasks may run, and requests after which they must.
-PATIENCE = 0.0002
+#: Requests after which other tasks must have their turn.
 AT_ONCE = 32
 
 #: `select` knows no higher descriptors.
@@ -59,6 +58,7 @@ class _Trio:
         self._begin = begin
         self._handshake = handshake
         self._turns = turns
+        self._watch = Watch()
         self._left = max_tasks
         self._waiting = False
         self._asked = 0
@@ -81,7 +81,7 @@ class _Trio:
                     raise trio.ClosedResourceError
         if self._turns.waiting and await self._others_first():
             return
-        if self._asked % AT_ONCE and descriptor < _SELECTABLE and select.select((descriptor,), (), (), PATIENCE)[0]:
+        if self._asked % AT_ONCE and descriptor < _SELECTABLE and self._watch.comes(descriptor):
             return
         with self._idle():
             await trio.lowlevel.wait_readable(descriptor)

@@ -1,0 +1,75 @@
+"""How the device is watched: again and again only where that pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from isofs.fuse.watch import ALERT, PATIENCE, Watch
+
+#: Seconds that each look takes.
+LOOK = 0.000001
+
+
+@dataclass
+class Device:
+    """Requests that come at given times, and how long each look at the device was ready to wait."""
+
+    comes_at: list[float]
+    now: float = 0.0
+    patience: list[float] = field(default_factory=list)
+
+    def readable(self, descriptor: int, seconds: float) -> bool:
+        assert descriptor == 3
+        self.patience.append(seconds)
+        self.now += LOOK
+        if self.comes_at and self.comes_at[0] <= self.now + seconds:
+            self.now = max(self.now, self.comes_at.pop(0))
+            return True
+        self.now += seconds
+        return False
+
+    def clock(self) -> float:
+        return self.now
+
+    def watched(self, processors: int = 2) -> Watch:
+        return Watch(processors, self.readable, self.clock)
+
+
+def test_requests_that_follow_at_once_are_seen_without_sleeping() -> None:
+    device = Device([0.00001 * n for n in range(1, 100)])
+    watch = device.watched()
+
+    assert [watch.comes(3) for _ in range(99)] == [True] * 99
+
+    assert device.patience[0] == PATIENCE
+    assert set(device.patience[1:]) == {0}
+    assert device.now < 0.00001 * 110
+
+
+def test_who_asks_seldom_costs_no_more_than_a_sleep_each() -> None:
+    device = Device([0.00015 * n for n in range(1, 100)])
+    watch = device.watched()
+
+    assert [watch.comes(3) for _ in range(99)] == [True] * 99
+
+    assert device.patience == [PATIENCE] * 99
+
+
+def test_nobody_looks_for_long_when_no_more_is_asked() -> None:
+    device = Device([0.00001, 0.00002])
+    watch = device.watched()
+
+    assert [watch.comes(3) for _ in range(12)] == [True, True] + [False] * 10
+
+    looks = [n for n, seconds in enumerate(device.patience) if not seconds]
+    assert 0 < len(looks) <= (0.00002 + ALERT) / LOOK + 3
+    assert device.patience[looks[-1] + 1 :] == [PATIENCE] * 10
+
+
+def test_with_one_processor_whoever_asks_needs_it() -> None:
+    device = Device([0.00001 * n for n in range(1, 100)])
+    watch = device.watched(processors=1)
+
+    assert [watch.comes(3) for _ in range(99)] == [True] * 99
+
+    assert set(device.patience) == {PATIENCE}
