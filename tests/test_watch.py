@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from dataclasses import dataclass, field
 
-from isofs.fuse.watch import ALERT, PATIENCE, Watch
+from isofs.fuse.watch import ALERT, PATIENCE, Device, Watch
 
 #: Seconds that each look takes.
 LOOK = 0.000001
 
 
 @dataclass
-class Device:
+class Requests:
     """Requests that come at given times, and how long each look at the device was ready to wait."""
 
     comes_at: list[float]
     now: float = 0.0
     patience: list[float] = field(default_factory=list)
 
-    def readable(self, descriptor: int, seconds: float) -> bool:
-        assert descriptor == 3
+    def ready(self) -> bool:
+        return self.comes(0)
+
+    def comes(self, seconds: float) -> bool:
         self.patience.append(seconds)
         self.now += LOOK
         if self.comes_at and self.comes_at[0] <= self.now + seconds:
@@ -32,14 +36,14 @@ class Device:
         return self.now
 
     def watched(self, processors: int = 2) -> Watch:
-        return Watch(processors, self.readable, self.clock)
+        return Watch(self, processors, self.clock)
 
 
 def test_requests_that_follow_at_once_are_seen_without_sleeping() -> None:
-    device = Device([0.00001 * n for n in range(1, 100)])
+    device = Requests([0.00001 * n for n in range(1, 100)])
     watch = device.watched()
 
-    assert [watch.comes(3) for _ in range(99)] == [True] * 99
+    assert [watch.comes() for _ in range(99)] == [True] * 99
 
     assert device.patience[0] == PATIENCE
     assert set(device.patience[1:]) == {0}
@@ -47,19 +51,19 @@ def test_requests_that_follow_at_once_are_seen_without_sleeping() -> None:
 
 
 def test_who_asks_seldom_costs_no_more_than_a_sleep_each() -> None:
-    device = Device([0.00015 * n for n in range(1, 100)])
+    device = Requests([0.00015 * n for n in range(1, 100)])
     watch = device.watched()
 
-    assert [watch.comes(3) for _ in range(99)] == [True] * 99
+    assert [watch.comes() for _ in range(99)] == [True] * 99
 
     assert device.patience == [PATIENCE] * 99
 
 
 def test_nobody_looks_for_long_when_no_more_is_asked() -> None:
-    device = Device([0.00001, 0.00002])
+    device = Requests([0.00001, 0.00002])
     watch = device.watched()
 
-    assert [watch.comes(3) for _ in range(12)] == [True, True] + [False] * 10
+    assert [watch.comes() for _ in range(12)] == [True, True] + [False] * 10
 
     looks = [n for n, seconds in enumerate(device.patience) if not seconds]
     assert 0 < len(looks) <= (0.00002 + ALERT) / LOOK + 3
@@ -67,9 +71,27 @@ def test_nobody_looks_for_long_when_no_more_is_asked() -> None:
 
 
 def test_with_one_processor_whoever_asks_needs_it() -> None:
-    device = Device([0.00001 * n for n in range(1, 100)])
+    device = Requests([0.00001 * n for n in range(1, 100)])
     watch = device.watched(processors=1)
 
-    assert [watch.comes(3) for _ in range(99)] == [True] * 99
+    assert [watch.comes() for _ in range(99)] == [True] * 99
 
     assert set(device.patience) == {PATIENCE}
+
+
+def test_a_device_with_a_high_number_is_looked_at_as_well() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    read, write = os.pipe()
+    high = os.dup2(read, 1050)
+    device = Device(high)
+
+    assert not device.ready()
+    assert not device.comes(PATIENCE)
+    os.write(write, b"1")
+    assert device.ready()
+    assert device.comes(PATIENCE)
+
+    for descriptor in (read, write, high):
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from isofs.engine import failure, kept, tree, versions
 from isofs.engine.batch import Batch
-from isofs.engine.state import Filesystem, Obj
+from isofs.engine.state import Filesystem, Node, Obj
 from isofs.model.records import MAIN
+from isofs.store.inodes import Place
 
 
 def content_replaced(fs: Filesystem, obj: Obj, by: Obj | None, ino: int) -> None:
@@ -75,8 +76,13 @@ def _hand_over_nodes(fs: Filesystem, by: Obj, obj: Obj) -> None:
             obj.add_node(node)
 
 
-def pin_nodes(fs: Filesystem, obj: Obj) -> None:
-    """Hold main's inode open for whoever has it, because it is about to lose its last name."""
-    for node in obj.nodes:
+def pin_nodes(fs: Filesystem, obj: Obj, at: Place | None = None) -> list[Node]:
+    """Hold main's inode open for whoever has it, because it is about to lose its last name: the nodes that do now.
+
+    `at` is where it is, if whoever calls has just looked.
+    """
+    led = [node for node in obj.nodes if node.pinned < 0]
+    for node in led:
         if node.sid == MAIN or tree.content(fs, node.sid, obj) is None:
-            tree.pin(fs, node)
+            tree.pin(fs, node, at)
+    return [node for node in led if node.pinned >= 0]

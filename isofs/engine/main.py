@@ -138,18 +138,37 @@ def _remove(
     fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, by: SubjectId, operator: str
 ) -> Stowed | None:
     where = at(fs, directory, name)
-    batch = Batch(fs)
     merging = by != MAIN or bool(operator)
+    if not (obj.op or merging):
+        _remove_unknown(fs, where, directory, obj, last=last)
+        return None
+    batch = Batch(fs)
     stowing = attic.stowing(fs, obj, batch, "deleted", by=by, operator=operator)
     with trusted.announced(fs, obj), stowing if last and merging else contextlib.nullcontext() as stowed:
         trusted.will_unlink(fs, directory, name, obj, batch, last=last, by=by)
         batch.commit(lasting=merging)
         if last:
             handover.pin_nodes(fs, obj)
-        remove = os.rmdir if obj.is_dir else os.unlink
-        remove(where.name, dir_fd=where.directory)
+        _remove_at(where, obj)
     lost_name(fs, directory, name, obj, last=last, stowed=stowed, merging=merging)
     return stowed
+
+
+def _remove_unknown(fs: Filesystem, where: Place, directory: Obj, obj: Obj, *, last: bool) -> None:
+    """Remove what has no origin point: nobody isolated has to do with it, and there is nothing to write down."""
+    pinned = handover.pin_nodes(fs, obj, where) if last else []
+    try:
+        _remove_at(where, obj)
+    except OSError:
+        for node in pinned:
+            tree.unpin(fs, node)
+        raise
+    lost_name(fs, directory, where.name, obj, last=last)
+
+
+def _remove_at(where: Place, obj: Obj) -> None:
+    remove = os.rmdir if obj.is_dir else os.unlink
+    remove(where.name, dir_fd=where.directory)
 
 
 def lost_name(
@@ -169,11 +188,12 @@ def lost_name(
     kept.changed(fs, obj)
     obj.drop_link((directory, name))
     if last:
-        batch = Batch(fs)
-        if stowed is not None:
-            batch.put(attic.settled(stowed))
-        trusted.is_gone(fs, obj, batch)
-        failure.follow(fs, batch, merging=merging)
+        if obj.op or stowed is not None:
+            batch = Batch(fs)
+            if stowed is not None:
+                batch.put(attic.settled(stowed))
+            trusted.is_gone(fs, obj, batch)
+            failure.follow(fs, batch, merging=merging)
         handover.orphan_nodes(fs, obj)
         tree.close_descriptor(fs, obj)
         fs.objects.pop(obj.ino, None)
@@ -264,11 +284,15 @@ def _move(
     flags: int,
     by: SubjectId,
 ) -> None:
-    batch = Batch(fs)
-    with trusted.announced(fs, obj):
-        trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
-        batch.commit(lasting=by != MAIN)
-        renameat2(at(fs, directory, name), at(fs, to, to_name), flags)
+    source, target = at(fs, directory, name), at(fs, to, to_name)
+    if trusted.concerns_nobody(fs, obj):
+        renameat2(source, target, flags)
+    else:
+        batch = Batch(fs)
+        with trusted.announced(fs, obj):
+            trusted.will_move(fs, directory, name, to, to_name, obj, batch, by=by)
+            batch.commit(lasting=by != MAIN)
+            renameat2(source, target, flags)
     _moved(fs, obj, directory, name, to, to_name)
 
 

@@ -81,10 +81,13 @@ def place(fs: Filesystem, obj: Obj) -> Place:
 
 def located(fs: Filesystem, obj: Obj) -> tuple[Place, os.stat_result]:
     """`place`, with the attributes found there."""
-    for parent, name in list(obj.links):
-        with contextlib.suppress(FileNotFoundError, CallError):
+    for parent, name in tuple(obj.links):
+        try:
             at = Place(descriptor(fs, parent), name)
             found = lstat(at)
+        except (FileNotFoundError, CallError):
+            pass
+        else:
             if found.st_ino == obj.ino:
                 return at, found
         if len(obj.links) > 1:
@@ -208,15 +211,15 @@ def open_place(at: Place) -> int:
     return os.open(at.name, flags, dir_fd=at.directory)
 
 
-def pin(fs: Filesystem, node: Node) -> None:
-    """Hold the inode behind a node open, because it is about to lose its last name."""
+def pin(fs: Filesystem, node: Node, at: Place | None = None) -> None:
+    """Hold the inode behind a node open, because it is about to lose its last name; `at` is where it is, if known."""
     if node.pinned < 0:
         with contextlib.suppress(FileNotFoundError, CallError):
             own = bool(node.sid) and content(fs, node.sid, node.obj) is not None
             if own and not node.handles and not accounting.may_hold(fs, fs.views[node.sid]):
                 return  # whoever has a descriptor that is not open for anything is told that it is stale
             node.borrowed = bool(node.sid) and not own
-            node.pinned = open_place(backing(fs, node))
+            node.pinned = open_place(at or backing(fs, node))
             if own:
                 fs.views[node.sid].account.hold(node)
 

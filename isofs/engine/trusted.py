@@ -105,6 +105,14 @@ def wrote(fs: Filesystem, handle: Handle) -> None:
     handle.counted = True
 
 
+def concerns_nobody(fs: Filesystem, obj: Obj) -> bool:
+    """Whether a change of an object's name can be news for nobody isolated.
+
+    The store does not know it: nobody has a version of it, nor a name for it. A directory may hold somebody's work.
+    """
+    return not obj.op and not (obj.is_dir and fs.isolating)
+
+
 def will_unlink(
     fs: Filesystem,
     directory: Obj,

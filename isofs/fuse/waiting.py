@@ -19,13 +19,10 @@ import trio
 from isofs.errors import NoFuse
 from isofs.fuse.handshake import Handshake
 from isofs.fuse.turns import Turns
-from isofs.fuse.watch import Watch
+from isofs.fuse.watch import Device, Watch
 
 #: Requests after which other tasks must have their turn.
 AT_ONCE = 32
-
-#: `select` knows no higher descriptors.
-_SELECTABLE = 1024
 
 _Loop = Callable[..., Coroutine[Any, Any, None]]
 
@@ -39,7 +36,7 @@ async def serve(device: int, max_tasks: int, turns: Turns, begin: Callable[[], A
         raise NoFuse(f"pyfuse3 {pyfuse3.__version__} cannot be used: it does not look trio up in its own module")
     handshake = Handshake(device)
     turns.follow(device)
-    vars(pyfuse3)["trio"] = _Trio(max_tasks, handshake, turns, begin)
+    vars(pyfuse3)["trio"] = _Trio(max_tasks, handshake, turns, Watch(Device(device)), begin)
     try:
         # A task ends when it has answered and another waits already, and starts none: the stand-in does.
         await pyfuse3.main(min_tasks=0, max_tasks=1)
@@ -52,13 +49,13 @@ class _Trio:
     """What pyfuse3 finds as `trio`. It is its `trio.lowlevel` as well."""
 
     def __init__(
-        self, max_tasks: int, handshake: Handshake, turns: Turns, begin: Callable[[], Awaitable[bool]]
+        self, max_tasks: int, handshake: Handshake, turns: Turns, watch: Watch, begin: Callable[[], Awaitable[bool]]
     ) -> None:
         self.lowlevel = self
         self._begin = begin
         self._handshake = handshake
         self._turns = turns
-        self._watch = Watch()
+        self._comes = watch.comes
         self._left = max_tasks
         self._waiting = False
         self._asked = 0
@@ -69,8 +66,13 @@ class _Trio:
     def Lock(self) -> _Lock:
         return _Lock()
 
-    async def wait_readable(self, descriptor: int) -> None:
+    def wait_readable(self, descriptor: int) -> Awaitable[None]:
         self._asked += 1
+        if self._asked > 2 and not self._turns.waiting and self._asked % AT_ONCE and self._comes():
+            return _AT_ONCE
+        return self._wait(descriptor)
+
+    async def _wait(self, descriptor: int) -> None:
         if self._asked == 1:
             self._handshake.ask()
             return
@@ -80,8 +82,6 @@ class _Trio:
                 if not await self._begin():
                     raise trio.ClosedResourceError
         if self._turns.waiting and await self._others_first():
-            return
-        if self._asked % AT_ONCE and descriptor < _SELECTABLE and self._watch.comes(descriptor):
             return
         with self._idle():
             await trio.lowlevel.wait_readable(descriptor)
@@ -128,6 +128,21 @@ class _Tasks:
         self._nursery.start_soon(self._stand_in.run, self._nursery, loop, args, name=name)
 
 
+#: An iterator that is at its end, which it stays.
+_NOTHING: Any = iter(())
+
+
+class _AtOnce:
+    """To be awaited for nothing: a coroutine that does nothing takes four times as long."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        answer: Generator[Any, Any, None] = _NOTHING
+        return answer
+
+
+_AT_ONCE = _AtOnce()
+
+
 class _Lock:
     """A lock that takes no turn of the loop while it is free."""
 
@@ -136,7 +151,13 @@ class _Lock:
         self._waiting = 0
         self._others = trio.lowlevel.ParkingLot()
 
-    async def __aenter__(self) -> None:
+    def __aenter__(self) -> Awaitable[None]:
+        if self._held:
+            return self._wait()
+        self._held = True
+        return _AT_ONCE
+
+    async def _wait(self) -> None:
         while self._held:
             self._waiting += 1
             try:
@@ -145,10 +166,11 @@ class _Lock:
                 self._waiting -= 1
         self._held = True
 
-    async def __aexit__(self, *_: object) -> None:
+    def __aexit__(self, *_: object) -> Awaitable[None]:
         self._held = False
         if self._waiting:
             self._others.unpark()
+        return _AT_ONCE
 
 
 @types.coroutine
