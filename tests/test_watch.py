@@ -6,7 +6,7 @@ import os
 import resource
 from dataclasses import dataclass, field
 
-from isofs.fuse.watch import ALERT, PATIENCE, Device, Watch
+from isofs.fuse.watch import ALERT, LONGEST_PAUSE, PATIENCE, Device, Watch
 
 #: Seconds that each look takes.
 LOOK = 0.000001
@@ -95,3 +95,34 @@ def test_a_device_with_a_high_number_is_looked_at_as_well() -> None:
     for descriptor in (read, write, high):
         os.close(descriptor)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_who_cannot_ask_because_others_want_the_processors_is_left_alone() -> None:
+    """Whoever asks gets a processor only when the daemon sleeps, and then asks at once."""
+    device = Requests([])
+    watch = device.watched()
+
+    for _ in range(2000):
+        device.comes_at = [device.now + ALERT + 0.00001]
+        watch.comes()
+        if device.comes_at:
+            device.comes_at = [device.now]
+            assert watch.comes()
+
+    looked = device.patience.count(0) * LOOK
+    assert looked < 15 * ALERT
+
+
+def test_it_is_looked_at_again_when_the_processors_are_free() -> None:
+    device = Requests([])
+    watch = device.watched()
+    for _ in range(50):
+        device.comes_at = [device.now + ALERT + 0.00001]
+        watch.comes()
+
+    device.patience.clear()
+    for _ in range(3000):
+        device.comes_at = [device.now + 0.00001]
+        assert watch.comes()
+
+    assert 0 < device.patience.count(PATIENCE) <= LONGEST_PAUSE + 1

@@ -19,6 +19,9 @@ PATIENCE = 0.0002
 #: Seconds of them for which the device is looked at again and again.
 ALERT = 0.00005
 
+#: Requests after which it is looked at so again, at most, though it was in vain.
+LONGEST_PAUSE = 1024
+
 #: `select` knows no higher descriptors.
 _SELECTABLE = 1024
 
@@ -51,12 +54,18 @@ class Looks(Protocol):
 
 
 class Watch:
-    """On one device, by one task. With one processor nobody could ask while it is looked at, so it waits at once."""
+    """On one device, by one task.
+
+    Where nothing is gained by looking, it costs whoever asks the processor: with one of them nobody can ask meanwhile,
+    and where others want all of them whoever asks has to wait for its turn. So each look in vain doubles the requests
+    that must come until there is another, and each that was not takes one off.
+    """
 
     def __init__(self, device: Looks, processors: int | None = None, clock: Callable[[], float] = perf_counter) -> None:
         self._spins = (processors or len(os.sched_getaffinity(0))) > 1
         self._device, self._ready, self._clock = device, device.ready, clock
         self._quick = False
+        self._pause, self._next_pause = 0, 1
 
     def comes(self) -> bool:
         """Whether there is a request, or one comes soon."""
@@ -64,13 +73,16 @@ class Watch:
             return True
         since = self._clock()
         came = self._device.comes(PATIENCE)
+        self._pause -= 1
         # Who was woken up was later than the request by about as long as the device would have been looked at.
-        self._quick = self._spins and came and self._clock() - since < 2 * ALERT
+        self._quick = self._spins and came and self._pause <= 0 and self._clock() - since < 2 * ALERT
         return came
 
     def _seen(self) -> bool:
         until = self._clock() + ALERT
         while not self._ready():
             if self._clock() > until:
+                self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, LONGEST_PAUSE)
                 return False
+        self._next_pause = max(self._next_pause - 1, 1)
         return True
