@@ -413,8 +413,11 @@ def rename(
         fs.handed[parent.id, name] = displaced
 
 
-def readdir(fs: Filesystem, caller: Caller, node: Node) -> Iterator[tuple[bytes, Obj]]:
-    """The entries of a directory in the caller's view, without `.` and `..`, read as they are asked for."""
+def readdir(fs: Filesystem, caller: Caller, node: Node) -> Iterator[tuple[bytes, Obj, os.stat_result | None]]:
+    """The entries of a directory in the caller's view, without `.` and `..`, read as they are asked for.
+
+    With the attributes that main has of an object, if they were looked at just now.
+    """
     if node.pinned >= 0:
         return iter(())
     return views.entries(fs, sid_of(fs, caller, node), node.obj)

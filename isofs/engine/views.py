@@ -112,12 +112,15 @@ def _own_names(view: View, directory: Obj) -> list[bytes]:
     return [name for name, binding in view.bindings.get(directory.op, {}).items() if binding.op is not None]
 
 
-def entries(fs: Filesystem, sid: SubjectId, directory: Obj) -> Iterator[tuple[bytes, Obj]]:
-    """The names in a directory of a view with the objects that they lead to."""
+def entries(fs: Filesystem, sid: SubjectId, directory: Obj) -> Iterator[tuple[bytes, Obj, os.stat_result | None]]:
+    """The names in a directory of a view with the objects that they lead to, and their attributes if main told them."""
     for name in names(fs, sid, directory):
-        obj = child(fs, sid, directory, name)
-        if obj is not None:
-            yield name, obj
+        if sid not in fs.views:
+            found = tree.child(fs, directory, name)
+            if found is not None:
+                yield name, *found
+        elif (obj := child(fs, sid, directory, name)) is not None:
+            yield name, obj, None
 
 
 def is_empty(fs: Filesystem, sid: SubjectId, directory: Obj) -> bool:

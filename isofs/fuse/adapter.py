@@ -315,9 +315,9 @@ class Adapter(pyfuse3.Operations):
         sid = calls.sid_of(self._fs, directory.caller, directory.node)
         while (found := directory.at(position - 2)) is not None:
             position += 1
-            name, obj = found
+            name, obj, at = found
             try:
-                answer = calls.entry(self._fs, sid, directory.node, name, obj)
+                answer = calls.entry(self._fs, sid, directory.node, name, obj, at)
             except (IsofsError, OSError):
                 continue  # gone since it was read
             if not pyfuse3.readdir_reply(token, name, _entry(answer), position):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from isofs.engine import accounting, calls
@@ -15,7 +16,7 @@ class Directory:
     def __init__(self, node: Node, caller: Caller, fs: Filesystem) -> None:
         self.node, self.caller, self.fs = node, caller, fs
         self._entries: list[tuple[bytes, Obj]] = []
-        self._more: Iterator[tuple[bytes, Obj]] | None = None
+        self._more: Iterator[tuple[bytes, Obj, os.stat_result | None]] | None = None
         self._account = accounting.opens_directory(fs, calls.sid_of(fs, caller, node))
 
     def rewind(self) -> None:
@@ -24,8 +25,8 @@ class Directory:
         self._entries = []
         self._more = calls.readdir(self.fs, self.caller, self.node)
 
-    def at(self, position: int) -> tuple[bytes, Obj] | None:
-        """The entry at a position, None after the last."""
+    def at(self, position: int) -> tuple[bytes, Obj, os.stat_result | None] | None:
+        """The entry at a position, None after the last; with its attributes only when they have just been looked at."""
         if self._more is None:
             self.rewind()
         assert self._more is not None
@@ -33,8 +34,10 @@ class Directory:
             found = next(self._more, None)
             if found is None:
                 return None
-            self._entries.append(found)
-        return self._entries[position]
+            self._entries.append(found[:2])
+            if len(self._entries) > position:
+                return found
+        return *self._entries[position], None
 
     def close(self) -> None:
         if self._more is not None:
