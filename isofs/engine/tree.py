@@ -189,6 +189,9 @@ def reached(fs: Filesystem, node: Node) -> Iterator[bytes]:
     if node.pinned >= 0:
         yield b"/proc/self/fd/%d" % node.pinned
         return
+    if node.obj.is_dir and not (node.sid and content(fs, node.sid, node.obj)):
+        yield b"/proc/self/fd/%d" % descriptor(fs, node.obj)
+        return
     with reached_place(backing(fs, node)) as path:
         yield path
 

@@ -14,8 +14,9 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
-from isofs.engine import accounting, calls, copying, files, xattrs
-from isofs.engine.calls import Entry, NewAttributes
+from isofs.engine import accounting, attributes, calls, copying, files, xattrs
+from isofs.engine.attributes import NewAttributes
+from isofs.engine.calls import Entry
 from isofs.engine.state import ROOT_NODE, Caller, Filesystem, Handle, Node, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import IsofsError
@@ -196,7 +197,7 @@ class Adapter(pyfuse3.Operations):
         if new.size != 0:
             await copying.copy_big(self._fs, self._fs.suspects.get(ctx.uid, node.sid), node, self._apart)
             caller = await self.caller(ctx)  # a verdict may have fallen while a big file was copied
-        return _attributes(*calls.setattr(self._fs, caller, node, new, fh))
+        return _attributes(*attributes.setattr(self._fs, caller, node, new, fh))
 
     @answered
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:

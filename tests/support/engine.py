@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from isofs.engine import calls, files, xattrs
-from isofs.engine.calls import NewAttributes
+from isofs.engine import attributes, calls, files, xattrs
+from isofs.engine.attributes import NewAttributes
 from isofs.engine.state import Caller, Filesystem, Handle, Node, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import IsofsError
@@ -83,7 +83,7 @@ class OpenFile:
             fail(errno.EINVAL)
         caller = Caller(self.handle.uid, self.handle.uid, self.handle.pid)
         with _errnos():
-            calls.setattr(self.kernel.fs, caller, self.handle.node, NewAttributes(size=size), self.handle.id)
+            attributes.setattr(self.kernel.fs, caller, self.handle.node, NewAttributes(size=size), self.handle.id)
 
     def close(self) -> None:
         self.kernel.opened.remove(self)
@@ -131,8 +131,8 @@ class EngineCalls:
     def entries(self, at: Node) -> dict[bytes, int]:
         with _errnos():
             found = list(calls.readdir(self.fs, self.caller, at))
-        assert len({name for name, _ in found}) == len(found), "a name was listed twice"
-        return {name: obj.kind for name, obj in found}
+        assert len({name for name, *_ in found}) == len(found), "a name was listed twice"
+        return {name: obj.kind for name, obj, _ in found}
 
     def make(self, parent: Node, name: bytes, mode: int, target: bytes | None) -> None:
         with _errnos():
@@ -172,7 +172,7 @@ class EngineCalls:
     def change(self, at: Node, change: Change) -> None:
         new = NewAttributes(change.mode, change.uid, change.gid, change.size, None, change.mtime)
         with _errnos():
-            calls.setattr(self.fs, self.caller, at, new)
+            attributes.setattr(self.fs, self.caller, at, new)
 
     def xattrs(self, at: Node) -> dict[str, bytes]:
         with _errnos():

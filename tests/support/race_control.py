@@ -37,7 +37,7 @@ def _with_long_timeouts() -> None:
         return entry(*args, **kwargs)._replace(entry_timeout=calls.LONG, attr_timeout=calls.LONG)
 
     calls.entry = long_entry
-    calls._attr_timeout = lambda fs, node: calls.LONG
+    calls.attr_timeout = lambda fs, node: calls.LONG
     calls.absent_timeout = lambda fs, parent, name: calls.LONG
 
 
