@@ -123,7 +123,7 @@ def lookup(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Entry |
     sid = sid_of(fs, caller, parent)
     if sid:
         obj = views.child(fs, sid, parent.obj, name)
-        if obj is not None and not obj.is_dir and (caller.pid in fs.retries or _reads_in(fs, sid, parent, obj)):
+        if obj is not None and not obj.is_dir and (caller.pid in fs.retries or _will_open(fs, sid, parent, obj)):
             hold(fs, node_for(fs, sid, obj))
         if obj is None:
             return None
@@ -138,10 +138,18 @@ def lookup(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Entry |
     return found
 
 
-def _reads_in(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj) -> bool:
-    """Whether a suspect will probably open the file that it looks up, so that it would be sent to its own node then."""
+def listed(fs: Filesystem, caller: Caller, parent: Node, name: bytes, obj: Obj, at: os.stat_result | None) -> Entry:
+    """The answer for a name that was found in a directory, as `entry`. Whoever gives it away counts the look-up."""
+    sid = sid_of(fs, caller, parent)
     view = fs.views.get(sid)
-    return view is not None and obj.kind == stat.S_IFREG and parent.obj.ino in view.read_in
+    if view is not None and obj.kind == stat.S_IFREG and view.habits.opens_listed(caller.pid):
+        node_for(fs, sid, obj)
+    return entry(fs, sid, parent, name, obj, at)
+
+
+def _will_open(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj) -> bool:
+    view = fs.views.get(sid)
+    return view is not None and obj.kind == stat.S_IFREG and view.habits.opens_in(parent.obj.ino)
 
 
 def forget(fs: Filesystem, node: Node, count: int) -> None:
@@ -316,4 +324,7 @@ def readdir(fs: Filesystem, caller: Caller, node: Node) -> Iterator[tuple[bytes,
     """
     if node.pinned >= 0:
         return iter(())
-    return views.entries(fs, sid_of(fs, caller, node), node.obj)
+    sid = sid_of(fs, caller, node)
+    if (view := fs.views.get(sid)) is not None:
+        view.habits.lists(caller.pid, node.obj.ino)
+    return views.entries(fs, sid, node.obj)

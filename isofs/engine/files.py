@@ -22,7 +22,7 @@ from isofs.engine import (
     writing,
 )
 from isofs.engine.calls import Entry
-from isofs.engine.redirect import arrived, reads_in, redirect
+from isofs.engine.redirect import arrived, redirect
 from isofs.engine.state import Caller, Filesystem, Handle, Node, View, drop_if_unused, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
@@ -62,7 +62,7 @@ def open(fs: Filesystem, caller: Caller, node: Node, flags: int) -> Handle:
     if node.sid:
         arrived(fs, caller, view)
         return _open_own(fs, caller, view, node, flags)
-    reads_in(view, node.obj)
+    view.habits.opens(caller.pid, [directory.ino for directory, _ in node.obj.links])
     redirect(fs, caller, view, node.obj, key=("open", node.id))
     return _open_without_path(fs, caller, view, node, flags)
 

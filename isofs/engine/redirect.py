@@ -21,10 +21,6 @@ _HANDED_LIMIT = 200_000
 _THREADS, _LOOKED_UP = 10_000, 256
 
 
-#: Directories that are remembered of a suspect as read in; what is forgotten is looked up once more.
-_DIRECTORIES = 10_000
-
-
 def redirect(fs: Filesystem, caller: Caller, view: View, obj: Obj, *, key: tuple[object, ...]) -> None:
     """Make the caller's thread look up again; the next look-ups answer the suspect's own nodes.
 
@@ -63,13 +59,6 @@ def _look_up_again(
         if not obj.is_dir:
             hold(fs, node_for(fs, view.sid, obj))
     raise CallError(errno.ESTALE)
-
-
-def reads_in(view: View, obj: Obj) -> None:
-    """A suspect opens a file of main's: where it lies others are probably opened next."""
-    if len(view.read_in) >= _DIRECTORIES:
-        view.read_in.clear()
-    view.read_in.update(directory.ino for directory, _ in obj.links)
 
 
 def arrived(fs: Filesystem, caller: Caller, view: View) -> None:

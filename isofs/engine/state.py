@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
+from isofs.engine.habits import Habits
 from isofs.engine.quota import Account, Limits, Notice
 from isofs.model.records import (
     MAIN,
@@ -231,8 +232,7 @@ class View:
 
     `placed` and `hiding` are the names that lead to an object and those that hide it; `own_directories` and
     `hidden_directories` the names, by directory, that lead to a directory, and those that hide one. `names` is how many
-    bindings there are. `read_in` are inodes of main's directories in which the suspect opens main's files.
-    `moved` are the names that main had, before the merge, for what the merge has renamed.
+    bindings there are. `moved` are the names that main had, before the merge, for what the merge has renamed.
     """
 
     sid: SubjectId
@@ -244,7 +244,7 @@ class View:
     hidden_directories: dict[Op, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     touches: dict[Op, int] = field(default_factory=dict)
     decisions: dict[Op, Decided] = field(default_factory=dict)
-    read_in: set[int] = field(default_factory=set)
+    habits: Habits = field(default_factory=Habits)
     moved: dict[Op, Link] = field(default_factory=dict)
     names: int = 0
     account: Account = field(default_factory=Account)

@@ -313,15 +313,15 @@ class Adapter(pyfuse3.Operations):
             if not pyfuse3.readdir_reply(token, name, _attributes(attributes, timeout), position + 1):
                 return
             position += 1
-        sid = calls.sid_of(self._fs, directory.caller, directory.node)
         while (found := directory.at(position - 2)) is not None:
             position += 1
             name, obj, at = found
             try:
-                answer = calls.entry(self._fs, sid, directory.node, name, obj, at)
+                answer = calls.listed(self._fs, directory.caller, directory.node, name, obj, at)
             except (IsofsError, OSError):
                 continue  # gone since it was read
             if not pyfuse3.readdir_reply(token, name, _entry(answer), position):
+                calls.forget(self._fs, answer.node, 0)
                 return
             answer.node.lookups += 1
 

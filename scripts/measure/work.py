@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,8 +95,9 @@ def walk(context: Context) -> None:
                     stack.append(entry.path)
 
 
-def _files(place: Path) -> list[str]:
-    return [os.path.join(above, name) for above, _, names in os.walk(place) for name in names]
+def _files(place: Path) -> Iterator[str]:
+    """Directory after directory, as `tar` and `grep -r` find them."""
+    return (os.path.join(above, name) for above, _, names in os.walk(place) for name in names)
 
 
 def _read_all(context: Context) -> None:
