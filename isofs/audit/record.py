@@ -104,26 +104,11 @@ _text = json.encoder.encode_basestring_ascii
 def line(record: Record, mount: str, user: Callable[[int], str]) -> str:
     """The record as a JSON object that lacks its end: the hash of the line before it and the brace come last."""
     (sequence, at, action, sid, uid, task, path, ino, op, number, size, more) = record
-    facts = None if more is None else more.get("facts")
-    kind = _kind(action, facts is not None, more)
-    parts = [
-        f'{{"@timestamp":"{moment(at)}","event.sequence":{sequence},"ecs.version":"{ECS}","event.kind":"event",'
-        f'"event.module":"isofs","event.action":{_text(action)},'
-        f'"event.category":{_FILE if facts is None else _CONTROL},"event.type":["{kind}"],'
-        f'"event.outcome":"{"failure" if number else "success"}","isofs.mount":{_readable(mount)}'
-    ]
+    told = more is not None and more.get("facts") is not None
+    what = _what(action, _kind(action, told, more), mount, told=told, failed=bool(number))
+    name = "" if task is None and told else user(uid)
+    parts = [f'{{"@timestamp":"{moment(at)}","event.sequence":{sequence},{what}{_who(uid, name, sid, task, told=told)}']
     add = parts.append
-    if task is not None or facts is None:
-        add(f'"user.id":"{uid}","user.name":{_readable(user(uid))}')
-    if facts is None:
-        add(f'"isofs.view":"{f"S{sid}" if sid else "main"}"')
-    if sid != _MAIN:
-        add(f'"isofs.subject":{sid}')
-    if task is not None:
-        pid, thread, login, program = task
-        add(f'"process.pid":{pid},"process.thread.id":{thread},"process.name":{_readable(_decoded(program))}')
-        if login is not None:
-            add(f'"isofs.login_uid":{login}')
     if path is not None:
         add(_path("file.path", "isofs.path_bytes", mount, path))
     if ino:
@@ -137,6 +122,36 @@ def line(record: Record, mount: str, user: Callable[[int], str]) -> str:
     if more:
         add(_more(more, mount))
     return ",".join(filter(None, parts))
+
+
+@functools.lru_cache(maxsize=256)
+def _what(action: str, kind: str, mount: str, *, told: bool, failed: bool) -> str:
+    """What happened, as many lines have it."""
+    return (
+        f'"ecs.version":"{ECS}","event.kind":"event",'
+        f'"event.module":"isofs","event.action":{_text(action)},'
+        f'"event.category":{_CONTROL if told else _FILE},"event.type":["{kind}"],'
+        f'"event.outcome":"{"failure" if failed else "success"}","isofs.mount":{_readable(mount)}'
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _who(uid: int, user: str, sid: int, task: Task | None, *, told: bool) -> str:
+    """Who did it, in whose view, as many lines have it: with a comma before each field."""
+    parts = []
+    if task is not None or not told:
+        parts.append(f',"user.id":"{uid}","user.name":{_readable(user)}')
+    if not told:
+        parts.append(f',"isofs.view":"{f"S{sid}" if sid else "main"}"')
+    if sid != _MAIN:
+        parts.append(f',"isofs.subject":{sid}')
+    if task is not None:
+        pid, thread, login, program = task
+        name = _readable(_decoded(program))
+        parts.append(f',"process.pid":{pid},"process.thread.id":{thread},"process.name":{name}')
+        if login is not None:
+            parts.append(f',"isofs.login_uid":{login}')
+    return "".join(parts)
 
 
 def _kind(action: str, told: bool, more: Mapping[str, object] | None) -> str:
@@ -154,6 +169,8 @@ def _more(more: Mapping[str, object], mount: str) -> str:
             parts.append(_path("isofs.from", "isofs.from_bytes", mount, value))
         elif key == "target" and isinstance(value, bytes):
             parts.append(f'"file.target_path":{_readable(_decoded(value))}')
+        elif type(value) is int:
+            parts.append(f'"isofs.{key}":{value}')
         elif key == "facts":
             parts.append(f'"isofs.facts":{json.dumps(_plain(value), separators=(",", ":"))}' if value else "")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 from typing import NamedTuple
@@ -32,6 +33,7 @@ def packed(task: Task) -> bytes:
     return _PACKED.pack(task.pid, task.thread, -1 if task.login is None else task.login) + task.program
 
 
+@functools.lru_cache(maxsize=256)
 def unpacked(text: bytes) -> Task | None:
     """The task that a record carries; None if it carries none."""
     if not text:

@@ -82,9 +82,10 @@ class Drain:
 
 def _unpacked(piece: bytes | None) -> Record | None:
     """The record in a piece; None if it is no record, which must not keep those after it from being written."""
-    with contextlib.suppress(ValueError, EOFError, TypeError, AttributeError, struct.error):
+    try:
         return None if piece is None else record.unpacked(piece)
-    return None
+    except (ValueError, EOFError, TypeError, AttributeError, struct.error):
+        return None
 
 
 def _damaged(sequence: int) -> Record:
