@@ -337,5 +337,5 @@ def test_what_was_taken_back_before_it_was_looked_at(world: World) -> None:
     """While a plan is made the suspect goes on: of a version that is gone nobody is asked."""
     contest(world)
     view = world.fs.views[world.sid()]
-    with resolving.gathered(world.fs, view, max(world.fs.by_op) + 1, config.parse("")) as sides:
+    with resolving.gathered(world.fs, view, max(world.fs.origins) + 1, config.parse("")) as sides:
         assert sides is None

@@ -31,7 +31,7 @@ FLAGS = {"backing_flags", "untouching_flags"}
 
 #: By module and function: why it may do otherwise.
 EXCEPTIONS = {
-    ("engine/recovery.py", "load"): "the directory that is mounted, which root named",
+    ("engine/reading.py", "load"): "the directory that is mounted, which root named",
     ("engine/callers.py", "*"): "what the kernel says of a process",
     ("engine/writing.py", "_copy"): "a descriptor's path: `tree.reached`",
     ("engine/xattrs.py", "_take_set_group"): "a descriptor's path: `tree.reached`",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from isofs.engine import checks, recovery, suspicion
+from isofs.engine import checks, reading, recovery, suspicion
 from isofs.engine.checks import Fault
 from isofs.engine.repairs import Repair, repair, repairs
 from isofs.engine.state import Caller, Filesystem
@@ -22,6 +22,7 @@ from isofs.store.folder import open_store
 from support.command import refused
 from support.engine import Kernel, Walker
 from support.mount import ALICE, Person, isoctl, mounted
+from support.records import read
 
 BOB = 61002
 
@@ -77,7 +78,7 @@ class World:
         return self.store / "versions" / str(self.sid) / str(self.op(name))
 
     def loaded(self) -> Filesystem:
-        return recovery.load(open_store(str(self.store)), str(self.main))
+        return reading.load(open_store(str(self.store)), str(self.main))
 
     def everything(self) -> set[bytes]:
         """Every content in the store, whoever knows it."""
@@ -235,12 +236,12 @@ def test_a_damage_is_found_and_mended_and_no_content_is_lost(world: World, damag
 def test_a_repair_that_is_refused_changes_nothing(world: World, damage: Callable[[World], None]) -> None:
     damage(world)
     fs = world.loaded()
-    before = list(fs.store.read()), world.everything()
+    before = read(fs.store), world.everything()
     asked: list[Repair] = []
     made, left = repair(fs, lambda one: bool(asked.append(one)))
     assert asked
     assert (made, left) == ([], checks.check(fs))
-    assert (list(fs.store.read()), world.everything()) == before
+    assert (read(fs.store), world.everything()) == before
     recovery.close_filesystem(fs)
 
 
@@ -318,7 +319,7 @@ def test_a_damaged_database_is_rebuilt_of_what_can_be_read(world: World, damage:
     fs = recovery.open_filesystem(open_store(str(world.store)), str(world.main))
     assert not checks.check(fs)
     assert before - world.everything() == set()
-    assert fs.store.new_op() not in fs.by_op
+    assert fs.store.new_op() not in fs.origins
     recovery.close_filesystem(fs)
 
 

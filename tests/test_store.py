@@ -35,6 +35,7 @@ from isofs.model.records import (
 from isofs.model.vectors import G, Vector
 from isofs.store import attic, schema
 from isofs.store.folder import Store, open_store
+from support.records import read
 
 ALICE = Subject(1, 1000, "alice", "2026-01-02T03:04:05Z", "an alert", SubjectState.SUSPECT)
 ROOT = Origin(1, stat.S_IFDIR, 2, None, b"", None)
@@ -229,7 +230,7 @@ def test_a_new_store_is_closed_to_others(tmp_path: Path) -> None:
 
 def test_every_kind_of_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     store = open_store(str(written(tmp_path / "store", EVERY)))
-    assert list(store.read()) == EVERY
+    assert read(store) == EVERY
     assert store.database.damage() == []
     store.close()
 
@@ -238,7 +239,7 @@ def test_a_record_of_the_same_key_is_replaced(tmp_path: Path) -> None:
     later = Touch(1, 1, 5)
     store = open_store(str(written(tmp_path / "store", EVERY)))
     store.write([Put(later)])
-    assert [r for r in store.read() if isinstance(r, Touch)] == [later]
+    assert [r for r in read(store) if isinstance(r, Touch)] == [later]
     store.close()
 
 
@@ -249,7 +250,7 @@ LATER = Stowed(5, "2026-01-03T03:04:05Z", 0, "root", b"d/n\xff\n", stat.S_IFDIR,
 def test_the_attic_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
     store = open_store(str(written(tmp_path / "store", [*EVERY, OLD, LATER])))
     database = store.database
-    assert list(store.read()) == EVERY
+    assert read(store) == EVERY
     assert attic.page(database, None, 9) == [LATER, OLD]
     assert attic.page(database, 5, 9) == attic.unsettled(database) == [OLD]
     assert attic.newest(database, OLD.path) == attic.entry(database, 5) == LATER
@@ -276,7 +277,7 @@ def test_every_kind_of_record_can_be_dropped(index: int, tmp_path: Path) -> None
     if record in (ALICE, ROOT):  # others refer to them
         store.write([Drop(MADE), Drop(FILE)])
     store.write([Drop(record)])
-    assert record not in list(store.read())
+    assert record not in read(store)
     store.close()
 
 
@@ -285,7 +286,7 @@ def test_changes_are_made_all_or_none(tmp_path: Path) -> None:
     into_nowhere = Binding(1, 999, b"x", None, None)
     with pytest.raises(StoreUnusable):
         store.write([Drop(Touch(1, 1, 0)), Put(into_nowhere)])
-    assert list(store.read()) == EVERY
+    assert read(store) == EVERY
     store.close()
 
 
@@ -311,7 +312,7 @@ def test_rows_survive_a_kill_right_after_they_were_written(tmp_path: Path) -> No
     path = tmp_path / "store"
     _killed("store.write([Put(record) for record in EVERY])", path)
     store = open_store(str(path))
-    assert list(store.read()) == EVERY
+    assert read(store) == EVERY
     store.close()
 
 
@@ -391,7 +392,7 @@ def test_stores_of_older_versions_are_brought_to_this_one(version: int, tmp_path
     path = stored(tmp_path / "old", version)
     for _ in range(2):
         store = open_store(str(path))
-        assert list(store.read()) == (FIRST if version == 1 else EVERY)
+        assert read(store) == (FIRST if version == 1 else EVERY)
         store.close()
     assert columns(path) == columns(written(tmp_path / "new", []))
 

@@ -181,6 +181,7 @@ def follow(fs: Filesystem, record: Record, *, put: bool) -> None:
     """Know of a record that the store has now (`put`), or has no more."""
     if isinstance(record, Origin):
         if (old := fs.origins.get(record.op)) is not None:
+            fs.by_op[record.op]  # what is made when it is asked for is what main had, not what it gets
             _count_reference(fs, old.parent, -1)
         if put:
             fs.origins[record.op] = record

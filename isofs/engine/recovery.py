@@ -15,17 +15,16 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from isofs.engine import attic, tree, views
-from isofs.engine.batch import Batch, follow
+from isofs.engine import attic, reading, tree, views
+from isofs.engine.batch import Batch
 from isofs.engine.state import Failure, Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
-from isofs.errors import CallError, NoMount, StoreUnusable
+from isofs.errors import CallError, StoreUnusable
 from isofs.model.reconcile import Outcome
 from isofs.model.records import RESERVED, Binding, Op, Origin, SubjectState, Version
 from isofs.model.vectors import G, Vector, trusted_deletion, trusted_modification
 from isofs.store import inodes, suspects
 from isofs.store.folder import Store
-from isofs.store.inodes import Place
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def open_filesystem(store: Store, directory: str) -> Filesystem:
     try:
         with ThreadPoolExecutor(1) as beside:
             checked = beside.submit(store.database.damage)
-            fs = load(store, directory)
+            fs = reading.load(store, directory)
     except BaseException:
         with contextlib.suppress(StoreUnusable):
             store.close()
@@ -65,7 +64,7 @@ def recover(fs: Filesystem, *, watched: bool) -> None:
 
 def open_without_store(store: Store, directory: str, failure: Failure) -> Filesystem:
     """The file system over a directory for those whom the failure of its store does not shut out."""
-    fs = load(store, directory)
+    fs = reading.load(store, directory)
     fs.failure = failure
     return fs
 
@@ -100,69 +99,19 @@ def _count_directories(fs: Filesystem) -> None:
     """The store failed, and main was changed: directories with another change time were modified, as far as anybody
     knows. Of files the fingerprint says so at the merge."""
     batch = Batch(fs)
-    for op, obj in fs.by_op.items():
+    for op, origin in fs.origins.items():
+        if origin.kind != stat.S_IFDIR:
+            continue
+        obj = fs.by_op[op]
         vector = batch.vector(op)
         versions = [v for view in (*fs.views.values(), *fs.waiting.values()) if (v := view.version(op)) is not None]
-        if not obj.is_dir or not obj.ino or vector is None or vector.deleted or not versions:
+        if not obj.ino or vector is None or vector.deleted or not versions:
             continue
         at = tree.located(fs, obj)[1]
         marks = [v.fingerprint for v in versions if v.fingerprint is not None]
         if any((mark.ino, mark.ctime_ns) != (at.st_ino, at.st_ctime_ns) for mark in marks):
             batch.set_vector(op, trusted_modification(vector))
     batch.commit()
-
-
-def load(store: Store, directory: str) -> Filesystem:
-    """The file system as the store has it; nothing is changed."""
-    try:
-        descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NoMount(f"{directory} cannot be opened: {error.strerror}") from error
-    at = os.fstat(descriptor)
-    root = Obj(stat.S_IFDIR, at.st_ino)
-    fs = Filesystem(store, root, at.st_dev, inodes.exists(Place(descriptor, RESERVED)))
-    fs.objects[root.ino] = root
-    fs.descriptors[root] = descriptor
-    try:
-        read(fs)
-    except KeyError as error:
-        os.close(descriptor)
-        raise StoreUnusable(f"the store {store.path} refers to {error}, which it lacks; see isoctl check") from error
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return fs
-
-
-def read(fs: Filesystem) -> None:
-    """Follow all that the store has. Main's objects that are known already stay what they are."""
-    for record in fs.store.read():
-        if isinstance(record, Origin):
-            fs.origins[record.op] = record
-            _object_of(fs, record)
-        else:
-            follow(fs, record, put=True)
-    for view in (*fs.views.values(), *fs.waiting.values()):
-        view.account.counted = False
-    for origin in fs.origins.values():
-        if origin.parent is not None:
-            fs.referring[origin.parent] += 1
-        if origin.parent is not None and origin.ino is not None:
-            if origin.parent not in fs.by_op:
-                raise StoreUnusable(f"object {origin.op} lies in an unknown directory; see isoctl check")
-            fs.by_op[origin.op].add_link((fs.by_op[origin.parent], origin.name))
-
-
-def _object_of(fs: Filesystem, origin: Origin) -> None:
-    if origin.ino is not None and origin.parent is None:
-        obj = fs.root
-    else:
-        known = fs.objects.get(origin.ino) if origin.ino else None
-        obj = known if known is not None and known.kind == origin.kind else Obj(origin.kind, origin.ino or 0)
-        if obj.ino:
-            fs.objects[obj.ino] = obj
-    obj.op = origin.op
-    fs.by_op[origin.op] = obj
 
 
 def close_filesystem(fs: Filesystem) -> None:
@@ -188,9 +137,8 @@ def _remove_unknown_contents(fs: Filesystem) -> None:
             fs.store.drop_folder(sid)
             continue
         known = {row.content for rows in (view.versions, view.decisions) for row in rows.values()}
-        for name in fs.store.contents(sid):
-            if name not in known:
-                inodes.remove(fs.store.content(sid, name))
+        for name in set(fs.store.contents(sid)) - known:
+            inodes.remove(fs.store.content(sid, name))
     bases = {base.content for base in fs.bases.values()}
     for name in os.listdir(fs.store.base("").directory):
         if name not in bases:

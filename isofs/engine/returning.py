@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from isofs.engine import failure, recovery
+from isofs.engine import failure, reading, recovery
 from isofs.engine.checks import Problem, check
 from isofs.engine.state import Filesystem
 from isofs.errors import StoreUnusable
@@ -29,7 +29,7 @@ def bring_back(fs: Filesystem, directory: str) -> list[Problem]:
     _let_go(fs)
     fs.suspects.clear()
     try:
-        recovery.read(fs)
+        reading.read(fs)
     except BaseException:
         failure.forget_all(fs)
         raise
@@ -42,7 +42,7 @@ def _recovered(fs: Filesystem, directory: str) -> list[Problem]:
     """Let the store know what became of main, as at a start, and check what it has then."""
     if damage := fs.store.database.damage():
         raise StoreUnusable(f"the database of the store {fs.store.path} is damaged: {damage[0]}")
-    beside = recovery.load(fs.store, directory)
+    beside = reading.load(fs.store, directory)
     try:
         recovery.recover(beside, watched=False)
         return check(beside, sound=True)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeAlias
-from weakref import WeakValueDictionary
 
 from isofs.engine.habits import Habits
+from isofs.engine.index import ByInode, ByOp
 from isofs.engine.quota import Account, Limits, Notice
 from isofs.model.records import (
     MAIN,
@@ -323,8 +323,8 @@ class Filesystem:
     limits: Limits = field(default_factory=Limits)
     notify: Callable[[Notice], None] = _ignore
     bases_left_out: int = 0  # copies that merging would be helped by, for which there was no space
-    objects: WeakValueDictionary[int, Obj] = field(default_factory=WeakValueDictionary)
-    by_op: dict[Op, Obj] = field(default_factory=dict)
+    objects: ByInode = field(default_factory=ByInode)
+    by_op: ByOp = field(init=False)
     origins: dict[Op, Origin] = field(default_factory=dict)
     bases: dict[tuple[Op, int, int], Base] = field(default_factory=dict)
     referring: Counter[Op] = field(default_factory=Counter)  # by origin: how many origins lie in it and bases are of it
@@ -348,6 +348,9 @@ class Filesystem:
     on_change_of_state: Callable[[], None] = lambda: None
     next_node: int = FIRST_COUNTED_NODE
     next_handle: int = 1
+
+    def __post_init__(self) -> None:
+        self.by_op = ByOp(self.origins, self.objects, self.root, Obj)
 
     @property
     def isolating(self) -> bool:

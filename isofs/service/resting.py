@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from isofs.control import results, wire
 from isofs.control.users import name_of
-from isofs.engine import recovery, repairs, suspicion
+from isofs.engine import reading, recovery, repairs, suspicion
 from isofs.engine.state import Filesystem
 from isofs.service import backup as backups
 from isofs.service import newfile
@@ -84,7 +84,7 @@ def _loaded(directory: str, path: str) -> Iterator[Filesystem]:
     opened = open_store(path, create=False)
     os.umask(0)
     try:
-        fs = recovery.load(opened, directory)
+        fs = reading.load(opened, directory)
     except BaseException:
         opened.close()
         raise

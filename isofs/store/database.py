@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, create_engine, delete, event, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -23,6 +23,8 @@ from isofs.errors import StoreRefused, StoreUnusable
 from isofs.model.records import Change, Op, Put, Record
 from isofs.store import rows as mapped
 from isofs.store import schema
+
+R = TypeVar("R", bound=Record)
 
 #: Origin points are reserved in blocks of this many, one statement a block.
 OPS_PER_BLOCK = 1024
@@ -48,16 +50,13 @@ class Database:
         self._next_op = self._reserved = 0
         self._unsynced = False
 
-    def read(self) -> Iterator[Record]:
-        """Every record but those that are read when they are asked for, each type by its key; subjects and origins come
-        before what refers to them."""
+    def each(self, kind: type[R]) -> Iterator[R]:
+        """Every record of a type, by its key."""
         raw = self._connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
         with _translated(self._path):
-            for mapping in mapped.MAPPINGS.values():
-                if mapping.table in mapped.NOT_IN_MEMORY:
-                    continue
-                yield from map(mapping.read, raw.execute(mapping.select))
+            mapping = mapped.MAPPINGS[kind]
+            yield from map(mapping.read, raw.execute(mapping.select))
 
     def find(self, query: Select[Any]) -> list[dict[str, Any]]:
         """The rows of a query, by column."""

@@ -23,6 +23,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from isofs.errors import StoreRefused, StoreUnusable
 from isofs.model.records import RESERVED, Change, Op, Record, SubjectId
@@ -30,6 +31,8 @@ from isofs.store import attic, configuration, inodes, suspects
 from isofs.store.database import Database, open_database
 from isofs.store.inodes import Place
 from isofs.store.suspects import Known
+
+R = TypeVar("R", bound=Record)
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -50,8 +53,9 @@ class Store:
     last_stowed: int = -1  # the number used last in the attic; -1: not asked for yet
     beside: int | None = None
 
-    def read(self) -> Iterator[Record]:
-        return self.database.read()
+    def each(self, kind: type[R]) -> Iterator[R]:
+        """Every record of a type, by its key."""
+        return self.database.each(kind)
 
     def write(self, changes: list[Change]) -> None:
         if changes:

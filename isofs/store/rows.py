@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from sqlalchemy import Delete, Insert, Select, bindparam, delete, select
 from sqlalchemy.dialects import sqlite
@@ -87,22 +87,13 @@ def _told_row(r: Told) -> Row:
     return r.verdict, r.op, r.directory, r.name, r.place, r.path, r.action, r.reason, r.review, r.aside
 
 
-def _maker(kind: type[T]) -> Callable[..., T]:
-    """What makes a frozen record of all its values, in order, in a third of the time that the class itself needs, which
-    sets each by a call: a class of the same layout, which is not frozen, makes what becomes a record then."""
-    assert dataclasses.is_dataclass(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
-    plain: Any = dataclasses.make_dataclass(kind.__name__, names, slots=True)
-
-    def make(*values: Any) -> T:
-        made = plain(*values)
-        made.__class__ = kind
-        return cast(T, made)
-
-    return make
+def _unfrozen(kind: type[Record | Fingerprint]) -> Any:
+    """A class of the same layout as that of a frozen record, whose objects are made in a third of the time, which sets
+    each value by a call, and become records by being told so."""
+    return dataclasses.make_dataclass(kind.__name__, [field.name for field in dataclasses.fields(kind)], slots=True)
 
 
-_origin, _version, _fingerprint = _maker(Origin), _maker(Version), _maker(Fingerprint)
+_Origin, _Version, _Fingerprint = map(_unfrozen, (Origin, Version, Fingerprint))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -118,15 +109,22 @@ def _read_subject(r: Row) -> Subject:
 
 def _read_origin(r: Row) -> Origin:
     op, kind, ino, parent, name, vector, born, next_ino = r
-    return _origin(op, kind, ino, parent, name, None if vector is None else _vector(vector), born, next_ino)
+    made = _Origin(op, kind, ino, parent, name, None if vector is None else _vector(vector), born, next_ino)
+    made.__class__ = Origin
+    return made  # type: ignore[no-any-return]
 
 
 def _read_version(r: Row) -> Version:
     sid, op, state, vector, content, ino, ctime_ns, size, attributes = r
     if state not in ("m", "d"):
         raise ValueError(f"not a version's state: {state!r}")
-    mark = None if ino is None else _fingerprint(ino, ctime_ns, size)
-    return _version(sid, op, state, _vector(vector), content, mark, bool(attributes))
+    mark = None
+    if ino is not None:
+        mark = _Fingerprint(ino, ctime_ns, size)
+        mark.__class__ = Fingerprint
+    made = _Version(sid, op, state, _vector(vector), content, mark, bool(attributes))
+    made.__class__ = Version
+    return made  # type: ignore[no-any-return]
 
 
 def _read_binding(r: Row) -> Binding:
@@ -203,9 +201,6 @@ MAPPINGS: dict[type, RowMapping] = {
     Verdict: RowMapping(schema.verdicts, _verdict_row, read_verdict),
     Told: RowMapping(schema.told, _told_row, read_told),
 }
-
-#: What is read when it is asked for.
-NOT_IN_MEMORY = (schema.attic, schema.proposals, schema.verdicts, schema.told)
 
 
 def readable(table: str, row: Mapping[str, Any]) -> str | None:
