@@ -32,6 +32,7 @@ FLAGS = {"backing_flags", "untouching_flags"}
 #: By module and function: why it may do otherwise.
 EXCEPTIONS = {
     ("engine/reading.py", "load"): "the directory that is mounted, which root named",
+    ("engine/looking.py", "_covered"): "what the kernel says of mounts",
     ("engine/callers.py", "*"): "what the kernel says of a process",
     ("engine/writing.py", "_copy"): "a descriptor's path: `tree.reached`",
     ("engine/xattrs.py", "_take_set_group"): "a descriptor's path: `tree.reached`",

@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from isofs.engine import attic, reading, tree, views
+from isofs.engine import attic, looking, reading, tree, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Failure, Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
-from isofs.errors import CallError, StoreUnusable
+from isofs.errors import StoreUnusable
 from isofs.model.reconcile import Outcome
 from isofs.model.records import RESERVED, Binding, Op, Origin, SubjectState, Version
 from isofs.model.vectors import G, Vector, trusted_deletion, trusted_modification
@@ -151,7 +151,7 @@ def finish_announced(fs: Filesystem) -> None:
     for origin in list(fs.origins.values()):
         if origin.next_ino is None:
             continue
-        there = _inode_at(fs, origin)
+        there = looking.inode_at(fs, origin)
         obj = fs.by_op[origin.op]
         if origin.next_ino == REMOVED and there == origin.ino:
             batch.put(replace(origin, next_ino=None, vector=_counted_again(fs, origin)))
@@ -201,17 +201,6 @@ def _counted_again(fs: Filesystem, origin: Origin) -> Vector | None:
     return vector.replace(G, max(seen, default=0) + 1)
 
 
-def _inode_at(fs: Filesystem, origin: Origin) -> int | None:
-    """The inode of the right type that main has where the store says the object is."""
-    assert origin.parent is not None
-    try:
-        directory = tree.descriptor(fs, fs.by_op[origin.parent])
-        found = os.stat(origin.name, dir_fd=directory, follow_symlinks=False)
-    except (OSError, CallError):
-        return None
-    return found.st_ino if stat.S_IFMT(found.st_mode) == origin.kind else None
-
-
 def _lost(fs: Filesystem, obj: Obj) -> None:
     fs.objects.pop(obj.ino, None)
     tree.close_descriptor(fs, obj)
@@ -221,17 +210,13 @@ def _lost(fs: Filesystem, obj: Obj) -> None:
 
 def find_moved(fs: Filesystem) -> None:
     """Find what is not where the store has it: moved or replaced while nobody watched, or deleted."""
-    missing: dict[int, Origin] = {}
     ordered: list[Origin] = []
     batch = Batch(fs)
     if fs.root.op and fs.origins[fs.root.op].ino != fs.root.ino:
         batch.put(replace(fs.origins[fs.root.op], ino=fs.root.ino))
-    for origin in fs.origins.values():
-        if origin.ino is not None and origin.parent is not None and _inode_at(fs, origin) != origin.ino:
-            missing[origin.ino] = origin
-    if missing:
-        found = _search(fs, set(missing))
-        ordered = _from_the_root_down(fs, missing.values())
+    if missing := looking.missing(fs):
+        found = _search(fs, {origin.ino for origin in missing if origin.ino})
+        ordered = _from_the_root_down(fs, missing)
         for origin in ordered:
             _moved_or_replaced(fs, origin, found.get(origin.ino or 0), batch)
     batch.commit()
@@ -275,7 +260,7 @@ def _moved_or_replaced(fs: Filesystem, origin: Origin, found: tuple[int, bytes, 
             obj.links = ((parent, found[1]),)
             batch.put(replace(origin, parent=batch.op_of(parent), name=found[1]))
             return
-    there = _inode_at(fs, origin)
+    there = looking.inode_at(fs, origin)
     if there is not None and there not in fs.objects:
         fs.objects.pop(obj.ino, None)
         obj.ino = there
