@@ -69,7 +69,7 @@ class Demo:
         fill(shared, self.alice, self.bob)
         before = snapshots.take(shared)
         self.teller.tell(
-            f"{before.files} files, a copy of the Python library and its packages. "
+            f"{before.files} files, a copy of the Python library and of some packages. "
             f"{self.alice.name} (uid {self.alice.uid}) and {self.bob.name} (uid {self.bob.uid}) share them."
         )
         self._isoctl("mount", str(shared), globally=True)

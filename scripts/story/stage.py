@@ -27,20 +27,21 @@ GROUP = "isofs-demo"
 #: People look into each other's repositories.
 _GIT_CONFIG = {"safe.directory": "*", "init.defaultBranch": "main", "gc.auto": "0"}
 _REMARK = "for the demo of isofs"
-#: Of the library: caches, programs, packages, and what would only make the demo longer.
-_LEFT_OUT = [
-    "__pycache__",
-    "*.so",
-    "*.so.*",
-    "*.a",
-    "site-packages",
-    "dist-packages",
-    "mypy",
-    "mypyc",
-    "pip",
-    "pygments",
+#: Of the library: caches, programs, tests, and what would only make the demo longer.
+_LEFT_OUT = ["__pycache__", "*.so", "*.so.*", "*.a", "site-packages", "dist-packages", "test", "tests", "_tests"]
+_LEFT_OUT += [
+    "config-*",
+    "distutils",
+    "encodings",
+    "ensurepip",
+    "idlelib",
+    "lib2to3",
+    "pydoc_data",
+    "tkinter",
+    "turtledemo",
 ]
-_LEFT_OUT += ["test", "tests", "idlelib"]
+#: Of what is installed.
+_PACKAGES = ["attr", "click", "idna", "packaging", "pathspec", "pluggy", "sortedcontainers", "trio"]
 _LIMIT = 120
 _DAEMON_LIMIT = 30
 
@@ -262,11 +263,12 @@ def person(on: Stage, name: str) -> Iterator[Person]:
 
 
 def fill(tree: Path, alice: Person, bob: Person) -> None:
-    """Copy the interpreter's own library and its packages, for two people who share them."""
-    ignored = shutil.ignore_patterns(*_LEFT_OUT)
-    sources = [("library", sysconfig.get_path("stdlib"), alice), ("packages", sysconfig.get_path("purelib"), bob)]
-    for name, source, owner in sources:
-        shutil.copytree(source, tree / name, symlinks=True, ignore=ignored)
+    """Copy the interpreter's own library and some packages, for two people who share them."""
+    ignored, packages = shutil.ignore_patterns(*_LEFT_OUT), Path(sysconfig.get_path("purelib"))
+    shutil.copytree(sysconfig.get_path("stdlib"), tree / "library", symlinks=True, ignore=ignored)
+    for package in _PACKAGES:
+        shutil.copytree(packages / package, tree / "packages" / package, symlinks=True, ignore=ignored)
+    for name, owner in (("library", alice), ("packages", bob)):
         for directory, _, files in os.walk(tree / name):
             os.chown(directory, owner.uid, owner.gid)
             os.chmod(directory, 0o2775)
