@@ -162,22 +162,30 @@ def read_told(r: Row) -> Told:
 class RowMapping:
     """How one type of record is written to and read from its table.
 
-    The statements are made once, and given to SQLite as they are: SQLAlchemy's own way with a statement takes longer
-    than SQLite's. `put` takes a row, `drop` what `key` takes of one. `read` makes the record of a row of `select`; it
-    raises ValueError and others for one that means nothing.
+    The statements are made once, when they are needed, and given to SQLite as they are: SQLAlchemy's own way with a
+    statement takes longer than SQLite's. `put` takes a row, `drop` what `key` takes of one. `read` makes the record of
+    a row of `select`; it raises ValueError and others for one that means nothing.
     """
 
     def __init__(self, table: Table, row: Callable[[Any], Row], read: Callable[[Row], Record]) -> None:
         self.table, self.row, self.read = table, row, read
-        columns = [column.name for column in table.columns]
-        keys = [column.name for column in table.primary_key]
-        insertion = upsert(table)
-        rest = {name: insertion.excluded[name] for name in columns if name not in keys}
-        self.put = sql(insertion.on_conflict_do_update(index_elements=keys, set_=rest))
-        self.drop = sql(delete(table).where(*(table.c[name] == bindparam(name) for name in keys)))
-        self.select = sql(select(table).order_by(*table.primary_key))
-        self.columns = columns
-        self._at = [columns.index(name) for name in keys]
+        self.columns = [column.name for column in table.columns]
+        self._keys = [column.name for column in table.primary_key]
+        self._at = [self.columns.index(name) for name in self._keys]
+
+    @functools.cached_property
+    def put(self) -> str:
+        insertion = upsert(self.table)
+        rest = {name: insertion.excluded[name] for name in self.columns if name not in self._keys}
+        return sql(insertion.on_conflict_do_update(index_elements=self._keys, set_=rest))
+
+    @functools.cached_property
+    def drop(self) -> str:
+        return sql(delete(self.table).where(*(self.table.c[name] == bindparam(name) for name in self._keys)))
+
+    @functools.cached_property
+    def select(self) -> str:
+        return sql(select(self.table).order_by(*self.table.primary_key))
 
     def key(self, row: Row) -> Row:
         return tuple(row[at] for at in self._at)
