@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 import isofs
 from isofs.engine import recovery
@@ -226,6 +227,21 @@ def test_a_new_store_is_closed_to_others(tmp_path: Path) -> None:
     os.umask(0)
     open_store(str(tmp_path / "store")).close()
     assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
+
+
+def test_a_new_database_is_what_the_schema_says(tmp_path: Path) -> None:
+    open_store(str(tmp_path / "store")).close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'other'}")
+    schema.metadata.create_all(engine)
+    engine.dispose()
+    made, expected = (_definitions(path) for path in (tmp_path / "store" / "isofs.db", tmp_path / "other"))
+    assert made == expected
+    assert len(made) > len(schema.metadata.tables)
+
+
+def _definitions(path: Path) -> set[tuple[str, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return set(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
 
 
 def test_every_kind_of_record_is_read_as_it_was_written(tmp_path: Path) -> None:

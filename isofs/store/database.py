@@ -233,7 +233,8 @@ def _create(connection: Connection) -> None:
     assert raw is not None
     raw.execute("PRAGMA journal_mode = WAL")
     with connection.begin():
-        schema.metadata.create_all(connection)
+        for statement in schema.making():
+            raw.execute(statement)
         connection.execute(
             insert(schema.meta),
             [
