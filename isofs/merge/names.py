@@ -13,10 +13,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import attic, kept, main, tree, trusted, views
+from isofs.engine import attic, main, tree, trusted, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
-from isofs.merge import folders, naming, places, removing, sequences, settle
+from isofs.merge import folders, naming, places, removing, sequences, settle, uniting
 from isofs.merge.report import Item, Report
 from isofs.merge.resolvers import maildirs
 from isofs.merge.telling import Telling
@@ -37,6 +37,7 @@ class Names:
         self._born: list[tuple[Obj, int]] = []
         before = list(report.all_told(view.sid))  # also before the merge was cut off
         self._renamed = {one.op for one in before if one.reason.startswith(naming.RENAMED)}
+        self._patient = True  # whether directories that are to be united wait for names that main's of them gets
 
     def number_all(self) -> None:
         """Give numbers to the suspect's messages of MH folders whose own main has given to others."""
@@ -49,6 +50,7 @@ class Names:
 
     def place_all(self) -> Iterator[None]:
         """Give objects the suspect's names, as soon as the directory is in main and the name is free."""
+        self._patient = True
         self._drop_irrelevant()
         self._drop_circles()
         for binding in self._pending():  # of a merge that was cut off between an exchange and its row
@@ -60,7 +62,9 @@ class Names:
                     progress = True
                     yield
             if not progress and not self._break_circle():
-                return
+                if not self._patient:
+                    return
+                self._patient = False
 
     def _pending(self) -> list[Binding]:
         return [b for b in self.view.all_bindings() if b.op is not None and not naming.contested(self.view, b.op)]
@@ -229,7 +233,9 @@ class Names:
         assert version.content is not None
         there = tree.child(fs, directory, binding.name)
         if there is not None and there[0].is_dir and obj.is_dir and naming.stays(self.fs, self.view, binding, there[0]):
-            self._unite(binding, obj, there[0])
+            if self._patient and uniting.collide(view, obj, there[0]):
+                return False
+            uniting.unite(fs, view, self._telling, binding, obj, there[0])
             return True
         name = self._name_for(binding, directory, there and there[0])
         if name is None:
@@ -279,37 +285,6 @@ class Names:
         """Whether the merge has brought back what main had lost: what is decided of it outlives the version, while it
         has more names to get."""
         return obj.op in self.view.decisions and self.view.version(obj.op) is None
-
-    def _unite(self, binding: Binding, obj: Obj, there: Obj) -> None:
-        """Two directories of one name become one: main's, with the suspect's entries beside main's."""
-        fs, view = self.fs, self.view
-        version = view.version(obj.op)
-        batch = Batch(fs)
-        to = batch.op_of(there)
-        for entry in list(view.bindings.get(obj.op, {}).values()):
-            batch.drop(entry)
-            batch.put(naming.united(view, entry, to))
-        if binding.replaced not in (None, obj.op):
-            batch.put(replace(binding, op=None))  # it stays, which the deletion will find
-        else:
-            batch.drop(binding)
-        if version is not None:
-            batch.drop(version)
-        decided = view.decisions.get(obj.op)
-        if decided is not None:
-            batch.drop(decided)
-        self._telling.tell(binding, Item(places.path(fs, view, there) or b"", "united", naming.UNITED))
-        batch.commit(lasting=True)
-        if version is not None and version.content is not None:
-            with contextlib.suppress(OSError):  # `settle.tidy` tries once more
-                inodes.remove(fs.store.content(view.sid, version.content))
-        node = obj.node(view.sid)
-        if node is not None:  # who works in the suspect's directory goes on in the common one
-            obj.drop_node(node)
-            node.obj = there
-            if there.node(view.sid) is None:
-                there.add_node(node)
-            kept.forget(fs, node)
 
     def _name_for(self, binding: Binding, directory: Obj, there: Obj | None) -> bytes | None:
         """The name to use: the suspect's, one beside it if main's stays there, or None: not yet."""

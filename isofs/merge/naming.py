@@ -163,8 +163,11 @@ def left_in(fs: Filesystem, view: View, directory: Obj) -> Iterator[Obj | None]:
             yield from left_in(fs, view, found[0])
 
 
-def beside(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
-    """`NAME.isofs-USER`, with a number if that is taken, cut to what the file system allows; of MH the next number."""
+def beside(fs: Filesystem, view: View, directory: Obj, name: bytes, *, but: bytes = b"") -> bytes:
+    """`NAME.isofs-USER`, with a number if that is taken, cut to what the file system allows; of MH the next number.
+
+    Not `but`, which is about to be taken.
+    """
     number = numbers(fs, view, directory).get(name) if maildirs.is_number(name) else None
     number = number or folders.next_number(fs, view, directory, name)
     if number is not None:
@@ -174,7 +177,7 @@ def beside(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
     while True:
         end = b".isofs-" + user + (b"" if count == 1 else b"-%d" % count)
         aside = _cut(name, tree.longest_name(fs) - len(end)) + end
-        if tree.child(fs, directory, aside) is None and not tree.hidden(fs, directory, aside):
+        if aside != but and tree.child(fs, directory, aside) is None and not tree.hidden(fs, directory, aside):
             return aside
         count += 1
 

@@ -124,6 +124,18 @@ def _stays(fs: Filesystem, view: View, directory: Obj, binding: Binding, found: 
 
 
 def _name_for(fs: Filesystem, view: View, directory: Obj, binding: Binding, taken: Obj | None) -> bytes:
+    if directory.op != binding.directory and (first := _pending(fs, view, directory, binding.name)) is not None:
+        other = given(fs, view, first)[1]  # the suspect's own name in main's directory
+        if other == binding.name or (taken is not None and _stays(fs, view, directory, binding, taken)):
+            return naming.beside(fs, view, directory, binding.name, but=other)
     if taken is not None and taken.op != binding.op and _stays(fs, view, directory, binding, taken):
         return naming.beside(fs, view, directory, binding.name)
     return naming.if_free(fs, view, directory, binding.name)
+
+
+def _pending(fs: Filesystem, view: View, directory: Obj, name: bytes) -> Binding | None:
+    """The name of the suspect's in a directory, if the merge will give it."""
+    b = view.binding(directory.op, name) if directory.op else None
+    if b is None or b.op is None or naming.contested(view, b.op) or not naming.takes(view, b.op):
+        return None
+    return None if b.kept and fs.by_op[b.op].ino else b
