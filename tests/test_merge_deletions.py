@@ -44,6 +44,36 @@ def test_directories_whose_files_have_names_elsewhere(contest: Contest, other: s
     assert not checks.check(contest.fs)
 
 
+@pytest.mark.parametrize("by", ["bob", "carol"])
+@pytest.mark.parametrize("names", [("copy/one", "tree/one", "tree/two"), ("tree/two", "tree/one", "copy/one")])
+@pytest.mark.parametrize("kept", ["copy/mine", "copy/one"])
+def test_a_suspect_keeps_of_what_others_delete_the_names_that_it_gave(
+    tmp_path: Path, by: str, names: tuple[str, ...], kept: str
+) -> None:
+    """And no others: had it given them in main, main would have no others either."""
+    contest = Contest(tmp_path / "main", {"tree/one": b"one", "copy/other": b""}, ("alice", "carol"))
+    os.link(contest.path / "tree/one", contest.path / "tree/two")
+    alice = contest.suspects["alice"]
+    if kept == "copy/one":
+        names = tuple(name for name in names if name != kept)
+        alice.link(b"tree/one", b"copy/one")
+    else:
+        os.link(contest.path / "tree/one", contest.path / "copy/one")
+        alice.rename(b"copy/one", b"copy/mine")
+    for name in names:
+        (contest.bob if by == "bob" else contest.suspects["carol"]).unlink(os.fsencode(name))
+    if by == "carol":
+        contest.innocent(name="carol")
+    assert {"tree": alice.listdir(b"tree"), "copy": set(alice.listdir(b"copy"))} == {
+        "tree": {},
+        "copy": {b"other", os.fsencode(os.path.basename(kept))},
+    }
+    contest.innocent()
+    assert contest.main() == {kept: b"one", "copy/other": b""}
+    assert not checks.check(contest.fs)
+    contest.close()
+
+
 @pytest.mark.parametrize("steps", range(8))
 def test_a_deletion_that_does_not_stand_takes_no_name(tmp_path: Path, steps: int) -> None:
     """Nor when the merge is killed after any step and goes on at the next start."""

@@ -181,7 +181,10 @@ def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
             at = batch.op_of(directory)
             batch.put(Binding(view.sid, at, name, batch.op_of(obj), batch.op_of(obj), kept=True))
     elif last and version is None and obj.op in view.placed:
-        _keep_renamed(fs, view, obj, batch)
+        if obj.is_dir and views.has_own_below(fs, view, obj):
+            _copy_up(fs, view, obj)
+        else:
+            _keep_renamed(fs, view, obj, batch)
 
 
 def _keep_renamed(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
@@ -234,8 +237,9 @@ def will_move(
     """Main is about to rename an object. What a suspect changed of it stays where the suspect has it."""
     if not fs.isolating:
         return
+    doomed = fs.views.get(by) if to_name.startswith(MOVING) and _deletes(fs.views.get(by), obj) else None
     for view in _others(fs, by):
-        _follow_or_keep(fs, view, directory, name, to, to_name, obj, batch)
+        _follow_or_keep(fs, view, directory, name, to, to_name, obj, batch, doomed)
     _count_move(directory, name, to, to_name, obj, batch, by)
 
 
@@ -288,17 +292,20 @@ def _follow_or_keep(
     to_name: bytes,
     obj: Obj,
     batch: Batch,
+    doomed: View | None = None,
 ) -> None:
     """The rules of one view for a rename in main: follow it unless the suspect changed the object.
 
-    A directory stays in the view as well if the suspect could not reach it, and what is in it, under its new name.
+    A directory stays in the view as well if the suspect could not reach it, and what is in it, under its new name; or
+    if the merge of the view `doomed` will delete it, and the suspect keeps something in it.
     """
     version, binding = view.version(obj.op), _entry(view, directory, name, obj)
     if version is not None and version.state == "d":
         return
     follows = binding is None and version is None
     seen = obj.is_dir and obj.op not in view.placed and views.path(fs, view.sid, directory) is not None
-    if follows and not (seen and _out_of_reach(fs, view, to, to_name, obj, batch)):
+    stays = doomed is not None and seen and _keeps_within(fs, view, obj, doomed)
+    if follows and not stays and not (seen and _out_of_reach(fs, view, to, to_name, obj, batch)):
         return
     op, at = batch.op_of(obj), batch.op_of(directory)
     if binding is None:
@@ -315,6 +322,26 @@ def _kept_elsewhere(view: View, obj: Obj) -> bool:
     """Whether a view has a file under a name that main took from it before, so that no other name is news of it."""
     placed = (view.binding(*key) for key in view.placed.get(obj.op, ()))
     return not obj.is_dir and any(b is not None and b.kept for b in placed)
+
+
+def _deletes(view: View | None, obj: Obj) -> bool:
+    version = None if view is None else view.version(obj.op)
+    return version is not None and version.state == "d"
+
+
+def _keeps_within(fs: Filesystem, view: View, directory: Obj, by: View) -> bool:
+    """Whether a suspect will have something in a directory, at any depth, when the merge of `by` deletes it."""
+    own = {fs.by_op[op] for op, names in view.bindings.items() if any(b.op is not None for b in names.values())}
+    changed = (fs.by_op[op] for op, version in view.versions.items() if version.state == "m")
+    own |= {above for obj in changed for above, _ in views.parents(fs, view.sid, obj)}
+    for above in own:
+        way: Obj | None = above
+        while way is not None and way is not directory:
+            stays = not way.ino or way.op in view.versions or _deletes(by, way)  # else the merge moves it elsewhere
+            way = next((found for found, _ in views.parents(fs, view.sid, way)), None) if stays else None
+        if way is directory:
+            return True
+    return False
 
 
 def _out_of_reach(fs: Filesystem, view: View, to: Obj, to_name: bytes, obj: Obj, batch: Batch) -> bool:

@@ -245,7 +245,9 @@ class View:
         elif last and self.placed(thing):
             self.version(thing)
 
-    def _follows(self, old: Name, new: Name, thing: Thing, kept: dict[Name, Binding]) -> bool:
+    def _follows(
+        self, old: Name, new: Name, thing: Thing, kept: dict[Name, Binding], coming: dict[Name, Thing]
+    ) -> bool:
         """Whether the view can show what main moves under its new name. Files may vanish, directories must not."""
         if thing in self.versions:
             return False
@@ -257,6 +259,10 @@ class View:
             return True
         if new in kept or (binding is not None and binding.thing is not None):
             return False
+        for name, there in coming.items():  # from the top
+            known = self.bindings.get(name, Binding(None, None))
+            if name[0] in reached and known.thing is None and known.replaced is not there and not self.deleted(there):
+                reached.add(there)
         return new[0] in reached and new[0] not in self._below(thing)
 
     def _below(self, directory: Thing) -> set[Thing]:
@@ -267,12 +273,12 @@ class View:
             ahead += inner
         return found
 
-    def main_moves(self, moves: list[tuple[Name, Name, Thing]]) -> None:
-        """Main is about to rename; all at once for an exchange."""
+    def main_moves(self, moves: list[tuple[Name, Name, Thing]], coming: dict[Name, Thing] | None = None) -> None:
+        """Main is about to rename; all at once for an exchange. Directories may be `coming` into it before."""
         kept: dict[Name, Binding] = {}
         hidden: dict[Name, Thing] = {}
         for _ in moves:
-            self._main_moves(moves, kept, hidden)
+            self._main_moves(moves, kept, hidden, coming or {})
         for name, thing in hidden.items():
             self.hide(name, thing)
         self.bindings |= kept
@@ -283,14 +289,18 @@ class View:
             self.bindings[name] = Binding(None, thing, kept=True)
 
     def _main_moves(
-        self, moves: list[tuple[Name, Name, Thing]], kept: dict[Name, Binding], hidden: dict[Name, Thing]
+        self,
+        moves: list[tuple[Name, Name, Thing]],
+        kept: dict[Name, Binding],
+        hidden: dict[Name, Thing],
+        coming: dict[Name, Thing],
     ) -> None:
         for old, new, thing in moves:
             binding = self.bindings.get(old)
             if self.deleted(thing):
                 continue
             if self._shows_mains(*old, thing):
-                if self._follows(old, new, thing, kept):
+                if self._follows(old, new, thing, kept, coming):
                     continue
                 kept[old] = Binding(thing, thing, kept=True)
             elif binding is None or not (thing in (binding.thing, binding.replaced) or self._kept_elsewhere(thing)):
@@ -357,9 +367,11 @@ class ModelFile:
             return
         if version is None and self.inode is self.thing.inode:
             self.inode = view.modified(self.thing)
+        elif self.inode.sid == self.sid:
+            return  # the suspect replaced it
         elif self.before and own is not None:
             self.inode = own
-        elif self.inode.sid != self.sid:
+        else:
             copy, old = self.inode.copy(self.sid), self.inode
             for file in self.world.files:
                 if file is self or (file.inode is old and file.sid == self.sid and not (file.before or self.before)):

@@ -78,6 +78,9 @@ class Merge:
                 view.modified(thing).mtime = None
         self.clean &= not any(b.kept for b in view.bindings.values())
         self._merge_names()
+        for thing in view.touched - view.versions.keys():
+            if thing.inode is not None:
+                thing.inode.mtime = None  # as old as the suspect's last change there, at most
         for thing in list(view.versions):
             self._merge_state(thing)
         contested = {thing: view.versions[thing] for thing in self.contested}
@@ -194,13 +197,18 @@ class Merge:
         for thing in dict.fromkeys(removed.values()):
             olds = [name for name, there in removed.items() if there is thing]
             news = [name for name, there in added.items() if there is thing]
-            last = len(olds) == self.world.links(thing) and not news
+            last = olds[-1] if len(olds) == self.world.links(thing) and not news else None
             moves += [(old, new, thing) for old, new in zip(olds, news, strict=False)]
-            losses += [(old, thing, last) for old in olds[len(news) :]]
+            losses += [(old, thing, old == last) for old in olds[len(news) :]]
+        losses.sort(key=lambda loss: (loss[1].is_dir, loss[2], -self._depth(loss[0][0])))
+        coming = {name: thing for name, thing in added.items() if thing.is_dir and thing.inode is None}
         for view in others:
-            view.main_moves(moves)
-            for old, thing, last in sorted(losses, key=lambda loss: (loss[1].is_dir, -self._depth(loss[0][0]))):
+            for old, thing, last in losses:
                 view.main_loses(*old, thing, last=last)
+            view.main_moves(moves, coming)
+            for old, thing, last in losses:
+                if thing.is_dir:  # what stays in it, because of where main moves it, keeps it as well
+                    view.main_loses(*old, thing, last=last)
 
     def _destinations(self, removed: dict[Name, Thing], added: dict[Name, Thing]) -> dict[Name, Thing]:
         """The names that will be given in main: what has something else under its name goes beside it."""
