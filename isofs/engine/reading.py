@@ -8,7 +8,7 @@ import stat
 from isofs.engine.batch import follow
 from isofs.engine.state import Filesystem, Obj
 from isofs.errors import NoMount, StoreUnusable
-from isofs.model.records import RESERVED, Base, Binding, Decided, Origin, Subject, Touch, Version
+from isofs.model.records import RESERVED, Base, Binding, Decided, Origin, Subject, SubjectState, Touch, Version
 from isofs.store import inodes
 from isofs.store.folder import Store
 from isofs.store.inodes import Place
@@ -61,3 +61,4 @@ def _read_versions(fs: Filesystem) -> None:
     for view in views.values():
         view.account.stale.update(v.content for v in view.versions.values() if v.content is not None)
         view.account.counted = False
+        view.cut_off = fs.subjects[view.sid].state is SubjectState.MERGING

@@ -177,7 +177,7 @@ def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
             return
         if version is None:
             _copy_up(fs, view, obj)
-        if not (obj.is_dir and obj.op in view.placed):
+        if _is_kept_at(fs, view, directory, obj):
             at = batch.op_of(directory)
             batch.put(Binding(view.sid, at, name, batch.op_of(obj), batch.op_of(obj), kept=True))
     elif last and version is None and obj.op in view.placed:
@@ -185,6 +185,11 @@ def _keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj
             _copy_up(fs, view, obj)
         else:
             _keep_renamed(fs, view, obj, batch)
+
+
+def _is_kept_at(fs: Filesystem, view: View, directory: Obj, obj: Obj) -> bool:
+    """Whether a view has an object under a name of main's: a directory has one name, and what is in none has none."""
+    return not (obj.is_dir and obj.op in view.placed) and views.path(fs, view.sid, directory) is not None
 
 
 def _keep_renamed(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
@@ -309,7 +314,7 @@ def _follow_or_keep(
         return
     op, at = batch.op_of(obj), batch.op_of(directory)
     if binding is None:
-        if not (obj.is_dir and op in view.placed):
+        if _is_kept_at(fs, view, directory, obj):
             batch.put(Binding(view.sid, at, name, op, op, kept=True))
     elif binding.op != op and binding.replaced != op and not _kept_elsewhere(view, obj):
         return

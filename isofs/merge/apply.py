@@ -71,6 +71,7 @@ def merge_steps(
             recovery.finish_announced(fs)
             attic.recover(fs)
             if sid in fs.views:
+                fs.views[sid].cut_off = True
                 settle.tidy(fs, fs.views[sid])
         raise
 

@@ -53,7 +53,7 @@ class Names:
         self._patient = True
         self._drop_irrelevant()
         self._drop_circles()
-        for binding in self._pending():  # of a merge that was cut off between an exchange and its row
+        for binding in self._pending() if self.view.cut_off else ():  # perhaps between an exchange and its row
             self._note_exchange(binding)
         while True:
             progress = False
@@ -261,7 +261,7 @@ class Names:
         )
         batch = Batch(fs)
         batch.put(announced)
-        naming.leave_names(view, obj, batch)  # those that main had are lost, whoever took them
+        naming.leave_names(view, obj, batch, lost=True)  # whoever took them
         trusted.comes_back(fs, directory, name, obj, batch, by=view.sid)
         with trusted.announced(fs, obj, merging=True):
             batch.commit(lasting=True)

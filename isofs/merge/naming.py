@@ -60,13 +60,13 @@ def removed_names(fs: Filesystem, view: View, obj: Obj) -> list[tuple[Obj, bytes
     return removed + [(directory, name) for directory, name in obj.links if name.startswith(MOVING)]
 
 
-def leave_names(view: View, obj: Obj, batch: Batch) -> None:
-    """An object of main keeps its names: that the suspect took some is no change any more."""
+def leave_names(view: View, obj: Obj, batch: Batch, *, lost: bool = False) -> None:
+    """An object of main keeps its names, or has `lost` them all: that the suspect took some is no change any more."""
     if any(name.startswith(MOVING) for _, name in obj.links):
         return  # by what the suspect took, `removing.put_beside_what_stays` knows its name
     for key in sorted(view.hiding.get(obj.op, ())):
         binding = view.binding(*key)
-        if binding is None or binding.kept or binding.op == obj.op:
+        if binding is None or (binding.kept and not lost) or binding.op == obj.op:
             continue
         if binding.op is None:
             batch.drop(binding)

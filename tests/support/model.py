@@ -241,7 +241,8 @@ class View:
             return
         if self._shows_mains(directory, name, thing) and self.changed(thing):
             self.version(thing)
-            self.bindings[directory, name] = Binding(thing, thing, kept=True)
+            if directory in self._reached():
+                self.bindings[directory, name] = Binding(thing, thing, kept=True)
         elif last and self.placed(thing):
             self.version(thing)
 
@@ -254,7 +255,7 @@ class View:
         if not thing.is_dir:
             return True
         binding = self.bindings.get(new)
-        reached = {self.world.root, *(there for there in self.names().values() if there.is_dir)}
+        reached = self._reached()
         if old[0] not in reached:
             return True
         if new in kept or (binding is not None and binding.thing is not None):
@@ -264,6 +265,10 @@ class View:
             if name[0] in reached and known.thing is None and known.replaced is not there and not self.deleted(there):
                 reached.add(there)
         return new[0] in reached and new[0] not in self._below(thing)
+
+    def _reached(self) -> set[Thing]:
+        """The directories of the view. What is in others, it does not have."""
+        return {self.world.root, *(there for there in self.names().values() if there.is_dir)}
 
     def _below(self, directory: Thing) -> set[Thing]:
         found, ahead = {directory}, [directory]
@@ -302,7 +307,8 @@ class View:
             if self._shows_mains(*old, thing):
                 if self._follows(old, new, thing, kept, coming):
                     continue
-                kept[old] = Binding(thing, thing, kept=True)
+                if old[0] in self._reached():
+                    kept[old] = Binding(thing, thing, kept=True)
             elif binding is None or not (thing in (binding.thing, binding.replaced) or self._kept_elsewhere(thing)):
                 continue
             hidden[new] = thing
