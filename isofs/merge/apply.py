@@ -339,8 +339,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> Iterator[None]:
     paths = {d.op: views.path(fs, MAIN, fs.by_op[d.op]) or b"" for d in doomed}
     for decided in sorted(doomed, key=lambda d: (fs.by_op[d.op].is_dir, -paths[d.op].count(b"/"))):
         obj = fs.by_op[decided.op]
-        path = attic.where(fs, view, obj) if obj.links and paths[decided.op] else b""
-        deleted = Item(path, "deleted", decided.reason, decided.review)
+        path = places.deleted(fs, view, obj) if obj.links and paths[decided.op] else b""
         left, version = False, view.version(decided.op)
         late = version is not None and settle.overtaken(fs, version)
         for directory, name in naming.removed_names(fs, view, obj):
@@ -350,7 +349,7 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> Iterator[None]:
             if obj.is_dir and not trusted.empty_in_main(fs, obj):
                 left = True
                 continue
-            report.tell(fs, view.sid, obj.op, deleted)
+            removing.tell_deleted(fs, view, report, obj, decided)
             (main.rmdir if obj.is_dir else main.unlink)(fs, directory, name, by=view.sid)
             settle.expire(fs, directory, name)
         if left:
@@ -361,8 +360,8 @@ def _delete_all(fs: Filesystem, view: View, report: Report) -> Iterator[None]:
         elif obj.ino:
             path = attic.where(fs, view, obj) if obj.links else path
             report.tell(fs, view.sid, obj.op, Item(path, "kept", naming.RENAMED_SINCE, True))
-        elif path:
-            report.tell(fs, view.sid, obj.op, deleted)
+        elif path and report.told(view.sid, obj.op) is None:
+            report.tell(fs, view.sid, obj.op, Item(path, "deleted", decided.reason, decided.review))
         batch = Batch(fs)
         vector = fs.origins[decided.op].vector
         if not obj.ino:

@@ -6,7 +6,7 @@ Both ask what is left to be done, so that they name the same paths, whatever com
 from __future__ import annotations
 
 from isofs.engine import tree
-from isofs.engine.attic import below
+from isofs.engine.attic import below, where
 from isofs.engine.state import Filesystem, Link, Obj, View
 from isofs.merge import naming
 from isofs.model.records import MOVING, Binding, Op
@@ -27,6 +27,19 @@ def name_in(fs: Filesystem, view: View, directory: Obj, name: bytes) -> bytes:
     return below(_placed(fs, view, directory)[1], name)
 
 
+def deleted(fs: Filesystem, view: View, obj: Obj) -> bytes:
+    """Main's path of what the suspect deleted: the first of the names that the merge will take from it.
+
+    The same while it has all of them, under whatever name one of them is out of the way.
+    """
+    names = naming.removed_names(fs, view, obj)
+    aside = any(name.startswith(MOVING) for _, name in names)
+    there = [at for at in names if not at[1].startswith(MOVING) and (aside or _child(fs, *at) is obj)]
+    if obj.is_dir or not there:
+        return where(fs, view, obj)
+    return min(below(where(fs, view, directory), name) for directory, name in there)
+
+
 def given(fs: Filesystem, view: View, binding: Binding) -> Link:
     """The name that an object gets for one that the suspect gave it: that, or one beside what main has there."""
     directory = united(fs, view, fs.by_op[binding.directory])
@@ -34,13 +47,17 @@ def given(fs: Filesystem, view: View, binding: Binding) -> Link:
 
 
 def first_name(fs: Filesystem, view: View, op: Op) -> Binding | None:
-    """The name under which an object that main lacks is told to come into it; others are told to be more names."""
+    """The name under which an object that main lacks is told to come into it; others are told to be more names.
+
+    If it has one that is not put beside something, that is it: of one put beside only that is told.
+    """
     placed = (view.binding(*key) for key in view.placed.get(op, ()))
     return min((b for b in placed if b is not None), key=lambda b: _where(fs, view, b), default=None)
 
 
-def _where(fs: Filesystem, view: View, binding: Binding) -> tuple[Op, bytes]:
-    return united(fs, view, fs.by_op[binding.directory]).op, binding.name
+def _where(fs: Filesystem, view: View, binding: Binding) -> tuple[bool, Op, bytes]:
+    directory, name = given(fs, view, binding)
+    return name != binding.name, directory.op, binding.name
 
 
 def there(fs: Filesystem, view: View, binding: Binding) -> Obj | None:

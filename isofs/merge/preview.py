@@ -117,16 +117,7 @@ def _content(fs: Filesystem, view: View, obj: Obj, decided: Decided) -> Item | N
     if outcome is Outcome.DELETE and obj.is_dir and not all(naming.left_in(fs, view, obj)):
         return Item(where, "kept", naming.FILLED, True)
     if outcome is Outcome.DELETE:
-        return Item(_last_name(fs, view, obj) or where, "deleted", decided.reason, decided.review)
-    return None
-
-
-def _last_name(fs: Filesystem, view: View, obj: Obj) -> bytes | None:
-    """The first name of a deleted object that nothing else of the suspect's takes before its turn comes."""
-    for directory, name in obj.links:
-        binding, above = view.binding(directory.op, name), views.path(fs, MAIN, directory)
-        if above is not None and (binding is None or binding.op is None):
-            return above + b"/" + name if above else name
+        return Item(places.deleted(fs, view, obj), "deleted", decided.reason, decided.review)
     return None
 
 

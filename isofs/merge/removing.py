@@ -9,7 +9,8 @@ from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.merge import naming, places, settle
 from isofs.merge.report import Item, Report
-from isofs.model.records import Binding
+from isofs.model.reconcile import Outcome
+from isofs.model.records import Binding, Decided
 
 
 def clear(fs: Filesystem, view: View, report: Report, directory: Obj) -> None:
@@ -26,13 +27,20 @@ def clear(fs: Filesystem, view: View, report: Report, directory: Obj) -> None:
 
 def remove(fs: Filesystem, view: View, report: Report, directory: Obj, name: bytes, obj: Obj) -> None:
     """Delete what main has under a name, as the suspect did, and say so."""
-    path, decided = attic.where(fs, view, obj), view.decisions.get(obj.op)
-    last = obj.is_dir or tree.located(fs, obj)[1].st_nlink == 1
-    if decided is not None and last:
-        report.tell(fs, view.sid, obj.op, Item(path, "deleted", decided.reason, decided.review))
-    elif not last:
+    decided = view.decisions.get(obj.op)
+    if decided is not None and decided.outcome == Outcome.DELETE.value:
+        tell_deleted(fs, view, report, obj, decided)
+    elif not obj.is_dir and tree.located(fs, obj)[1].st_nlink > 1:
         _tell_one_name(fs, view, report, directory, name, obj)
     (main.rmdir if obj.is_dir else main.unlink)(fs, directory, name, by=view.sid)
+
+
+def tell_deleted(fs: Filesystem, view: View, report: Report, obj: Obj, decided: Decided) -> None:
+    """Tell that an object is about to lose the first of its names, and will lose the others."""
+    known = report.told(view.sid, obj.op)
+    if known is None or known.action != "deleted":
+        path = places.deleted(fs, view, obj)
+        report.tell(fs, view.sid, obj.op, Item(path, "deleted", decided.reason, decided.review))
 
 
 def _tell_one_name(fs: Filesystem, view: View, report: Report, directory: Obj, name: bytes, obj: Obj) -> None:
