@@ -409,6 +409,23 @@ ONCE: dict[str, list[Step]] = {
         ("unlink", {"uid": 1001, "place": b"c"}),
         ("decide", {"index": 0, "innocent": True}),
     ],
+    "how old a directory is whose deletion does not stand": [
+        ("suspect", {"index": 0}),
+        ("unlink", {"uid": 1003, "place": b"a/b/c"}),
+        ("rmdir", {"uid": 1003, "place": b"a/b"}),
+        ("change", {"uid": 1001, "place": b"a/b", "what": ("utime", 1_000_000_006_123_456_789)}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
+    "a plan of several names of what the suspect made, in directories that both sides made": [
+        ("suspect", {"index": 0}),
+        ("write", {"uid": 1003, "place": b"t", "flags": NEW, "offset": 0}),
+        ("make", {"uid": 1003, "place": b"c", "kind": "directory"}),
+        ("make", {"uid": 1003, "place": b"c/b", "kind": "directory"}),
+        ("link", {"uid": 1003, "place": b"t", "new": b"c/b/b"}),
+        ("make", {"uid": 1001, "place": b"c", "kind": "directory"}),
+        ("make", {"uid": 1001, "place": b"c/b", "kind": "directory"}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
     "a plan of what comes back in a directory that is put beside": [
         ("suspect", {"index": 0}),
         ("change", {"uid": 1003, "place": b"a/b", "what": ("set_xattr", "user.y", b"1")}),

@@ -171,6 +171,8 @@ def delete_version(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> Place 
     if main is None and version is not None:  # made by the suspect: nobody else has ever seen it
         batch.drop(version)
         return content
+    if (touched := view.touches.get(op)) is not None:
+        batch.drop(Touch(view.sid, op, touched))  # whether the deletion stands or not
     if version is None:
         at = tree.located(fs, obj)[1]
         main, own = isolate(main, view.sid, "d")

@@ -49,15 +49,15 @@ def given(fs: Filesystem, view: View, binding: Binding) -> Link:
 def first_name(fs: Filesystem, view: View, op: Op) -> Binding | None:
     """The name under which an object that main lacks is told to come into it; others are told to be more names.
 
-    If it has one that is not put beside something, that is it: of one put beside only that is told.
+    If it has one that stays as the suspect gave it, that is it: of one put beside something only that is told.
     """
-    placed = (view.binding(*key) for key in view.placed.get(op, ()))
-    return min((b for b in placed if b is not None), key=lambda b: _where(fs, view, b), default=None)
+    placed = [b for key in view.placed.get(op, ()) if (b := view.binding(*key)) is not None]
+    return min(placed, key=lambda b: _where(fs, view, b)) if len(placed) > 1 else next(iter(placed), None)
 
 
-def _where(fs: Filesystem, view: View, binding: Binding) -> tuple[bool, Op, bytes]:
+def _where(fs: Filesystem, view: View, binding: Binding) -> tuple[bool, bytes]:
     directory, name = given(fs, view, binding)
-    return name != binding.name, directory.op, binding.name
+    return (directory.op, name) != (binding.directory, binding.name), name_in(fs, view, directory, name)
 
 
 def there(fs: Filesystem, view: View, binding: Binding) -> Obj | None:
