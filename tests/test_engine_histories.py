@@ -426,6 +426,15 @@ ONCE: dict[str, list[Step]] = {
         ("make", {"uid": 1001, "place": b"c/b", "kind": "directory"}),
         ("decide", {"index": 0, "innocent": True}),
     ],
+    "a version of a file whose first name is in a directory that the suspect has not": [
+        ("suspect", {"index": 0}),
+        ("make", {"uid": 1003, "place": b"c", "kind": "directory"}),
+        ("make", {"uid": 1001, "place": b"c", "kind": "directory"}),
+        ("write", {"uid": 1001, "place": b"c/c", "flags": NEW, "offset": 0}),
+        ("link", {"uid": 1001, "place": b"c/c", "new": b"t"}),
+        ("write", {"uid": 1003, "place": b"t", "flags": os.O_WRONLY, "offset": 0}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
     "a plan of what comes back in a directory that is put beside": [
         ("suspect", {"index": 0}),
         ("change", {"uid": 1003, "place": b"a/b", "what": ("set_xattr", "user.y", b"1")}),

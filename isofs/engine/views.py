@@ -253,8 +253,18 @@ def parents(fs: Filesystem, sid: SubjectId, obj: Obj) -> Iterator[tuple[Obj, byt
 
 def path(fs: Filesystem, sid: SubjectId, obj: Obj) -> bytes | None:
     """A path of an object in a view, relative to the root (`b""` is the root); None if it has no name there."""
-    parts: list[bytes] = []
     view = fs.view_of(sid)
+    found = _path(fs, view, obj)
+    if found is not None or obj.is_dir:
+        return found
+    for directory, name in parents(fs, sid, obj):  # the first may be in a directory that the view has not
+        if (above := _path(fs, view, directory)) is not None:
+            return above + b"/" + name if above else name
+    return None
+
+
+def _path(fs: Filesystem, view: View | None, obj: Obj) -> bytes | None:
+    parts: list[bytes] = []
     while obj is not fs.root:
         found = _parent(fs, view, obj)
         if found is None or len(parts) > 4096:
@@ -266,8 +276,13 @@ def path(fs: Filesystem, sid: SubjectId, obj: Obj) -> bytes | None:
 
 def has_path(fs: Filesystem, sid: SubjectId, obj: Obj, known: set[Obj]) -> bool:
     """Whether an object has a path in a view. `known` are objects that have one; whoever asks for many keeps it."""
+    if _has_path(fs, fs.view_of(sid), obj, known):
+        return True
+    return not obj.is_dir and any(_has_path(fs, fs.view_of(sid), at, known) for at, _ in parents(fs, sid, obj))
+
+
+def _has_path(fs: Filesystem, view: View | None, obj: Obj, known: set[Obj]) -> bool:
     way: list[Obj] = []
-    view = fs.view_of(sid)
     while obj is not fs.root and obj not in known:
         way.append(obj)
         found = _parent(fs, view, obj)
