@@ -440,6 +440,28 @@ def test_saved_by_rename_on_both_sides_is_a_version_conflict(story: Story) -> No
     assert kept_text(story, conflict) == "alice's\n"
 
 
+def test_saved_with_a_backup_on_both_sides(story: Story) -> None:
+    """As vim does. Everybody sees their own, whoever looked before, and the lines of both come together."""
+    lines = [f"{number}\n" for number in range(9)]
+    story.bob.write("f", "".join(lines))
+    story.suspect()
+    hers, his = ["alice's\n", *lines[1:]], [*lines[:-1], "bob's\n"]
+    for person, other, content in ((story.alice, story.bob, hers), (story.bob, story.alice, his)):
+        seen = other.tree()
+        person.rename("f", "f~")
+        person.write("f", "".join(content))
+        other.tree()
+        person.remove("f~")
+        assert person.tree() == {"f": "".join(content)}
+        assert other.tree() == seen
+    assert story.dave.tree() == {"f": "".join(his)}
+    assert story.changes() == {("modified", "f")}
+    items = story.innocent()
+    assert items["f"]["action"] == "merged"
+    assert story.main() == {"f": "".join([*hers[:-1], "bob's\n"])}
+    story.nobody_left()
+
+
 def test_saved_by_rename_on_one_side(story: Story) -> None:
     story.bob.write("f", "start\n")
     story.bob.write("g", "start\n")

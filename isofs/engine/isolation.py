@@ -109,7 +109,26 @@ def unlink(fs: Filesystem, view: View, at: Seen) -> None:
     obj = _existing(at)
     if obj.is_dir:
         raise CallError(errno.EISDIR)
-    _remove(fs, view, at, obj)
+    saved = _saved(fs, view, at, obj)
+    if saved is None:
+        _remove(fs, view, at, obj)
+        return
+    accounting.admit(fs, view, versions=obj.op not in view.versions, names=_names_more(view, at), frees=True)
+    _replace_content(fs, view, saved, at.directory, _existing(saved), obj, backup=at)
+
+
+def _saved(fs: Filesystem, view: View, backup: Seen, obj: Obj) -> Seen | None:
+    """Where a new file is that the suspect saved in place of one of main's, whose last name is removed: a backup's."""
+    if not obj.op or not obj.ino or _names_left(fs, view, obj) != 1 or tree.located(fs, obj)[1].st_nlink != 1:
+        return None
+    directory, name = next(iter(obj.links))
+    binding = view.binding(directory.op, name)
+    if binding is None or binding.op is None or binding.replaced != obj.op or binding.op == obj.op:
+        return None
+    new = fs.by_op[binding.op]
+    made = not new.ino and fs.vector(new) is None and new.kind == obj.kind and _names_left(fs, view, new) == 1
+    there = Seen(directory, name, new, obj)
+    return there if made and there[:2] != backup[:2] and views.path(fs, view.sid, directory) is not None else None
 
 
 def rmdir(fs: Filesystem, view: View, at: Seen) -> None:
@@ -336,8 +355,13 @@ def _lives_on(fs: Filesystem, view: View, obj: Obj, target: Obj) -> bool:
     )
 
 
-def _replace_content(fs: Filesystem, view: View, source: Seen, to: Obj, obj: Obj, target: Obj) -> None:
-    """`obj` is renamed over `target`, both with one name: target stays the object, modified to obj's content."""
+def _replace_content(
+    fs: Filesystem, view: View, source: Seen, to: Obj, obj: Obj, target: Obj, backup: Seen | None = None
+) -> None:
+    """`obj` is renamed over `target`, both with one name: target stays the object, modified to obj's content.
+
+    With `backup`, that name of `target`'s is removed instead, and `obj` is where main has `target`.
+    """
     versions.copy_up(fs, view, obj)
     version = view.versions[obj.op]
     with _let_go_again(fs, view, target):
@@ -361,8 +385,12 @@ def _replace_content(fs: Filesystem, view: View, source: Seen, to: Obj, obj: Obj
             gone = delete_isolated(version.vector, view.sid)
             batch.put(replace(version, state="d", vector=gone, content=None))
         batch.put(replace(replaced, content=version.content, attributes=False))  # no moment in which two have it
-        _unname(view, source, batch)
-        touch(fs, view, source.directory, batch)
+        if backup is None:
+            _unname(view, source, batch)
+            touch(fs, view, source.directory, batch)
+        else:
+            batch.drop(view.bindings[source.directory.op][source.name])
+            _unname(view, backup, batch)
         touch(fs, view, to, batch)
         batch.commit()
     _exchange_nodes(fs, view, obj, target)

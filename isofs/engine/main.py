@@ -121,7 +121,27 @@ def unlink(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN,
     obj, found = _existing(fs, directory, name)
     if obj.is_dir:
         raise CallError(errno.EISDIR)
+    if by == MAIN and not operator and found.st_nlink == 1:
+        saved = trusted.saved(fs, obj)
+        if saved is not None:
+            _remove_backup(fs, directory, name, obj, *saved)
+            return None
     return _remove(fs, directory, name, obj, last=found.st_nlink == 1, by=by, operator=operator)
+
+
+def _remove_backup(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, to: Obj, to_name: bytes, new: Obj) -> None:
+    """`obj` loses its last name, a backup's, and takes the inode of `new`, which was saved in its place."""
+    where, ino, batch = at(fs, directory, name), new.ino, Batch(fs)
+    with trusted.announced(fs, obj, new):
+        trusted.will_save(fs, directory, name, to, to_name, obj, new, batch)
+        batch.commit()
+        handover.pin_nodes(fs, obj)
+        os.unlink(where.name, dir_fd=where.directory)
+    obj.links, new.links = ((to, to_name),), ()
+    handover.content_replaced(fs, obj, new, ino)
+    node = obj.node(MAIN)
+    if node is not None:
+        fs.kernel.forget_attributes(node.id)
 
 
 def rmdir(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN, operator: str = "") -> Stowed | None:

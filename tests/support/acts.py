@@ -195,6 +195,15 @@ def save_with_backup(actor: Actor, one: int, other: int) -> None:
     actor.write(path)
 
 
+def save_and_remove_backup(actor: Actor, one: int, other: int) -> None:
+    """As vim does: what is saved gets another name, which is removed when the new file is written."""
+    path = actor.file(one)
+    backup = path + b"~" if other % 2 else join(actor.directory(other), _MEANWHILE)
+    actor.rename(path, backup)
+    actor.write(path)
+    actor.call(lambda user: user.unlink(backup))
+
+
 def swap(actor: Actor, one: int, other: int) -> None:
     actor.rename(actor.any_one(one), actor.any_one(other), EXCHANGE)
 
@@ -246,6 +255,7 @@ ACTS: dict[str, Callable[[Actor, int, int], None]] = {
         unwrap,
         save,
         save_with_backup,
+        save_and_remove_backup,
         swap,
         circle,
         chain,

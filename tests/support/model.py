@@ -184,6 +184,29 @@ class View:
         self.unbind(directory, name)
         self.world.diverged(thing)
 
+    def unlink(self, directory: Thing, name: bytes, thing: Thing) -> None:
+        """The suspect removes a name of a file. If it is that of the backup of one that it saved, that was modified."""
+        saved = self._saved((directory, name), thing)
+        if saved is None:
+            self.remove(directory, name, thing)
+        else:
+            new = self.bindings.pop(saved).thing
+            assert new is not None
+            self._replace_content(new, thing)
+            self.unbind(directory, name)
+
+    def _saved(self, backup: Name, thing: Thing) -> Name | None:
+        """Where the suspect made another file, in place of one of main's with one name, whose last one this is."""
+        if thing.inode is None or self.links(thing) != 1 or self.world.links(thing) != 1:
+            return None
+        name = next(name for name, there in self.world.main_names() if there is thing)
+        binding, new = self.bindings.get(name), self.child(*name)
+        if binding is None or binding.thing is not new or binding.replaced is not thing or new in (None, thing):
+            return None
+        assert new is not None
+        made = new.inode is None and new.vector is None and new.kind == thing.kind
+        return name if made and name != backup and self.links(new) == 1 and name[0] in self._reached() else None
+
     def delete(self, thing: Thing) -> None:
         version = self.versions.get(thing)
         if version is None:
@@ -454,7 +477,24 @@ class World:
                 view.stirred.add(directory)
 
     def unlink(self, directory: Thing, name: bytes) -> None:
-        """A trusted user removes a name."""
+        """A trusted user removes a name. If it is a backup's of a file that a suspect has, that was modified."""
+        thing = self.names[directory][name]
+        saved = self._saved(thing)
+        if saved is None:
+            self.remove(directory, name)
+            return
+        for view in self.views.values():
+            view.main_moves([((directory, name), saved, thing)])
+        self.count(thing)
+        new = self.names[saved[0]][saved[1]]
+        thing.inode, new.inode = new.inode, None
+        self._follow_inode(new, thing)
+        self.names[saved[0]][saved[1]] = thing
+        del self.names[directory][name]
+        self.touch(directory)
+
+    def remove(self, directory: Thing, name: bytes) -> None:
+        """A name goes that a trusted user removed, or gave to something else."""
         thing = self.names[directory][name]
         last = thing.is_dir or self.links(thing) == 1
         for view in self.views.values():
@@ -482,7 +522,7 @@ class World:
                 self._replace_content(old, thing, target)
                 self.touch(new[0])
                 return
-            self.unlink(*new)
+            self.remove(*new)
         for view in self.views.values():
             view.main_moves([(old, new, thing)])
         self.count(thing)
@@ -492,10 +532,35 @@ class World:
 
     def _replace_content(self, old: Name, thing: Thing, target: Thing) -> None:
         inode = thing.inode
-        self.unlink(*old)
+        self.remove(*old)
         self.count(target)
         target.inode = inode
-        for file in [file for file in self.files if file.inode is inode]:
+        self._follow_inode(thing, target)
+
+    def _saved(self, thing: Thing) -> Name | None:
+        """Where main has another file in place of one with one name, of which views keep that name."""
+        if thing.is_dir or self.links(thing) != 1:
+            return None
+        found = {
+            name
+            for view in self.views.values()
+            for name in view.placed(thing)
+            if view.bindings[name].kept and thing in view.versions and self._is_single(self.child(*name), thing.kind)
+        }
+        if len(found) != 1:
+            return None
+        new = self.child(*next(iter(found)))
+        views = (*self.views.values(), *self.waiting.values())
+        known = (new in (b.thing, b.replaced) for view in views for b in view.bindings.values())
+        known_too = (new in view.versions for view in views)
+        return None if new is thing or any(known) or any(known_too) else found.pop()
+
+    def _is_single(self, thing: Thing | None, kind: int) -> bool:
+        return thing is not None and thing.kind == kind and self.links(thing) == 1
+
+    def _follow_inode(self, thing: Thing, target: Thing) -> None:
+        """Open files go along with an inode that was one thing's and is another's."""
+        for file in [file for file in self.files if file.inode is target.inode]:
             rerouted = file.before and file.flags & os.O_ACCMODE == os.O_WRONLY
             own = self.views[file.sid].versions.get(thing) if rerouted else None
             if own is not None and own.inode is not None:

@@ -108,14 +108,17 @@ class ModelCalls:
         else:
             thing = view.child(parent, name)
             assert thing is not None
-            view.remove(parent, name, thing)
+            view.unlink(parent, name, thing)
 
     def rmdir(self, parent: Thing, name: bytes) -> None:
-        thing = self.lookup(parent, name)
+        thing, view = self.lookup(parent, name), self.view
         assert thing is not None
         if self.entries(thing):
             fail(errno.ENOTEMPTY)
-        self.unlink(parent, name)
+        if view is None:
+            self.world.unlink(parent, name)
+        else:
+            view.remove(parent, name, thing)
 
     def rename(self, parent: Thing, name: bytes, to: Thing, to_name: bytes, flags: int) -> None:
         old, new, view = (parent, name), (to, to_name), self.view
