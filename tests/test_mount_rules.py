@@ -308,12 +308,22 @@ def kinds_twice() -> None:
         _owned(place, 1)
 
 
+def there_and_back(path: str) -> None:
+    here = os.open(".", os.O_PATH)
+    try:
+        os.chdir(path)
+        os.fchdir(here)
+    finally:
+        os.close(here)
+
+
 @script(kinds_twice)
 def trailing_slashes_and_dots(c: Calls) -> None:
     for name in KINDS:
         for suffix in ("/", "/.", "/..", "//"):
             path = f"from/{name}{suffix}"
             c(os.stat(".").st_mode.__index__)
+            c(there_and_back, path)
             c(os.rename, path, "to/x")
             c(os.rename, "to/file", path)
             c(os.mkdir, path)
@@ -324,7 +334,6 @@ def trailing_slashes_and_dots(c: Calls) -> None:
             c(os.mkfifo, path)
             c(os.open, path, os.O_WRONLY | os.O_CREAT)
             c(os.readlink, path)
-            c(os.chdir, path) and os.chdir("..")
             c.note("here", ls("from"))
 
 
@@ -548,8 +557,8 @@ def names_that_cannot_be(c: Calls) -> None:
         c(utimens, name, 1, 1)
         c(os.access, name, os.R_OK)
         c(os.setxattr, name, "user.x", b"")
-        for call in (os.mkdir, os.rmdir, os.mkfifo, os.unlink, put, os.unlink):
-            c(call, name)
+        for change in (os.mkdir, os.rmdir, os.mkfifo, os.unlink, put, os.unlink):
+            c(change, name)
         c(os.symlink, "x", name)
         c(os.rename, name, "other")
         c(os.rename, "file", name)
