@@ -35,7 +35,7 @@ def running(
             started.put((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
 
     async def listen(task_status: trio.TaskStatus[None]) -> None:
-        await serve(socket_path, plain(handlers) | personal, **more, limits=limits, task_status=task_status)
+        await serve(socket_path, {**plain(handlers), **personal}, **more, limits=limits, task_status=task_status)
 
     def thread() -> None:
         try:

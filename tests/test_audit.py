@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isofs.audit import chain, paging, reading, reads, record, writer
+from isofs.audit import chain, paging, reading, reads, record, tasks, writer
 from isofs.audit.appending import Appender, Limits
 from isofs.audit.counting import ReadSets
 from isofs.audit.reading import Wanted
@@ -133,7 +133,7 @@ def test_a_record_is_one_line_of_json_and_keeps_every_byte(
 ) -> None:
     task = Task(1, 2, login, program)
     more = {"from": source, "facts": {"said": fact}}
-    unnumbered = (10**18, b"rename", 1, 1000, record.tasks.packed(task), path, 5, 6, number, size, more)
+    unnumbered = (10**18, b"rename", 1, 1000, tasks.packed(task), path, 5, 6, number, size, more)
     made = record.unpacked(record.packed(9, unnumbered))
     assert made == record.Record(9, 10**18, "rename", 1, 1000, task, path, 5, 6, number, size, more)
     line = chain.ended(record.line(made, MOUNT, str), chain.NOTHING)
@@ -161,28 +161,29 @@ def test_paths_that_are_too_long_keep_their_ends() -> None:
 
 
 def test_a_task_is_known_by_its_thread_and_its_program_of_the_moment() -> None:
-    tasks = Tasks()
+    known = Tasks()
     program = ["sh", "-c", "echo; read x; exec sleep 100"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            before = record.tasks.unpacked(tasks.of(process.pid, 0))
+            before = tasks.unpacked(known.of(process.pid, 0))
             process.stdin.write(b"\n")
             process.stdin.flush()
             for moment in itertools.count(10**9, 10**9):
-                after = record.tasks.unpacked(tasks.of(process.pid, moment))
+                after = tasks.unpacked(known.of(process.pid, moment))
                 assert after is not None
                 if after.program != b"sh":
                     break
             assert before is not None
+            assert after is not None
             assert (before.pid, before.program, after.program) == (process.pid, b"sh", b"sleep")
         finally:
             process.kill()
-    gone = record.tasks.unpacked(tasks.of(process.pid, 10**15))
+    gone = tasks.unpacked(known.of(process.pid, 10**15))
     assert gone == Task(process.pid, process.pid, None, b"")
-    tasks.close()
+    known.close()
 
 
 # The chain

@@ -312,7 +312,8 @@ class Stage:
                 raise answer
             if isinstance(answer, Mapping):
                 return answer
-            return await answer(args, progress)
+            made: Mapping[str, object] = await answer(args, progress)
+            return made
 
         return handler
 
@@ -811,7 +812,7 @@ def test_conflicts_gives_the_commands_that_there_are(
     assert [shlex.split(command) for command in found["commands"]] == [before + way.split() for way in ways]
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20), max_size=4))
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20), max_size=4))
 def test_command_lines_are_what_a_shell_reads(words: list[str]) -> None:
     line = output.shell(*words)
     assert line.isprintable()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def test_words_for_people(stage: Stage) -> None:
 
 
 def test_one_that_fails_does_not_end_the_others(stage: Stage) -> None:
-    answers = iter([HandlesOpen("held"), isolated(), isolated()])
+    answers: Iterator[Exception | Mapping[str, object]] = iter([HandlesOpen("held"), isolated(), isolated()])
 
     async def one(args: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
         answer = next(answers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +47,7 @@ def jumping(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(attic, "datetime", Jumping)
 
 
-def merged(main: Path) -> tuple[object, list[tuple[object, ...]]]:
+def merged(main: Path) -> tuple[object, Sequence[tuple[object, ...]]]:
     """The whole session, its merge, and what is known after a restart."""
     fs, report = to_the_verdict(main), Report()
     for _ in apply.merge_steps(fs, fs.suspects[ALICE], report):

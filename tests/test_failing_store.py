@@ -68,12 +68,12 @@ class Failing(Machine):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             copy(*args, **keywords)
 
-        Database.write, Database.new_op, inodes.copy = failing_write, failing_new_op, failing_copy  # type: ignore
+        Database.write, Database.new_op, inodes.copy = failing_write, failing_new_op, failing_copy  # type: ignore[assignment, method-assign]
         self.broken = True
         try:
             yield
         finally:
-            Database.write, Database.new_op, inodes.copy = write, new_op, copy  # type: ignore
+            Database.write, Database.new_op, inodes.copy = write, new_op, copy  # type: ignore[method-assign]
             self.broken = False
 
     def _call(self, uid: int, call: Callable[[User], object]) -> object:
@@ -153,7 +153,7 @@ def test_trusted_users_go_on_and_nothing_of_a_suspects_reaches_main(seed: int) -
             play(machine, calls, machine.check)
         isolated = set(machine.fs.suspects)
         if seed % 2 and machine.fs.failure is not None:  # else it is mounted anew
-            assert returning.bring_back(machine.fs, machine.main) == []
+            assert returning.bring_back(machine.fs, os.fsdecode(machine.main)) == []
             machine.leave_to_trusted(isolated)
         else:
             killed(machine.fs)

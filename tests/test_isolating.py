@@ -34,6 +34,10 @@ class NoCache:
         pass
 
 
+async def still_used(directory: str | None) -> None:
+    raise AssertionError("nobody unmounts it")
+
+
 def test_what_stays_open_is_an_error_and_the_suspicion_is_told(tmp_path: Path) -> None:
     """The handle is one that no process has: nobody can be killed for it."""
     (tmp_path / "tree").mkdir(mode=0o777)
@@ -44,7 +48,7 @@ def test_what_stays_open_is_an_error_and_the_suspicion_is_told(tmp_path: Path) -
     events = Events()
     events.subscribe(told.append)
     commands = Commands(
-        fs, cast(Adapter, None), cast(KernelCache, NoCache()), str(tmp_path), lambda: None, Live(store), events
+        fs, cast(Adapter, None), cast(KernelCache, NoCache()), str(tmp_path), still_used, Live(store), events
     )
     alice = EngineCalls(Kernel(fs), Caller(ALICE, ALICE, 1))
     held = alice.create(alice.root(), b"file", 0o666, os.O_RDWR)

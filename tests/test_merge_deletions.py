@@ -81,8 +81,8 @@ def test_a_deletion_that_does_not_stand_takes_no_name(tmp_path: Path, steps: int
     for name in ("one", "other"):
         os.link(contest.path / name, contest.path / f"{name}.link")
     alice = contest.suspects["alice"]
-    for name in (b"one", b"one.link", b"other", b"other.link"):
-        alice.unlink(name)
+    for path in (b"one", b"one.link", b"other", b"other.link"):
+        alice.unlink(path)
     contest.write(alice, b"alice's", "one")
     for name in ("one", "other"):
         contest.write(contest.bob, b"bob's", name)

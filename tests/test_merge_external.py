@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from isofs.merge.external import expand
-from isofs.merge.resolvers.base import Inputs, Merged, Proposal, Unresolved
+from isofs.merge.resolvers.base import Inputs, Merged, Options, Proposal, Unresolved
 from support.merging import merge, merged
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become nobody")
 
 
 def _drive(command: str, timeout: int = 20) -> Proposal:
-    options = {"command": command, "timeout": timeout}
+    options: Options = {"command": command, "timeout": timeout}
     return merge("external", b"base\n", b"main\n", b"suspect\n", options, path=b"a dir/it's.txt")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -146,7 +147,7 @@ def test_a_part_cut_off_anywhere_is_merged_or_is_not(
     for stop in itertools.count():
         directory = tmp_path / str(stop)
         fs, _ = isolated(directory, case)
-        if not cut_off(stop, monkeypatch, lambda fs=fs: merge_drawn(fs, case)):
+        if not cut_off(stop, monkeypatch, functools.partial(merge_drawn, fs, case)):
             recovery.close_filesystem(fs)
             assert stop > 4
             return

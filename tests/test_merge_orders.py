@@ -8,7 +8,7 @@ import pytest
 
 from isofs.engine import checks
 from isofs.merge import apply
-from isofs.model.vectors import G, Vector
+from isofs.model.vectors import G, Value, Vector
 from support.contest import Contest
 from support.merging import letter, subjects, written
 
@@ -84,7 +84,7 @@ def test_verdicts_in_every_order(contest: Contest, order: tuple[int, int], guilt
         assert not checks.check(contest.fs)
         if number == 0:
             # As long as the other one's versions are there, main's vectors say whose work it has (section 6.2).
-            own = "m" if sid not in guilty else 0
+            own: Value = "m" if sid not in guilty else 0
             for path in ("file", "box.mbox"):
                 assert contest.vector(path) == Vector.of({G: 1, sid: own, order[1]: 0})
         else:

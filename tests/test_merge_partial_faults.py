@@ -47,10 +47,10 @@ def drawn(fs: Filesystem) -> tuple[frozenset[Op], frozenset[Op]]:
 def carry_out(fs: Filesystem, merged: frozenset[Op], discarded: frozenset[Op], report: Report) -> None:
     """Finish what was cut off, then do what is left to do."""
     sid = fs.suspects[ALICE]
-    for part in [s.sid for s in fs.subjects.values() if s.part_of == sid and s.sid in fs.views]:
-        for _ in split.finish_steps(fs, part, report):
+    for begun in [s.sid for s in fs.subjects.values() if s.part_of == sid and s.sid in fs.views]:
+        for _ in split.finish_steps(fs, begun, report):
             pass
-        fs.store.remove_discarded(part)
+        fs.store.remove_discarded(begun)
     pieces = at_once(partial.pieces(fs, fs.views[sid]))
     there = at_once(partial.partial(fs, fs.views[sid], pieces, Wish(merged & {piece.op for piece in pieces})))
     if there.chosen:

@@ -21,7 +21,7 @@ from isofs.merge import apply, contested, partial, split
 from isofs.merge.contested import Choice
 from isofs.merge.parting import Wish
 from isofs.merge.report import About, Item, Report, item
-from isofs.model.records import SubjectId, Verdict
+from isofs.model.records import SubjectId, Told, Verdict
 from isofs.service.live import Live
 from isofs.service.reports import Reports
 from isofs.store import reports, schema
@@ -47,7 +47,7 @@ def told(fs: Filesystem, sid: SubjectId) -> tuple[Verdict, list[Item]]:
 
 
 def told_of(fs: Filesystem, verdict: Verdict) -> list[Item]:
-    found, after = [], None
+    found, after = list[Told](), None
     while page := reports.told(fs.store.database, verdict.number, after, 3):
         found, after = found + page, page[-1]
     return [item(one) for one in sorted(found, key=lambda one: one.place)]
@@ -77,8 +77,8 @@ class Busy:
         alice.rename(b"g", b"d/g")
         alice.link(b"d/g", b"e/g")
         self._circle(alice)
-        for name in (b"deep/er/x", b"d/e"):
-            alice.unlink(name)
+        for gone in (b"deep/er/x", b"d/e"):
+            alice.unlink(gone)
         alice.rmdir(b"deep/er")
         alice.rmdir(b"deep")
         alice.mkdir(b"new", 0o755)

@@ -65,8 +65,8 @@ def test_the_merged_file_is_as_git_would_have_it(world: World, tmp_path: Path) -
     world.innocent()
     for name, content in (("his", HIS), ("base", BASE), ("hers", HERS)):
         (tmp_path / name).write_bytes(content)
-    command = ["git", "merge-file", "-p", tmp_path / "his", tmp_path / "base", tmp_path / "hers"]
-    git = subprocess.run(command, capture_output=True, check=True)
+    command = ["git", "merge-file", "-p", "his", "base", "hers"]
+    git = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     assert world.file.read_bytes() == git.stdout
 
 

@@ -28,23 +28,24 @@ def changed(contest: Contest) -> int:
     return found.attributes.mtime_ns
 
 
-CASES: dict[str, Callable[[Walker], object]] = {
-    "saved by renaming": lambda a: (make(a), a.rename(b"d/new", b"d/file")),
-    "saved by renaming from elsewhere": lambda a: a.rename(b"other/file", b"d/file"),
-    "made and removed": lambda a: (make(a), a.unlink(b"d/new")),
-    "renamed there and back": lambda a: (a.rename(b"d/file", b"d/x"), a.rename(b"d/x", b"d/file")),
-    "made": make,
-    "removed": lambda a: a.unlink(b"d/file"),
-    "made, and the directory changed": lambda a: (make(a), a.chmod(b"d", 0o750)),
+CASES: dict[str, list[Callable[[Walker], None]]] = {
+    "saved by renaming": [make, lambda a: a.rename(b"d/new", b"d/file")],
+    "saved by renaming from elsewhere": [lambda a: a.rename(b"other/file", b"d/file")],
+    "made and removed": [make, lambda a: a.unlink(b"d/new")],
+    "renamed there and back": [lambda a: a.rename(b"d/file", b"d/x"), lambda a: a.rename(b"d/x", b"d/file")],
+    "made": [make],
+    "removed": [lambda a: a.unlink(b"d/file")],
+    "made, and the directory changed": [make, lambda a: a.chmod(b"d", 0o750)],
 }
 
 
-@pytest.mark.parametrize("act", CASES.values(), ids=CASES)
-def test_a_directory_is_as_young_as_the_suspect_saw_it(tmp_path: Path, act: Callable[[Walker], object]) -> None:
+@pytest.mark.parametrize("acts", CASES.values(), ids=CASES)
+def test_a_directory_is_as_young_as_the_suspect_saw_it(tmp_path: Path, acts: list[Callable[[Walker], None]]) -> None:
     contest = Contest(tmp_path / "main", {"d/file": b"1", "other/file": b"2"})
     directory = tmp_path / "main" / "d"
     os.utime(directory, ns=(OLD, OLD))
-    act(contest.suspects["alice"])
+    for act in acts:
+        act(contest.suspects["alice"])
     seen = changed(contest)
     assert seen > os.stat(directory).st_mtime_ns == OLD
     contest.innocent()

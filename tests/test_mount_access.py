@@ -100,8 +100,8 @@ def test_an_observer_sees_and_changes_nothing(shared: Mounted, person: Callable[
         ("attic", "restore", "plan"),
     ):
         refused(as_observer(*words), Exit.NOT_ALLOWED, "your role is observe")
-    for words in (("config", "show"), ("config", "edit", "--from", "/dev/null"), ("evidence", "list")):
-        refused(as_observer(*words), Exit.NOT_ALLOWED, "only root")
+    for only_roots in (("config", "show"), ("config", "edit", "--from", "/dev/null"), ("evidence", "list")):
+        refused(as_observer(*only_roots), Exit.NOT_ALLOWED, "only root")
     refused(as_observer("attic", "purge", "--yes"), Exit.NOT_ALLOWED, "root alone")
     refused(isoctl("umount", str(shared.path), uid=BOB, groups=(OBSERVE,)), Exit.NOT_ALLOWED, "only root")
     assert shared.ask("status")["subjects"] == before
@@ -200,8 +200,8 @@ def test_a_suspect_decides_about_nobody(shared: Mounted) -> None:
 def test_who_is_never_isolated(shared: Mounted) -> None:
     configure(shared, f'{CONFIGURED}never = ["{CAROL}"]\n')
     for uid, why in ((0, "root can't"), (1, "access.system_accounts"), (CAROL, "access.never")):
-        for who in ({}, {"uid": BOB, "groups": (DECIDE,)}):
-            refused(shared.isoctl("suspect", str(uid), **who), Exit.NOT_ALLOWED, why)
+        for by, groups in ((0, ()), (BOB, (DECIDE,))):
+            refused(shared.isoctl("suspect", str(uid), uid=by, groups=groups), Exit.NOT_ALLOWED, why)
         assert asked(shared, "suspect", {"uid": uid, "user": "x"}, 0) == "not_allowed"
     assert shared.ask("status")["subjects"] == []
     configure(shared, "[access]\nsystem_accounts = false\n")

@@ -225,7 +225,7 @@ def climb(root: str, at: int) -> int:
             (remove_at, (f"../{number}", at)),
         ):
             with contextlib.suppress(FileNotFoundError, FileExistsError, PermissionError):  # the last above the mount
-                function(*args)  # type: ignore[operator]
+                function(*args)
                 done += 1
     return done
 
@@ -308,15 +308,16 @@ def test_a_descriptor_that_a_trusted_process_is_given(mount: Mounted, alice: Per
 
 def own_everything(path: str) -> None:
     """What root may do, and who is root in a namespace of its own may not."""
-    for call in (
+    calls: list[Callable[[], None]] = [
         lambda: os.chown(path, 0, 0),
         lambda: os.chmod(path, 0o4777),
         lambda: os.setxattr(path, "trusted.evil", b"1"),
         lambda: os.setxattr(path, "security.capability", b"\1\0\0\2" + b"\xff" * 16),
         lambda: os.mknod(f"{path}-device", stat.S_IFBLK | 0o666, os.makedev(8, 0)),
-    ):
+    ]
+    for call in calls:
         with contextlib.suppress(OSError):
-            call()  # type: ignore[no-untyped-call]
+            call()
 
 
 @pytest.mark.usefixtures("namespaces")

@@ -47,7 +47,7 @@ class Trail:
         """What has come since this was last asked."""
         mark = f"mark-{next(_marks)}"
         os.mkdir(self._mount.path / mark)
-        found = []
+        found = list[Mapping[str, Any]]()
         for _, fields in self._lines:
             if fields.get("file.path") == f"{self._mount.path}/{mark}":
                 os.rmdir(self._mount.path / mark)
@@ -432,9 +432,12 @@ def test_a_read_set_that_is_not_whole_says_so_and_one_is_whole_without_its_trail
             alice.read("lost")
         finally:
             os.kill(writer, signal.SIGCONT)
-        until(
-            lambda: bob.mkdir(f"told-{time.monotonic()}") or len(mount.facts("changes", str(ALICE))["read"]["gaps"]) > 1
-        )
+
+        def known() -> bool:
+            bob.mkdir(f"told-{time.monotonic()}")
+            return len(mount.facts("changes", str(ALICE))["read"]["gaps"]) > 1
+
+        until(known)
         gaps = mount.facts("reads", str(ALICE))["gaps"]
         assert [gap["why"] for gap in gaps] == ["off", "lost"]
         assert all(gap["until"] for gap in gaps)

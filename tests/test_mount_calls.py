@@ -774,7 +774,7 @@ def listing_with_positions(c: Calls) -> None:
     while (name := following()) is not None:
         again.append(name)
     c.note("the rest again", again == rest)
-    c.note("all", sorted(set(first + rest)) == sorted([b".", b"..", *(b"f%d" % n for n in range(300))]))
+    c.note("all", {*first, *rest} == {b".", b"..", *(b"f%d" % n for n in range(300))})
     _libc.rewinddir(stream)
     c.note("from the beginning", [following() for _ in range(150)] == first)
 
@@ -1089,9 +1089,9 @@ def test_the_store_does_not_exist(mount: Mounted, uid: int) -> None:
             with pytest.raises(PermissionError):
                 one(make, store)
         one(put, str(mount.path / "f"))
-        for call in (os.rename, os.link):
+        for naming in (os.rename, os.link):
             with pytest.raises(PermissionError):
-                one(call, str(mount.path / "f"), store)
+                one(naming, str(mount.path / "f"), store)
         with pytest.raises(PermissionError):
             one(os.symlink, "f", store)
         with pytest.raises(FileNotFoundError):

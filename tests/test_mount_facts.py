@@ -233,7 +233,7 @@ def test_the_keys_of_every_document(mount: Mounted, person: Begin) -> None:
     }
     (dimension,) = mount.facts("plan", str(ALICE))["items"][0]["suspect"].keys() - {"G"}
     vector = flat("G", dimension)
-    item = {
+    item: dict[str, object] = {
         **flat("path", "action", "reason", "review", "as", "object", "kind"),
         "main": vector,
         "suspect": vector,

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ def served(tree: Path, store: Path) -> Iterator[tuple[Mounted, Person, Person]]:
 
 def fails(person: Person, *numbers: int) -> None:
     """Whatever the person tries to change fails with one of these errors."""
-    tries = (
+    tries: list[Callable[[], None]] = [
         lambda: person.write("kept", "!"),
         lambda: person.write("new", "!"),
         lambda: person.mkdir("new"),
@@ -49,7 +49,7 @@ def fails(person: Person, *numbers: int) -> None:
         lambda: person.rename("kept", "moved"),
         lambda: person.link("kept", "linked"),
         lambda: person.chmod("kept", 0o600),
-    )
+    ]
     for number, attempt in enumerate(tries):
         with pytest.raises(OSError) as caught:
             attempt()

@@ -54,7 +54,9 @@ scalars = (
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
 )
-arguments = st.fixed_dictionaries({"uid": st.just(ALICE) | scalars}, optional={"user": scalars}) | st.just({})
+arguments = st.fixed_dictionaries({"uid": st.just(ALICE) | scalars}, optional={"user": scalars}) | st.just(
+    dict[str, object]()
+)
 requests = st.builds(
     lambda name, about, more: json.dumps({"v": 1, "call": name, "args": {**about, **more}}).encode() + b"\n",
     names,

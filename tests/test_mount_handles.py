@@ -418,7 +418,7 @@ def test_rerouted_handles_are_mains_again_after_the_verdict(
     One for reading shows what was main's, as it does for anybody when a file is replaced.
     """
     ways = {"w": os.O_WRONLY, "a": os.O_WRONLY | os.O_APPEND, "r": os.O_RDONLY}
-    opened = {}
+    opened = dict[tuple[str, str], int]()
     for name in ("used", "unused"):
         bob.write(name, "0123456789")
         opened |= {(name, way): alice(os.open, alice.path(name), flags) for way, flags in ways.items()}

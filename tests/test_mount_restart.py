@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import queue
 import signal
@@ -157,7 +158,7 @@ def children(pid: int) -> list[int]:
 def waits(*people: Person) -> None:
     """Each of them waits for an answer of the file system."""
     for one in people:
-        until("the call is made", lambda pid=one.pid: waiting(pid))
+        until("the call is made", functools.partial(waiting, one.pid))
     assert all(one.working for one in people)
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,12 +45,12 @@ class Watcher:
         self._thread.join()
 
 
-def until(what: str, condition: object) -> float:
+def until(what: str, condition: Callable[[], object]) -> float:
     """Seconds until the condition holds."""
     began = time.monotonic()
     while time.monotonic() - began < PATIENCE:
         with contextlib.suppress(OSError, NoAnswer):
-            if condition():  # type: ignore[operator]
+            if condition():
                 return time.monotonic() - began
         time.sleep(0.005)
     raise AssertionError(what)
@@ -109,9 +109,12 @@ def test_a_killed_daemon_is_back_at_once(tree: Path) -> None:
             bob.write("new", "bob's\n")
             mount.check()
             # What does not: descriptors and the current directory lead to the mount that is gone.
-            for number, call in enumerate(
-                (lambda: bob(os.read, opened, 1), lambda: bob(os.write, opened, b"!"), lambda: inside(os.listdir, "."))
-            ):
+            cut_off: list[Callable[[], object]] = [
+                lambda: bob(os.read, opened, 1),
+                lambda: bob(os.write, opened, b"!"),
+                lambda: inside(os.listdir, "."),
+            ]
+            for number, call in enumerate(cut_off):
                 with pytest.raises(OSError) as caught:
                     call()
                 assert caught.value.errno in (errno.ENOTCONN, errno.EIO, errno.ECONNABORTED), number

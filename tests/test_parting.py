@@ -82,7 +82,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ignored(repository: Path, *globs: str) -> set[str]:
     """The paths that git leaves out if these are the lines of a `.gitignore`."""
     (repository / ".gitignore").write_text("".join(glob + "\n" for glob in globs))
-    command = ["git", "-C", repository, "check-ignore", "--no-index", "-z", "--stdin"]
+    command: list[str | Path] = ["git", "-C", repository, "check-ignore", "--no-index", "-z", "--stdin"]
     done = subprocess.run(command, input="\0".join(PATHS).encode(), capture_output=True, check=False)
     assert done.returncode in (0, 1), done
     return {path.decode() for path in done.stdout.split(b"\0") if path}

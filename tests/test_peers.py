@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def test_a_peer_that_ended_is_known_by_its_uid_alone(path: str, ended: bool) -> 
         if not ended:
             worker.close()
     program = "" if ended else Path("/proc/self/comm").read_text().strip()
-    assert (peer.pid, peer.uid, peer.groups, peer.program) == (worker.pid, 4001, {WATCHERS}, program)
+    assert (peer.pid, peer.uid, peer.groups, peer.program) == (worker.pid, 4001, frozenset({WATCHERS}), program)
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,15 @@ def test_members_can_change_nothing_where_the_socket_is(path: str) -> None:
 
     def attempts() -> list[str]:
         held = []
-        for name, attempt in {
+        attempts: dict[str, Callable[[], object]] = {
             "list": lambda: os.listdir(directory),
             "remove": lambda: os.unlink(path),
             "rename": lambda: os.rename(path, path + ".other"),
             "make": lambda: os.mkdir(directory + "/made"),
             "open to others": lambda: os.chmod(path, 0o666),
             "remove the directory": lambda: os.rmdir(directory),
-        }.items():
+        }
+        for name, attempt in attempts.items():
             try:
                 attempt()
             except PermissionError:

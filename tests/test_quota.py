@@ -7,7 +7,7 @@ import errno
 import os
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def rows(world: World, sid: int) -> int:
     database = sqlite3.connect(world.directory / ".isofs" / "isofs.db")
     try:
         return max(
-            database.execute(f"SELECT count(*) FROM {name} WHERE sid = ?", (sid,)).fetchone()[0]
+            int(database.execute(f"SELECT count(*) FROM {name} WHERE sid = ?", (sid,)).fetchone()[0])
             for name in ("versions", "bindings")
         )
     finally:
@@ -189,13 +189,14 @@ def test_a_copy_that_is_too_large_is_not_begun(world: World) -> None:
     view = world.suspect(ALICE, "alice")
     world.limit(Limits(each=Limit(bytes=100 * KIB)))
     before, seen = tree(carol), tree(alice)
-    for change in (
+    changes: list[Callable[[], None]] = [
         lambda: alice.write(b"big", b"y", os.O_WRONLY),
         lambda: alice.chmod(b"big", 0o600),
         lambda: alice.truncate(b"big", 10),
         lambda: alice.set_xattr(b"big", "user.x", b"y"),
         lambda: alice.utime(b"big", 1_000_000_000_000_000_000),
-    ):
+    ]
+    for change in changes:
         with fails(errno.EDQUOT):
             change()
         assert not view.versions
@@ -270,11 +271,12 @@ def test_objects_have_a_limit_and_removing_has_none(world: World) -> None:
             alice.mkdir(b"own%d" % number)
             made.append(b"own%d" % number)
     assert len(made) == view.objects == rows(world, view.sid) == 20
-    for refused in (
+    attempts: list[Callable[[], None]] = [
         lambda: alice.write(b"main0", b"y", os.O_WRONLY),
         lambda: alice.link(b"main0", b"another"),
         lambda: alice.symlink(b"a", b"b"),
-    ):
+    ]
+    for refused in attempts:
         with fails(errno.EDQUOT):
             refused()
     alice.rename(b"own0", b"own")

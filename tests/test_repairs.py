@@ -238,7 +238,12 @@ def test_a_repair_that_is_refused_changes_nothing(world: World, damage: Callable
     fs = world.loaded()
     before = read(fs.store), world.everything()
     asked: list[Repair] = []
-    made, left = repair(fs, lambda one: bool(asked.append(one)))
+
+    def refuse(one: Repair) -> bool:
+        asked.append(one)
+        return False
+
+    made, left = repair(fs, refuse)
     assert asked
     assert (made, left) == ([], checks.check(fs))
     assert (read(fs.store), world.everything()) == before
@@ -328,7 +333,7 @@ def test_the_database_is_read_through_once(world: World, monkeypatch: pytest.Mon
     said, connect = list[str](), sqlite3.connect
 
     def connected(*args: Any, **keywords: Any) -> sqlite3.Connection:
-        connection = connect(*args, **keywords)
+        connection: sqlite3.Connection = connect(*args, **keywords)
         connection.set_trace_callback(said.append)
         return connection
 

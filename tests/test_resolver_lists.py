@@ -117,13 +117,13 @@ def test_logs_that_a_program_wrote(tmp_path: Path) -> None:
 
 @given(st.lists(st.integers(0, 50)), st.lists(st.integers(0, 50)))
 def test_each_side_keeps_its_order(main: list[int], suspect: list[int]) -> None:
-    sides = [
+    mine, hers = (
         b"".join(b"2024-05-01 10:00:%02d %b%d\n" % (n, who, at) for at, n in enumerate(ns))
         for who, ns in ((b"m", main), (b"s", suspect))
-    ]
-    lines = merged("append", b"", *sides).split(b"\n")
-    if sides[0] and sides[1]:
-        for who, side in zip((b" m", b" s"), sides, strict=True):
+    )
+    lines = merged("append", b"", mine, hers).split(b"\n")
+    if mine and hers:
+        for who, side in ((b" m", mine), (b" s", hers)):
             assert [line for line in lines if who in line] == side.split(b"\n")[:-1]
 
 
@@ -172,9 +172,11 @@ def test_orders_of_sets() -> None:
 
 @given(*(st.sets(st.binary(max_size=3).filter(lambda line: b"\n" not in line and b"\r" not in line)) for _ in range(3)))
 def test_a_set_is_what_set_arithmetic_says(base: set[bytes], main: set[bytes], suspect: set[bytes]) -> None:
-    written = [b"".join(line + b"\n" for line in sorted(side)) for side in (base, main, suspect)]
+    def written(lines: set[bytes]) -> bytes:
+        return b"".join(line + b"\n" for line in sorted(lines))
+
     expected = (main & suspect) | (main - base) | (suspect - base)
-    assert merged("set", *written) == b"".join(line + b"\n" for line in sorted(expected))
+    assert merged("set", written(base), written(main), written(suspect)) == written(expected)
 
 
 def test_disjoint_changes_commute_over_the_order_of_suspects() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from isofs.merge.resolvers import maildirs
 from isofs.merge.resolvers.base import Merged, Unresolved
 from isofs.merge.resolvers.mailfiles import FORMATS
-from support.merging import KINDS, letter, merge, merged, subjects, written
+from support.merging import FLAGGED, KINDS, letter, merge, merged, subjects, written
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -130,24 +130,25 @@ def test_flags_are_merged_flag_by_flag() -> None:
     assert _messages("mbox", content)[1] == _messages("mbox", main)[1]
 
 
-@pytest.mark.parametrize("kind", ["mbox", "MMDF"])
+@pytest.mark.parametrize("kind", FLAGGED)
 def test_flags_that_mail_programs_set(kind: str, tmp_path: Path) -> None:
     def flagged(name: str, *marks: tuple[int, str]) -> bytes:
         path = tmp_path / name
         path.write_bytes(_box(kind, 0, 1, 2))
-        box = KINDS[kind](path)  # type: ignore[arg-type]
+        box = FLAGGED[kind](path)
+        keys = box.keys()
         for at, mark in marks:
-            one = box[at]
-            one.add_flag(mark)  # type: ignore[attr-defined]
-            box[at] = one
+            one = box[keys[at]]
+            one.add_flag(mark)
+            box[keys[at]] = one
         box.close()
         return path.read_bytes()
 
     base = flagged("base", (2, "R"))
     content = merged("mailbox", base, flagged("main", (2, "R"), (0, "R")), flagged("suspect", (0, "A"), (1, "R")))
     (tmp_path / "merged").write_bytes(content)
-    box = KINDS[kind](tmp_path / "merged")  # type: ignore[arg-type]
-    assert [set(one.get_flags()) for one in box] == [{"R", "A"}, {"R"}, set()]  # type: ignore[attr-defined]
+    box = FLAGGED[kind](tmp_path / "merged")
+    assert [set(one.get_flags()) for one in box] == [{"R", "A"}, {"R"}, set()]
 
 
 def test_labels_of_babyl_files() -> None:
@@ -217,8 +218,8 @@ numbers = st.lists(st.integers(0, 9), unique=True, max_size=6)
 @settings(max_examples=40)
 @given(numbers, numbers, numbers)
 def test_the_union_less_the_deletions(kind: str, base: list[int], main: list[int], suspect: list[int]) -> None:
-    contents = [_box(kind, *side) for side in (base, main, suspect)]
-    found = subjects(kind, merged("mailbox", *contents))
+    start, ours, hers = (_box(kind, *side) for side in (base, main, suspect))
+    found = subjects(kind, merged("mailbox", start, ours, hers))
     old, mine, theirs = set(base), set(main), set(suspect)
     assert sorted(found) == sorted(map(str, (mine & theirs) | (mine - old) | (theirs - old)))
     if mine != theirs and old not in (mine, theirs):

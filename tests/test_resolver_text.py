@@ -88,7 +88,7 @@ BASE = b"one\ntwo\nthree\nfour\nfive\n"
 def test_encodings_and_line_ends_survive(change: Callable[[bytes], bytes]) -> None:
     main, suspect = BASE.replace(b"one", b"1"), BASE.replace(b"five", b"5")
     both = main.replace(b"five", b"5")
-    assert merged("text", *map(change, (BASE, main, suspect))) == change(both)
+    assert merged("text", change(BASE), change(main), change(suspect)) == change(both)
 
 
 def test_a_last_line_without_an_end_is_a_line_of_its_own() -> None:
@@ -147,10 +147,10 @@ def test_effort_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert EFFORT > 10**6
     monkeypatch.setattr("isofs.merge.resolvers.lines.EFFORT", 1000)
     rng = random.Random(1)
-    sides = [b"".join(_few(rng) for _ in range(500)) for _ in range(3)]
-    assert isinstance(merge("text", *sides), Unresolved)
+    base, main, suspect = (b"".join(_few(rng) for _ in range(500)) for _ in range(3))
+    assert isinstance(merge("text", base, main, suspect), Unresolved)
     with pytest.raises(TooDifferent):
-        align(sides[0].split(), sides[1].split())
+        align(base.split(), main.split())
 
 
 def test_lines_joined_are_the_content() -> None:

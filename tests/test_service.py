@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,11 @@ def test_installing_twice_and_removing_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("act", [installing.install, installing.uninstall])
-def test_what_somebody_else_put_there_stays(tmp_path: Path, act: object) -> None:
+def test_what_somebody_else_put_there_stays(tmp_path: Path, act: Callable[[str], object]) -> None:
     (tmp_path / "sbin").mkdir()
     (tmp_path / "sbin" / "mount.isofs").write_text("#!/bin/sh\n")
     with pytest.raises(Already, match="not put there by isofs"):
-        act(str(tmp_path))  # type: ignore[operator]
+        act(str(tmp_path))
     assert files(tmp_path) == {"sbin/mount.isofs": "#!/bin/sh\n"}
 
 

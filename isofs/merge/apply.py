@@ -8,7 +8,7 @@ the names that main knows; then names and what main lacks, from the root down; d
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 
 from isofs.engine import attic, handover, kept, main, recovery, tree, trusted, versions, views
@@ -56,7 +56,7 @@ def merge_steps(
     report: Report,
     mapped: frozenset[int] = frozenset(),
     resolutions: Mapping[Op, Resolution] = UNRESOLVED,
-) -> Iterator[tuple[int, int]]:
+) -> Generator[tuple[int, int], None, None]:
     """`innocent` step by step: yields (done, total) after each object, when others may be served.
 
     Handles on the nodes `mapped` get at main's objects only where the suspect's version became main's. `resolutions`

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from support.trees import Tree
 from support.vfs import EXCHANGE
+
+T = TypeVar("T")
 
 #: A name that only a program in the middle of something uses.
 _MEANWHILE = b"t"
@@ -79,7 +81,7 @@ class Actor:
         self.call(lambda user: user.link(path, to))
 
 
-def _choice(some: Any, index: int) -> Any:
+def _choice(some: Sequence[T], index: int) -> T:
     return some[index % len(some)]
 
 

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from isofs.service import daemon, starting
 
+if TYPE_CHECKING:
+    from _typeshed import HasFileno
+
 _look = trio.lowlevel.wait_readable
 
 
-async def _blind(what: Any) -> None:
-    if isinstance(what, int) and os.readlink(f"/proc/self/fd/{what}") == "/dev/fuse":
+async def _blind(fd: int | HasFileno) -> None:
+    if isinstance(fd, int) and os.readlink(f"/proc/self/fd/{fd}") == "/dev/fuse":
         await trio.lowlevel.checkpoint()
     else:
-        await _look(what)
+        await _look(fd)
 
 
 if __name__ == "__main__":

@@ -207,6 +207,11 @@ class Walker(Vfs[Node]):
         super().__init__(EngineCalls(kernel, caller))
         self.caller = caller
 
+    def open(self, path: bytes, flags: int, mode: int = 0o666) -> OpenFile:
+        opened = super().open(path, flags, mode)
+        assert isinstance(opened, OpenFile)
+        return opened
+
 
 def killed(fs: Filesystem) -> None:
     """What is left of a daemon that was killed: nothing but the store. No clean-up is run."""

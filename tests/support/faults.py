@@ -59,7 +59,7 @@ class Faults:
 
         for name, call in replaced.items():
             setattr(os, name, self._failing(name, call))
-        main.renameat2, Database.write = exchange, commit  # type: ignore[method-assign]
+        main.renameat2, Database.write = exchange, commit  # type: ignore[assignment, method-assign]
         try:
             yield
         finally:

@@ -38,11 +38,11 @@ class Deadly:
             if deadly.commits == deadly.at and deadly.when == "after":
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        Database.write = write  # type: ignore[method-assign]
+        Database.write = write  # type: ignore[assignment, method-assign]
 
     def disarm(self) -> None:
         """As if it had never been."""
-        Database.write = self._write  # type: ignore[method-assign]
+        Database.write = self._write  # type: ignore[assignment, method-assign]
 
 
 def start(directory: Path, commit: int, when: str) -> subprocess.Popen[str]:

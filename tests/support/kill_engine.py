@@ -52,9 +52,9 @@ def session(kernel: Kernel) -> Session:
         return fs.suspects[uid]
 
     operator = Operator(
-        lambda uid: suspicion.suspect(fs, uid, _name(uid), "test", _SINCE) and None,
-        lambda uid: apply.innocent(fs, sid_of(uid), proposals(fs, sid_of(uid))) and None,
-        lambda uid: apply.malicious(fs, sid_of(uid)) and None,
+        lambda uid: suspicion.suspect(fs, uid, _name(uid), "test", _SINCE),
+        lambda uid: apply.innocent(fs, sid_of(uid), proposals(fs, sid_of(uid))),
+        lambda uid: apply.malicious(fs, sid_of(uid)),
     )
     users = {name: Walker(kernel, Caller(uid, uid, 100 + number)) for number, (name, uid) in enumerate(USERS.items())}
     return Session(operator, **users)
@@ -74,9 +74,9 @@ def seen(fs: Filesystem) -> Seen:
             path = views.path(fs, view.sid, fs.by_op[op]) or views.path(fs, MAIN, fs.by_op[op]) or b"?%d" % op
             found.vectors[view.sid, path] = version.state, str(version.vector)
     for op, origin in fs.origins.items():
-        path = views.path(fs, MAIN, fs.by_op[op])
-        if path is not None and isinstance(origin.vector, Vector):
-            found.counts[path] = origin.vector[G]
+        mains = views.path(fs, MAIN, fs.by_op[op])
+        if mains is not None and isinstance(origin.vector, Vector):
+            found.counts[mains] = origin.vector[G]
     found.states = {sid: subject.state.value for sid, subject in fs.subjects.items()}
     return found
 

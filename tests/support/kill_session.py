@@ -24,9 +24,9 @@ OLD = 1_200_000_000_000_000_000
 class Operator(NamedTuple):
     """What the administrator does, by uid."""
 
-    suspect: Callable[[int], None]
-    innocent: Callable[[int], None]
-    malicious: Callable[[int], None]
+    suspect: Callable[[int], object]
+    innocent: Callable[[int], object]
+    malicious: Callable[[int], object]
 
 
 class Session(NamedTuple):

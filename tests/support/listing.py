@@ -38,7 +38,7 @@ def read(count: int, size: int) -> list[str]:
 
 def _fetch(size: int) -> bool:
     buffer = ctypes.create_string_buffer(size)
-    length = _libc.syscall(_GETDENTS64, _reading["directory"], buffer, size)
+    length: int = _libc.syscall(_GETDENTS64, _reading["directory"], buffer, size)
     if length < 0:
         raise OSError(ctypes.get_errno(), "getdents64")
     at = 0

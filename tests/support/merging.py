@@ -45,11 +45,9 @@ def letter(number: object, body: str = "", *, id: str | None = "", **fields: str
     return message
 
 
-KINDS: dict[str, type[mailbox.Mailbox[mailbox.Message]]] = {
-    "mbox": mailbox.mbox,  # type: ignore[dict-item]
-    "MMDF": mailbox.MMDF,  # type: ignore[dict-item]
-    "Babyl": mailbox.Babyl,  # type: ignore[dict-item]
-}
+#: The kinds of mailboxes whose letters have flags, and all kinds.
+FLAGGED: dict[str, type[mailbox.mbox | mailbox.MMDF]] = {"mbox": mailbox.mbox, "MMDF": mailbox.MMDF}
+KINDS: dict[str, type[mailbox.mbox | mailbox.MMDF | mailbox.Babyl]] = {**FLAGGED, "Babyl": mailbox.Babyl}
 
 
 def written(kind: str, letters: Iterable[EmailMessage], start: bytes = b"") -> bytes:
@@ -57,7 +55,7 @@ def written(kind: str, letters: Iterable[EmailMessage], start: bytes = b"") -> b
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "box")
         path.write_bytes(start)
-        box = KINDS[kind](path)  # type: ignore[arg-type]
+        box = KINDS[kind](path)
         for one in letters:
             box.add(one if kind == "Babyl" else _enveloped(kind, one))
         box.close()
@@ -76,7 +74,7 @@ def subjects(kind: str, content: bytes) -> list[str]:
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "box")
         path.write_bytes(content)
-        box = KINDS[kind](path, create=False)  # type: ignore[arg-type]
+        box = KINDS[kind](path, create=False)
         return [str(one["subject"]).removeprefix("letter ") for one in box]
 
 

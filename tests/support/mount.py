@@ -361,6 +361,10 @@ class Worker:
         self._answers.close()
 
 
+#: A call for a process to make: the function, and its arguments without and with names.
+_Order = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
 def _work(
     orders: int, answers: int, uid: int, gid: int, groups: tuple[int, ...], cwd: Path | str, umask: int
 ) -> NoReturn:
@@ -374,11 +378,11 @@ def _work(
         os.setgid(gid)
         os.setuid(uid)
         with os.fdopen(orders, "rb") as reader, os.fdopen(answers, "wb") as writer:
-            function, args, keywords = os.chdir, (cwd,), {}
+            order: _Order = os.chdir, (cwd,), {}
             while True:
-                pickle.dump(_outcome(function, args, keywords), writer)
+                pickle.dump(_outcome(*order), writer)
                 writer.flush()
-                function, args, keywords = pickle.load(reader)
+                order = pickle.load(reader)
     finally:
         os._exit(0)
 
