@@ -13,18 +13,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import accounting, kept, making, reach, tree, versions, views
+from isofs.engine import accounting, kept, making, reach, saving, tree, versions, views
 from isofs.engine.batch import Batch
-from isofs.engine.state import Caller, Filesystem, Link, Obj, View, node_for
+from isofs.engine.state import Caller, Filesystem, Obj, View, node_for
 from isofs.engine.views import Seen
 from isofs.errors import CallError
 from isofs.model.records import Binding, Drop, Fingerprint, Op, Origin, Touch, Version
 from isofs.model.vectors import G, Vector, delete_isolated, isolate
 from isofs.store import inodes
 from isofs.store.inodes import Place
-
-#: Of a file with no more names than this each is looked at when the suspect removes one.
-_FEW_NAMES = 64
 
 
 def _unname(view: View, at: Seen, batch: Batch) -> None:
@@ -109,26 +106,12 @@ def unlink(fs: Filesystem, view: View, at: Seen) -> None:
     obj = _existing(at)
     if obj.is_dir:
         raise CallError(errno.EISDIR)
-    saved = _saved(fs, view, at, obj)
+    saved = saving.saved_in_view(fs, view, at, obj)
     if saved is None:
         _remove(fs, view, at, obj)
         return
     accounting.admit(fs, view, versions=obj.op not in view.versions, names=_names_more(view, at), frees=True)
     _replace_content(fs, view, saved, at.directory, _existing(saved), obj, backup=at)
-
-
-def _saved(fs: Filesystem, view: View, backup: Seen, obj: Obj) -> Seen | None:
-    """Where a new file is that the suspect saved in place of one of main's, whose last name is removed: a backup's."""
-    if not obj.op or not obj.ino or _names_left(fs, view, obj) != 1 or tree.located(fs, obj)[1].st_nlink != 1:
-        return None
-    directory, name = next(iter(obj.links))
-    binding = view.binding(directory.op, name)
-    if binding is None or binding.op is None or binding.replaced != obj.op or binding.op == obj.op:
-        return None
-    new = fs.by_op[binding.op]
-    made = not new.ino and fs.vector(new) is None and new.kind == obj.kind and _names_left(fs, view, new) == 1
-    there = Seen(directory, name, new, obj)
-    return there if made and there[:2] != backup[:2] and views.path(fs, view.sid, directory) is not None else None
 
 
 def rmdir(fs: Filesystem, view: View, at: Seen) -> None:
@@ -185,7 +168,7 @@ def _let_go_again(fs: Filesystem, view: View, obj: Obj | None) -> Iterator[None]
 
 def _remove_in(fs: Filesystem, view: View, at: Seen, obj: Obj, batch: Batch) -> Place | None:
     """Write the removal of a name into a batch; returns the content that goes with it, if any."""
-    last = obj.is_dir or _names_left(fs, view, obj) <= 1
+    last = obj.is_dir or views.names_left(fs, view, obj) <= 1
     content = None
     if last:
         own = obj.node(view.sid)
@@ -196,41 +179,6 @@ def _remove_in(fs: Filesystem, view: View, at: Seen, obj: Obj, batch: Batch) -> 
         relinked(fs, view, obj, batch)
     _unname(view, at, batch)
     return content
-
-
-def _names_left(fs: Filesystem, view: View, obj: Obj) -> int:
-    """How many names the suspect sees of an object."""
-    count = views.link_count(fs, view, obj) if obj.op else tree.located(fs, obj)[1].st_nlink
-    if count <= 1 or not obj.ino:
-        return count
-    reached = {fs.root}
-    return count - sum(_is_covered(fs, view, obj, *name, reached) for name in _names_in_main(fs, view, obj))
-
-
-def _is_covered(fs: Filesystem, view: View, obj: Obj, directory: Obj, name: bytes, reached: set[Obj]) -> bool:
-    """Whether a name of main's lies behind one of the suspect's, without being counted as replaced by it.
-
-    Its own may be there, or that of a directory in which it lies. `reached` are directories that the suspect has.
-    """
-    b = view.binding(directory.op, name) if directory.op else None
-    if b is not None and obj.op and b.replaced == obj.op:
-        return False
-    return (b is not None and b.op is not None) or not views.has_path(fs, view.sid, directory, reached)
-
-
-def _names_in_main(fs: Filesystem, view: View, obj: Obj) -> list[Link]:
-    """The names that main has of an object: all, or at least those that are the suspect's as well."""
-
-    def there(directory: Obj, name: bytes) -> bool:
-        found = tree.child(fs, directory, name)
-        return found is not None and found[0] is obj
-
-    if len(obj.links) <= max(_FEW_NAMES, len(view.placed)):
-        found = [link for link in list(obj.links) if there(*link)]
-        if found and len(found) == tree.located(fs, obj)[1].st_nlink:
-            return found
-    own = ((fs.by_op[op], name) for op, names in view.bindings.items() for name, b in names.items() if b.op is not None)
-    return [(directory, name) for directory, name in own if there(directory, name)]
 
 
 def finish_removal(fs: Filesystem, obj: Obj, content: Place | None) -> None:
@@ -350,8 +298,8 @@ def _lives_on(fs: Filesystem, view: View, obj: Obj, target: Obj) -> bool:
         not obj.is_dir
         and obj.kind == target.kind
         and target.ino != 0
-        and _names_left(fs, view, obj) == 1
-        and _names_left(fs, view, target) == 1
+        and views.names_left(fs, view, obj) == 1
+        and views.names_left(fs, view, target) == 1
     )
 
 

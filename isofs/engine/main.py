@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 
-from isofs.engine import attic, failure, handover, kept, tree, trusted, versions
+from isofs.engine import attic, failure, handover, kept, saving, tree, trusted, versions
 from isofs.engine.batch import Batch
 from isofs.engine.state import Caller, Filesystem, Obj
 from isofs.errors import CallError
@@ -122,7 +122,7 @@ def unlink(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN,
     if obj.is_dir:
         raise CallError(errno.EISDIR)
     if by == MAIN and not operator and found.st_nlink == 1:
-        saved = trusted.saved(fs, obj)
+        saved = saving.saved_in_main(fs, obj)
         if saved is not None:
             _remove_backup(fs, directory, name, obj, *saved)
             return None

@@ -379,28 +379,6 @@ def will_replace_content(fs: Filesystem, obj: Obj, ino: int, batch: Batch, merge
     batch.put(replace(batch.origin(obj.op), next_ino=ino))
 
 
-def saved(fs: Filesystem, obj: Obj) -> tuple[Obj, bytes, Obj] | None:
-    """Where main has another file in place of one of which a view keeps that name, and which is about to be removed.
-
-    Programs save files so: they rename what was there, write a new file, and remove the backup.
-    """
-    found = set()
-    for view in fs.views.values() if obj.op and not obj.is_dir else ():
-        version = view.version(obj.op)
-        for key in view.placed.get(obj.op, ()) if version is not None and version.state == "m" else ():
-            b = view.binding(*key)
-            there = tree.child(fs, fs.by_op[key[0]], key[1]) if b is not None and b.kept else None
-            if there is not None and there[0].kind == obj.kind and there[1].st_nlink == 1:
-                found.add((fs.by_op[key[0]], key[1], there[0]))
-    directory, name, new = found.pop() if len(found) == 1 else (obj, b"", obj)
-    return None if new is obj or _has_to_do_with(fs, new) else (directory, name, new)
-
-
-def _has_to_do_with(fs: Filesystem, obj: Obj) -> bool:
-    """Whether any suspect has to do with an object."""
-    return bool(obj.op) and any(view.concerns(obj.op) for view in (*fs.views.values(), *fs.waiting.values()))
-
-
 def will_save(
     fs: Filesystem, directory: Obj, name: bytes, to: Obj, to_name: bytes, obj: Obj, new: Obj, batch: Batch
 ) -> None:

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from isofs.engine import tree
-from isofs.engine.state import CHANNELS, OWN_NUMBERS, Filesystem, Node, Obj, View, node_for
+from isofs.engine.state import CHANNELS, OWN_NUMBERS, Filesystem, Link, Node, Obj, View, node_for
 from isofs.errors import CallError
 from isofs.model.records import MAIN, Binding, Op, SubjectId
 from isofs.store.inodes import exists, lstat
+
+#: Of a file with no more names than this each is looked at when the suspect removes one.
+_FEW_NAMES = 64
 
 
 class Attributes(NamedTuple):
@@ -319,6 +322,41 @@ def is_below(fs: Filesystem, sid: SubjectId, obj: Obj, ancestor: Obj) -> bool:
             return False
         obj = found[0]
     return True
+
+
+def names_left(fs: Filesystem, view: View, obj: Obj) -> int:
+    """How many names the suspect sees of an object."""
+    count = link_count(fs, view, obj) if obj.op else tree.located(fs, obj)[1].st_nlink
+    if count <= 1 or not obj.ino:
+        return count
+    reached = {fs.root}
+    return count - sum(_is_covered(fs, view, obj, *name, reached) for name in _names_in_main(fs, view, obj))
+
+
+def _is_covered(fs: Filesystem, view: View, obj: Obj, directory: Obj, name: bytes, reached: set[Obj]) -> bool:
+    """Whether a name of main's lies behind one of the suspect's, without being counted as replaced by it.
+
+    Its own may be there, or that of a directory in which it lies. `reached` are directories that the suspect has.
+    """
+    b = view.binding(directory.op, name) if directory.op else None
+    if b is not None and obj.op and b.replaced == obj.op:
+        return False
+    return (b is not None and b.op is not None) or not has_path(fs, view.sid, directory, reached)
+
+
+def _names_in_main(fs: Filesystem, view: View, obj: Obj) -> list[Link]:
+    """The names that main has of an object: all, or at least those that are the suspect's as well."""
+
+    def there(directory: Obj, name: bytes) -> bool:
+        found = tree.child(fs, directory, name)
+        return found is not None and found[0] is obj
+
+    if len(obj.links) <= max(_FEW_NAMES, len(view.placed)):
+        found = [link for link in list(obj.links) if there(*link)]
+        if found and len(found) == tree.located(fs, obj)[1].st_nlink:
+            return found
+    own = ((fs.by_op[op], name) for op, names in view.bindings.items() for name, b in names.items() if b.op is not None)
+    return [(directory, name) for directory, name in own if there(directory, name)]
 
 
 def handed_node(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj) -> Node:

@@ -197,9 +197,9 @@ class Merge:
         for thing in dict.fromkeys(removed.values()):
             olds = [name for name, there in removed.items() if there is thing]
             news = [name for name, there in added.items() if there is thing]
-            last = olds[-1] if len(olds) == self.world.links(thing) and not news else None
+            final = olds[-1] if len(olds) == self.world.links(thing) and not news else None
             moves += [(old, new, thing) for old, new in zip(olds, news, strict=False)]
-            losses += [(old, thing, old == last) for old in olds[len(news) :]]
+            losses += [(old, thing, old == final) for old in olds[len(news) :]]
         losses.sort(key=lambda loss: (loss[1].is_dir, loss[2], -self._depth(loss[0][0])))
         coming = {name: thing for name, thing in added.items() if thing.is_dir and thing.inode is None}
         for view in others:
