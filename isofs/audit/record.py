@@ -83,6 +83,9 @@ def unpacked(piece: bytes) -> Record:
 
 
 _FILE, _CONTROL = '["file"]', '["configuration"]'
+#: What is told of a file when something was read or written through it.
+_THROUGH = ("close", "bytes")
+
 _TYPES = {
     "create": "creation",
     "mkdir": "creation",
@@ -103,30 +106,34 @@ _text = json.encoder.encode_basestring_ascii
 
 def line(record: Record, mount: str, user: Callable[[int], str]) -> str:
     """The record as a JSON object that lacks its end: the hash of the line before it and the brace come last."""
-    (sequence, at, action, sid, uid, task, path, ino, op, number, size, more) = record
+    sequence, at, action, sid, uid, task, path, ino, op, number, size, more = record
     told = more is not None and more.get("facts") is not None
-    what = _what(action, _kind(action, told, more), mount, told=told, failed=bool(number))
+    reads = more is not None and not more.get("written") and action in _THROUGH
     name = "" if task is None and told else user(uid)
-    parts = [f'{{"@timestamp":"{moment(at)}","event.sequence":{sequence},{what}{_who(uid, name, sid, task, told=told)}']
-    add = parts.append
+    text = (
+        f'{{"@timestamp":"{moment(at)}","event.sequence":{sequence},'
+        f"{_what(action, told, reads, number != 0, mount)}{_who(uid, name, sid, task, told)}"
+    )
     if path is not None:
-        add(_path("file.path", "isofs.path_bytes", mount, path))
+        text += _path("file.path", "isofs.path_bytes", mount, path)
     if ino:
-        add(f'"file.inode":"{ino}"')
+        text += f',"file.inode":"{ino}"'
     if op:
-        add(f'"isofs.op":{op}')
+        text += f',"isofs.op":{op}'
     if number:
-        add(f'"isofs.errno":"{errno.errorcode.get(number, number)}"')
+        text += f',"isofs.errno":"{errno.errorcode.get(number, number)}"'
     if size is not None:
-        add(f'"isofs.bytes":{size}')
-    if more:
-        add(_more(more, mount))
-    return ",".join(filter(None, parts))
+        text += f',"isofs.bytes":{size}'
+    return text + _more(more, mount) if more else text
 
 
 @functools.lru_cache(maxsize=256)
-def _what(action: str, kind: str, mount: str, *, told: bool, failed: bool) -> str:
+def _what(action: str, told: bool, reads: bool, failed: bool, mount: str) -> str:
     """What happened, as many lines have it."""
+    if told:
+        kind = "info" if action.startswith("audit-") else "change"
+    else:
+        kind = "access" if reads else _TYPES.get(action, "change")
     return (
         f'"ecs.version":"{ECS}","event.kind":"event",'
         f'"event.module":"isofs","event.action":{_text(action)},'
@@ -136,8 +143,8 @@ def _what(action: str, kind: str, mount: str, *, told: bool, failed: bool) -> st
 
 
 @functools.lru_cache(maxsize=1024)
-def _who(uid: int, user: str, sid: int, task: Task | None, *, told: bool) -> str:
-    """Who did it, in whose view, as many lines have it: with a comma before each field."""
+def _who(uid: int, user: str, sid: int, task: Task | None, told: bool) -> str:
+    """Who did it, in whose view, as many lines have it. Each field has a comma before it, also in what follows."""
     parts = []
     if task is not None or not told:
         parts.append(f',"user.id":"{uid}","user.name":{_readable(user)}')
@@ -154,28 +161,20 @@ def _who(uid: int, user: str, sid: int, task: Task | None, *, told: bool) -> str
     return "".join(parts)
 
 
-def _kind(action: str, told: bool, more: Mapping[str, object] | None) -> str:
-    if told:
-        return "info" if action.startswith("audit-") else "change"
-    if action in ("close", "bytes") and more is not None and not more.get("written"):
-        return "access"
-    return _TYPES.get(action, "change")
-
-
 def _more(more: Mapping[str, object], mount: str) -> str:
-    parts = []
+    text = ""
     for key, value in more.items():
-        if key == "from" and isinstance(value, bytes):
-            parts.append(_path("isofs.from", "isofs.from_bytes", mount, value))
+        if type(value) is int:
+            text += f',"isofs.{key}":{value}'
+        elif key == "from" and isinstance(value, bytes):
+            text += _path("isofs.from", "isofs.from_bytes", mount, value)
         elif key == "target" and isinstance(value, bytes):
-            parts.append(f'"file.target_path":{_readable(_decoded(value))}')
-        elif type(value) is int:
-            parts.append(f'"isofs.{key}":{value}')
+            text += f',"file.target_path":{_readable(_decoded(value))}'
         elif key == "facts":
-            parts.append(f'"isofs.facts":{json.dumps(_plain(value), separators=(",", ":"))}' if value else "")
+            text += f',"isofs.facts":{json.dumps(_plain(value), separators=(",", ":"))}' if value else ""
         else:
-            parts.append(f'"isofs.{key}":{json.dumps(value)}')
-    return ",".join(filter(None, parts))
+            text += f',"isofs.{key}":{json.dumps(value)}'
+    return text
 
 
 def _plain(value: object) -> object:
@@ -190,8 +189,8 @@ def _plain(value: object) -> object:
 def _path(key: str, exact: str, mount: str, path: bytes) -> str:
     """A path as text, absolute; and what it is below the mount, byte by byte, if that is not what the text says."""
     text = _decoded(path)
-    readable = f'"{key}":{_readable(f"{mount}/{text}" if text else mount)}'
-    if text.isascii() or not any("\udc80" <= c <= "\udcff" for c in text):
+    readable = f',"{key}":{_readable(f"{mount}/{text}" if text else mount)}'
+    if path.isascii() or not any("\udc80" <= c <= "\udcff" for c in text):
         return readable
     return f'{readable},"{exact}":"{base64.b64encode(path).decode()}"'
 
@@ -208,8 +207,7 @@ def _readable(text: str) -> str:
 
 def moment(at: int) -> str:
     """Nanoseconds since the epoch in ISO 8601, UTC, to the microsecond."""
-    seconds, rest = divmod(at, 10**9)
-    return f"{_second(seconds)}.{rest // 1000:06d}Z"
+    return f"{_second(at // 1_000_000_000)}.{at // 1000 % 1_000_000:06d}Z"
 
 
 @functools.lru_cache(maxsize=4)
