@@ -168,11 +168,13 @@ def test_a_task_is_known_by_its_thread_and_its_program_of_the_moment() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            before = tasks.unpacked(known.of(process.pid, 0))
+            seen = known.seen(process.pid, 0)
+            before = tasks.unpacked(seen.named(0))
             process.stdin.write(b"\n")
             process.stdin.flush()
-            for moment in itertools.count(10**9, 10**9):
-                after = tasks.unpacked(known.of(process.pid, moment))
+            for moment in itertools.count(10**6, 10**6):
+                assert known.seen(process.pid, moment) is seen
+                after = tasks.unpacked(seen.named(moment))
                 assert after is not None
                 if after.program != b"sh":
                     break
@@ -181,9 +183,12 @@ def test_a_task_is_known_by_its_thread_and_its_program_of_the_moment() -> None:
             assert (before.pid, before.program, after.program) == (process.pid, b"sh", b"sleep")
         finally:
             process.kill()
-    gone = tasks.unpacked(known.of(process.pid, 10**15))
+    ended = tasks.unpacked(seen.named(10**15))
+    gone = tasks.unpacked(known.seen(process.pid, 10**15).named(10**15))
+    assert ended == after  # what it did last is told when it has its answer, and may be gone
     assert gone == Task(process.pid, process.pid, None, b"")
     known.close()
+    assert tasks.unpacked(seen.named(10**16)) == after
 
 
 # The chain

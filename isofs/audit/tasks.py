@@ -13,6 +13,9 @@ _KEPT = 64
 #: Nanoseconds after which the name of a program is asked for again: less than it takes to become another program.
 _LOOK = 500_000
 
+#: Nanoseconds in which no thread's id is given to another: there are too many ids.
+_SURE = 50_000_000
+
 #: A login uid that was never set.
 _NOBODY = 0xFFFFFFFF
 
@@ -42,59 +45,64 @@ def unpacked(text: bytes) -> Task | None:
     return Task(pid, thread, None if login < 0 else login, text[_PACKED.size :])
 
 
-class _Known:
-    """What is known of a thread: its file in /proc with the program's name, the rest packed, and both, until when."""
+class Seen:
+    """A thread that called: its file in /proc with the program's name, the rest packed, and both, as last asked."""
 
-    __slots__ = ("answer", "file", "rest", "until")
+    __slots__ = ("asked", "file", "packed", "rest")
 
     def __init__(self, file: int, rest: bytes) -> None:
-        self.file, self.rest, self.answer, self.until = file, rest, b"", 0
+        self.file, self.rest, self.packed, self.asked = file, rest, rest, 0
+
+    def named(self, now: int) -> bytes:
+        """The thread with its program's name, packed. If it is gone, with the last that is known."""
+        if now - self.asked >= _LOOK:
+            self.ask(now)
+        return self.packed
+
+    def ask(self, now: int) -> bool:
+        """Ask for the name of the program; whether the thread is still there."""
+        try:
+            self.packed = self.rest + os.pread(self.file, 64, 0)[:-1]
+        except OSError:
+            return False
+        self.asked = now
+        return True
 
 
 class Tasks:
-    """Tasks by thread id, packed. Only the name of the program is asked for anew.
+    """Threads that called, by their ids. Only the names of their programs are asked for anew.
 
-    A file in /proc belongs to one task for ever: a thread id that was given to another is seen by that it fails.
+    A file in /proc belongs to one thread for ever: an id that was given to another is seen by that it fails.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, _Known] = {}
+        self._seen: dict[int, Seen] = {}
 
-    def of(self, thread: int, now: int) -> bytes:
-        """What is known of a thread at a time; no more than its number if it is gone, or of another namespace."""
-        known = self._known.get(thread)
-        if known is not None and now < known.until:
-            return known.answer
-        if known is None or not _ask(known, now):
-            if known is not None:
-                self._forget(thread)
-            try:
-                file = os.open(b"/proc/%d/comm" % thread, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                return packed(Task(max(thread, 0), max(thread, 0), None, b""))
-            known = self._known[thread] = _Known(file, packed(Task(_process(thread), thread, _login(thread), b"")))
-            if len(self._known) > _KEPT:
-                self._forget(next(iter(self._known)))
-            _ask(known, now)
-        return known.answer
+    def seen(self, thread: int, now: int) -> Seen:
+        """A thread that waits for an answer; no more than its number if it is of another namespace."""
+        seen = self._seen.get(thread)
+        if seen is not None and (now - seen.asked < _SURE or seen.ask(now)):
+            return seen
+        if seen is not None:
+            self._forget(thread)
+        try:
+            file = os.open(b"/proc/%d/comm" % thread, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return Seen(-1, packed(Task(max(thread, 0), max(thread, 0), None, b"")))
+        seen = self._seen[thread] = Seen(file, packed(Task(_process(thread), thread, _login(thread), b"")))
+        if len(self._seen) > _KEPT:
+            self._forget(next(iter(self._seen)))
+        seen.ask(now)
+        return seen
 
     def _forget(self, thread: int) -> None:
-        os.close(self._known.pop(thread).file)
+        seen = self._seen.pop(thread)
+        os.close(seen.file)
+        seen.file = -1  # a call may still wait for its end
 
     def close(self) -> None:
-        while self._known:
-            self._forget(next(iter(self._known)))
-
-
-def _ask(known: _Known, now: int) -> bool:
-    """Ask for the name of a program; whether there is still one."""
-    try:
-        known.answer = known.rest + os.pread(known.file, 64, 0)[:-1]
-    except OSError:
-        known.answer = known.rest
-        return False
-    known.until = now + _LOOK
-    return True
+        while self._seen:
+            self._forget(next(iter(self._seen)))
 
 
 def _process(thread: int) -> int:

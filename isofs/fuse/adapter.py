@@ -20,6 +20,7 @@ from isofs.engine.calls import Entry
 from isofs.engine.state import ROOT_NODE, Caller, Filesystem, Handle, Node, node_for
 from isofs.engine.views import Attributes
 from isofs.errors import IsofsError
+from isofs.fuse.afterwards import Afterwards
 from isofs.fuse.listing import Directory
 from isofs.fuse.turns import Turns
 from isofs.model.records import MAIN
@@ -82,6 +83,7 @@ class Adapter(pyfuse3.Operations):
         self._next_directory = 1
         self.settled = trio.Event()  # replaced whenever a verdict ends
         self.turns = Turns()
+        self.afterwards = Afterwards()
         self._waiting = 0
         self._apart = trio.CapacityLimiter(THREADS)
         self._held: set[int] = set()  # subjects that wait though their verdict is not written down yet

@@ -38,7 +38,7 @@ async def serve(adapter: Adapter, session: Session, begin: Callable[[], Awaitabl
     adapter `answer_for` a file system, and says whether to go on.
     """
     with _interrupted():
-        await waiting.serve(session.device, MAX_TASKS, adapter.turns, begin)
+        await waiting.serve(session.device, MAX_TASKS, adapter.turns, adapter.afterwards, begin)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import pyfuse3
 import trio
 
 from isofs.errors import NoFuse
+from isofs.fuse.afterwards import Afterwards
 from isofs.fuse.handshake import Handshake
 from isofs.fuse.turns import Turns
 from isofs.fuse.watch import Device, Watch
@@ -27,8 +28,12 @@ AT_ONCE = 32
 _Loop = Callable[..., Coroutine[Any, Any, None]]
 
 
-async def serve(device: int, max_tasks: int, turns: Turns, begin: Callable[[], Awaitable[bool]]) -> None:
+async def serve(
+    device: int, max_tasks: int, turns: Turns, afterwards: Afterwards, begin: Callable[[], Awaitable[bool]]
+) -> None:
     """`pyfuse3.main`, with as many requests answered at the same time, at most, and turns for those of suspects.
+
+    What comes `afterwards` is done between an answer and the next request.
 
     `begin` is awaited between the kernel's first request and its second; if it says no, nothing more is read.
     """
@@ -36,12 +41,15 @@ async def serve(device: int, max_tasks: int, turns: Turns, begin: Callable[[], A
         raise NoFuse(f"pyfuse3 {pyfuse3.__version__} cannot be used: it does not look trio up in its own module")
     handshake = Handshake(device)
     turns.follow(device)
-    vars(pyfuse3)["trio"] = _Trio(max_tasks, handshake, turns, Watch(Device(device)), begin)
+    vars(pyfuse3)["trio"] = _Trio(max_tasks, handshake, turns, Watch(Device(device)), afterwards, begin)
+    afterwards.reading = True
     try:
         # A task ends when it has answered and another waits already, and starts none: the stand-in does.
         await pyfuse3.main(min_tasks=0, max_tasks=1)
     finally:
         vars(pyfuse3)["trio"] = trio
+        afterwards.reading = False
+        afterwards.do()
         handshake.close()
 
 
@@ -49,13 +57,20 @@ class _Trio:
     """What pyfuse3 finds as `trio`. It is its `trio.lowlevel` as well."""
 
     def __init__(
-        self, max_tasks: int, handshake: Handshake, turns: Turns, watch: Watch, begin: Callable[[], Awaitable[bool]]
+        self,
+        max_tasks: int,
+        handshake: Handshake,
+        turns: Turns,
+        watch: Watch,
+        afterwards: Afterwards,
+        begin: Callable[[], Awaitable[bool]],
     ) -> None:
         self.lowlevel = self
         self._begin = begin
         self._handshake = handshake
         self._turns = turns
         self._comes = watch.comes
+        self._afterwards = afterwards
         self._left = max_tasks
         self._waiting = False
         self._asked = 0
@@ -64,7 +79,7 @@ class _Trio:
         return getattr(trio, name, None) or getattr(trio.lowlevel, name)
 
     def Lock(self) -> _Lock:
-        return _Lock()
+        return _Lock(self._afterwards)
 
     def wait_readable(self, descriptor: int) -> Awaitable[None]:
         self._asked += 1
@@ -144,14 +159,17 @@ _AT_ONCE = _AtOnce()
 
 
 class _Lock:
-    """A lock that takes no turn of the loop while it is free."""
+    """A lock that takes no turn of the loop while it is free. Whoever wants it has answered what it read before."""
 
-    def __init__(self) -> None:
+    def __init__(self, afterwards: Afterwards) -> None:
+        self._afterwards = afterwards
         self._held = False
         self._waiting = 0
         self._others = trio.lowlevel.ParkingLot()
 
     def __aenter__(self) -> Awaitable[None]:
+        if self._afterwards.left:
+            self._afterwards.do()
         if self._held:
             return self._wait()
         self._held = True

@@ -80,7 +80,7 @@ def _measure(args: argparse.Namespace, at: Path) -> str:
     if not args.only or "effort" in args.only:
         parts.append(effort.table(at / "effort", rounds))
     if not args.only or "trail" in args.only:
-        parts.append(trail.table(at / "trail", scale, 3 * rounds))
+        parts.append(trail.table(at / "trail", 12 * rounds))
     if not args.only or "extent" in args.only:
         parts.append(extent.table(at / "extent", 50_000 if args.quick else 1_000_000))
     if not args.only or "verdicts" in args.only:
