@@ -29,14 +29,17 @@ from isofs.store.folder import open_store
 from support.contest import Contest
 from support.cuts import cut_off
 from support.engine import Walker, killed
+from support.trees import differences
 from test_merge_folders import in_box
 from test_merge_replaced import CASES as REPLACED
-from test_merge_replaced import isolated
+from test_merge_replaced import isolated, on_disk
 
 SINCE = "2026-01-01T00:00:00Z"
 
 #: Every step of every case: ISOFS_HISTORIES=5000. In CI some.
 EVERY = 1 if "ISOFS_HISTORIES" in os.environ else 17
+#: In CI of these, where every step is another; of the others every fifth.
+STEPS = {"busy": 3, "beside": 1, "names": 1} | {case: 1 for case in REPLACED if "other names" in case}
 
 
 def told(fs: Filesystem, sid: SubjectId) -> tuple[Verdict, list[Item]]:
@@ -106,13 +109,44 @@ def busy(path: Path) -> Filesystem:
     return Busy(path).world.fs
 
 
+def beside(path: Path) -> Filesystem:
+    """What alice gave more names than one, the first of which main has given to something else."""
+    world = Contest(path, {"f": b"f", "g": b"g"}, ())
+    alice = world.join("alice")
+    alice.rename(b"f", b"a")
+    alice.link(b"a", b"b")
+    alice.mkdir(b"new", 0o755)
+    alice.link(b"a", b"new/c")
+    world.write(alice, b"hers", "h")
+    alice.link(b"h", b"i")
+    for name in ("a", "h"):
+        world.write(world.bob, b"bob's", name)
+    return world.fs
+
+
+def names(path: Path) -> Filesystem:
+    """What both gave other names, and alice more than one."""
+    world = Contest(path, {"f": b"f", "g": b"g"}, ())
+    for name in ("f", "g"):
+        os.link(path / name, path / f"{name}.2")
+    alice = world.join("alice")
+    for name in (b"f", b"f.2", b"g"):
+        alice.rename(name, b"her." + name)
+    alice.link(b"her.g", b"her.g.3")
+    world.bob.rename(b"f.2", b"his.f.2")
+    world.bob.unlink(b"g.2")
+    return world.fs
+
+
 WORLDS: dict[str, Callable[[Path], Filesystem]] = {
     "busy": busy,
+    "beside": beside,
+    "names": names,
     "numbers": lambda path: in_box(path, "both").fs,
     **{
         case: lambda path, case=case: isolated(path, case)[0]  # type: ignore[misc]
         for case in REPLACED
-        if EVERY == 1 or re.search("circle|places", case)
+        if EVERY == 1 or re.search("circle|places|other names", case)
     },
 }
 
@@ -138,8 +172,9 @@ def test_a_merge_that_was_cut_off_tells_what_it_did_before(
     fs = reopened(WORLDS[name](tmp_path / "whole"), tmp_path / "whole")
     expected = in_order(apply.innocent(fs, 1).items)
     assert in_order(told(fs, 1)[1]) == expected
+    merged_as = on_disk(tmp_path / "whole")
     recovery.close_filesystem(fs)
-    step = EVERY if name == "busy" else min(EVERY, 5)
+    step = min(EVERY, STEPS.get(name, 5))
     for stop in itertools.count(0, step):
         directory = tmp_path / str(stop)
         fs = WORLDS[name](directory)
@@ -152,6 +187,7 @@ def test_a_merge_that_was_cut_off_tells_what_it_did_before(
             apply.innocent(fs, 1)
         verdict, items = told(fs, 1)
         assert in_order(items) == expected, f"after {stop}"
+        assert not differences(on_disk(directory), merged_as), f"after {stop}"
         assert verdict.ended is not None
         assert sum(verdict.counts.values()) == len(items)
         assert len(reports.verdicts(fs.store.database)) == 1

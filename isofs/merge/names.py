@@ -142,9 +142,12 @@ class Names:
         """An object of main gets a name of the suspect's: by renaming if the suspect moved it, else by a link."""
         there = tree.child(self.fs, directory, binding.name)
         if there is not None and there[0] is obj:
-            if self.report.told(self.view.sid, obj.op, (binding.directory, binding.name)) is None:
+            told, batch = self.report.told(self.view.sid, obj.op, (binding.directory, binding.name)), Batch(self.fs)
+            if told is None:
                 self._note_mains_own(obj)
-            self._done(binding)
+            else:
+                self._vacated(obj, batch)
+            self._done(binding, batch)
             return True
         source = naming.free_source(self.fs, self.view, obj)
         if source is None and (obj.is_dir or naming.hidden_names(self.view, obj)):
@@ -156,9 +159,10 @@ class Names:
             return False
         if source is not None and views.is_below(self.fs, MAIN, directory, obj):
             return False
-        renamed = source is not None or obj.op in self._renamed
-        done = ("renamed", self._telling.renamed_from(obj), False) if renamed else self._telling.linked(binding)
-        self._telling.name(binding, directory, name, *done)
+        if source is not None or obj.op in self._renamed:
+            self._telling.renamed(binding, directory, name)
+        else:
+            self._telling.name(binding, directory, name, *self._telling.linked(binding))
         given = self._given(binding, name)
         if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
             removing.remove(self.fs, self.view, self.report, directory, name, there[0])
@@ -181,9 +185,10 @@ class Names:
             settle.expire(self.fs, *source)
             self._renamed.add(obj.op)
         settle.expire(self.fs, directory, name)
+        batch = Batch(self.fs)
         if source is not None:
-            self._vacated(*source, obj)
-        self._done(given)
+            self._vacated(obj, batch)
+        self._done(given, batch)
         return True
 
     def _note_mains_own(self, obj: Obj) -> None:
@@ -193,27 +198,33 @@ class Names:
             naming.leave_names(self.view, obj, batch)
             batch.commit()
 
-    def _vacated(self, directory: Obj, name: bytes, obj: Obj) -> None:
-        """An object was renamed from a name that the suspect took from it: it can get its other new names by links.
+    def _vacated(self, obj: Obj, batch: Batch) -> None:
+        """The merge has renamed an object from a name that the suspect took: it can get its other new names by links.
 
-        Of a directory, which has one name, that name is remembered until the end: main had there what is below it.
+        The name is one that main has no more. If main took another away by itself, it does not matter which of both is
+        not asked for any more. A directory's is remembered until the end: main had there what is below it.
         """
-        binding = self.view.binding(directory.op, name)
-        if binding is None or binding.replaced != obj.op or obj.is_dir:
+        if obj.is_dir:
             return
-        batch = Batch(self.fs)
-        if binding.op is None:
-            batch.drop(binding)
-        else:
-            batch.put(replace(binding, replaced=None))
-        batch.commit()
+        for at, name in sorted(self.view.hiding.get(obj.op, ())):
+            binding, directory = self.view.binding(at, name), self.fs.by_op[at]
+            if binding is None or binding.kept or binding.op == obj.op:
+                continue
+            there = tree.child(self.fs, directory, name) if directory.ino else None
+            if there is not None and there[0] is obj:
+                continue
+            if binding.op is None:
+                batch.drop(binding)
+            else:
+                batch.put(replace(binding, replaced=None))
+            return
 
     def _merge_flags(self, binding: Binding, obj: Obj) -> None:
         """What both sides renamed keeps main's name, but a message of a Maildir gets one with both sides' flags."""
         fs, (source, *_) = self.fs, obj.links
         merged = folders.flagged(fs, self.view, binding, obj)
         if merged is None or (merged != source and tree.child(fs, *merged) is not None):
-            self._telling.tell(binding, Item(attic.where(fs, self.view, obj), "kept", naming.RENAMED_TWICE, True))
+            self._telling.tell(binding, Item(self._telling.before(obj), "kept", naming.RENAMED_TWICE, True))
             return
         self._telling.tell(binding, Item(places.name_in(fs, self.view, *merged), "merged", folders.FLAGS))
         if merged != source:
@@ -352,14 +363,11 @@ class Names:
             return False  # what will be deleted leaves no name behind that it never had
         if views.is_below(fs, MAIN, directory, obj) or views.is_below(fs, MAIN, source[0], there):
             return False
-        before, displaced = (self._telling.renamed_from(one) for one in (obj, there))
         vacated = self.view.binding(source[0].op, source[1])
         if vacated is not None and vacated.op != there.op:
             vacated = None
-        self._telling.name(binding, directory, binding.name, "renamed", before)
-        for key in sorted(self.view.placed[there.op]):  # nothing but this will know where it was
-            if (wanted := self.view.binding(*key)) is not None:
-                self._telling.name(wanted, self.fs.by_op[wanted.directory], wanted.name, "renamed", displaced)
+        self._telling.renamed(binding, directory, binding.name)
+        self._telling.all_renamed(there, self._telling.renamed_from(there))
         self.view.moved.setdefault(obj.op, source)
         self.view.moved.setdefault(there.op, (directory, binding.name))
         main.rename(fs, *source, directory, binding.name, main.RENAME_EXCHANGE, by=self.view.sid)

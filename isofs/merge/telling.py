@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 
 from isofs.engine import attic
@@ -28,13 +29,16 @@ class Telling:
     report: Report
     review: bool | None = None
 
-    def renamed_from(self, obj: Obj) -> str:
-        """Where main had an object that gets another name, also if it had to make room for others before."""
+    def before(self, obj: Obj) -> bytes:
+        """Where main had an object before the merge, also if the merge was cut off after it had renamed it."""
         for at in sorted(self.view.placed.get(obj.op, ())):
-            before = self.report.told(self.view.sid, obj.op, at)
-            if before is not None and before.reason.startswith(naming.RENAMED):
-                return before.reason
-        return naming.renamed_from(attic.where(self.fs, self.view, obj))
+            known = self.report.told(self.view.sid, obj.op, at)
+            if known is not None and known.reason.startswith(naming.RENAMED):
+                return os.fsencode(known.reason.removeprefix(naming.RENAMED))
+        return attic.where(self.fs, self.view, obj)
+
+    def renamed_from(self, obj: Obj) -> str:
+        return naming.renamed_from(self.before(obj))
 
     def linked(self, binding: Binding) -> Words:
         """What is told of a name that is one more of its object's, unless the object was told to come under it."""
@@ -56,6 +60,29 @@ class Telling:
         action, reason, review = words
         self.name(first, *_own(self.fs, first), action, reason, review)
         return _LINKED
+
+    def renamed(self, binding: Binding, directory: Obj, name: bytes) -> None:
+        """Tell which name of main's the first of the suspect's becomes that an object of main gets, and of the others.
+
+        Once main has renamed it, nothing but what is told of them knows where it was, nor that the merge did it.
+        """
+        assert binding.op is not None
+        obj = self.fs.by_op[binding.op]
+        reason = self.renamed_from(obj)
+        self.name(binding, directory, name, "renamed", reason)
+        self.all_renamed(obj, reason, but=binding)
+
+    def all_renamed(self, obj: Obj, reason: str, but: Binding | None = None) -> None:
+        """Tell of all names that an object has yet to get that it is renamed."""
+        for key in sorted(self.view.placed.get(obj.op, ())):
+            wanted = self.view.binding(*key)
+            if (
+                wanted is not None
+                and wanted != but
+                and not wanted.kept
+                and places.there(self.fs, self.view, wanted) is not obj
+            ):
+                self.name(wanted, self.fs.by_op[wanted.directory], wanted.name, "renamed", reason)
 
     def tell(self, binding: Binding, item: Item) -> None:
         """Tell what becomes of a name that the suspect gave."""
