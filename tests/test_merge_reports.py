@@ -39,7 +39,7 @@ SINCE = "2026-01-01T00:00:00Z"
 #: Every step of every case: ISOFS_HISTORIES=5000. In CI some.
 EVERY = 1 if "ISOFS_HISTORIES" in os.environ else 17
 #: In CI of these, where every step is another; of the others every fifth.
-STEPS = {"busy": 3, "beside": 1, "names": 1} | {case: 1 for case in REPLACED if "other names" in case}
+STEPS = {"busy": 5, "beside": 1, "names": 1, "back": 1} | {case: 1 for case in REPLACED if "other names" in case}
 
 
 def told(fs: Filesystem, sid: SubjectId) -> tuple[Verdict, list[Item]]:
@@ -138,10 +138,22 @@ def names(path: Path) -> Filesystem:
     return world.fs
 
 
+def back(path: Path) -> Filesystem:
+    """What main lost comes back under all its names."""
+    world = Contest(path, {"f": b"f", "d/in": b"in"}, ())
+    os.link(path / "f", path / "d" / "f")
+    alice = world.join("alice")
+    world.write(alice, b"hers", "f")
+    for name in (b"f", b"d/f"):
+        world.bob.unlink(name)
+    return world.fs
+
+
 WORLDS: dict[str, Callable[[Path], Filesystem]] = {
     "busy": busy,
     "beside": beside,
     "names": names,
+    "back": back,
     "numbers": lambda path: in_box(path, "both").fs,
     **{
         case: lambda path, case=case: isolated(path, case)[0]  # type: ignore[misc]

@@ -85,7 +85,7 @@ class Names:
             lacking = b.op is not None and not self.fs.by_op[b.op].ino
             if contested and b.kept and lacking:
                 continue  # where it comes back if the suspect's is taken
-            returns = b.op is not None and lacking and naming.takes(self.view, b.op)
+            returns = b.op is not None and naming.takes(self.view, b.op) and (lacking or self._came_back(b.op))
             if contested and not b.kept and b.replaced not in (None, b.op):
                 batch.put(replace(b, op=None))  # that the suspect took the name from another object is a change
             elif contested or (b.kept and b.op is not None and not returns):
@@ -167,7 +167,7 @@ class Names:
         if there is not None and name == binding.name:  # deleted by the suspect: its place is taken over
             removing.remove(self.fs, self.view, self.report, directory, name, there[0])
         if source is None:
-            if self._came_back(obj):
+            if self._came_back(obj.op):
                 batch = Batch(self.fs)
                 trusted.comes_back(self.fs, directory, name, obj, batch, by=self.view.sid)
                 batch.commit()
@@ -292,10 +292,10 @@ class Names:
         self._done(given)
         return True
 
-    def _came_back(self, obj: Obj) -> bool:
+    def _came_back(self, op: Op) -> bool:
         """Whether the merge has brought back what main had lost: what is decided of it outlives the version, while it
         has more names to get."""
-        return obj.op in self.view.decisions and self.view.version(obj.op) is None
+        return op in self.view.decisions and self.view.version(op) is None
 
     def _name_for(self, binding: Binding, directory: Obj, there: Obj | None) -> bytes | None:
         """The name to use: the suspect's, one beside it if main's stays there, or None: not yet."""
