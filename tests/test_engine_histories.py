@@ -493,6 +493,15 @@ ONCE: dict[str, list[Step]] = {
         ("write", {"uid": 1003, "place": b"a/b", "flags": NEW, "offset": 0}),
         ("decide", {"index": 0, "innocent": True}),
     ],
+    "where main had a file that the suspect took two names from, one of which has to be free before": [
+        ("write", {"uid": 1001, "place": b"c", "flags": NEW, "offset": 0}),
+        ("link", {"uid": 1001, "place": b"c", "new": b"a/c"}),
+        ("suspect", {"index": 0}),
+        ("unlink", {"uid": 1003, "place": b"a/c"}),
+        ("make", {"uid": 1003, "place": b"a/c", "kind": "directory"}),
+        ("rename", {"uid": 1003, "place": b"a", "new": b"c", "flags": EXCHANGE}),
+        ("decide", {"index": 0, "innocent": True}),
+    ],
 }
 
 

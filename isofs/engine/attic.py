@@ -114,6 +114,7 @@ def below(path: bytes, name: bytes) -> bytes:
 def before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
     """The name that main had for an object before a merge: one that the suspect took from it, unless main did.
 
+    Of several the first from which it will be renamed, however many of its names are known by now.
     A merge that was not cut off knows what it has renamed. After a kill only bindings tell: that it has a name of the
     suspect's that the merge has not dealt with yet was main's doing too, and what the suspect deleted is renamed only
     to be out of the way.
@@ -124,13 +125,19 @@ def before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
     removed = (b for b in bindings if b is not None and not b.kept and b.op != obj.op)
     names = ((fs.by_op[b.directory], b.name) for b in removed if not b.name.startswith(MOVING))
     taken = [name for name in names if name[0].ino]  # main may have lost the directory meanwhile
-    link = next((link for link in obj.links if link in taken), None) or next(iter(obj.links))
+    aside = next((directory for directory, name in obj.links if name.startswith(MOVING)), None)  # from a name there
+    link = next((at for at in taken if at[0] is aside or _has(fs, *at, obj)), None) or next(iter(obj.links))
     mains, version = view.binding(link[0].op, link[1]), view.version(obj.op)
     deleted = version is not None and version.state == "d" and not link[1].startswith(MOVING)
     mains_doing = mains is not None and (mains.op == obj.op or (mains.kept and mains.replaced == obj.op))
     if not taken or link in taken or deleted or mains_doing or not view.cut_off:
         return link
     return next((name for name in taken if name[0] is link[0]), taken[0])
+
+
+def _has(fs: Filesystem, directory: Obj, name: bytes, obj: Obj) -> bool:
+    found = tree.child(fs, directory, name)
+    return found is not None and found[0] is obj
 
 
 def _written_to(obj: Obj) -> bool:

@@ -180,7 +180,7 @@ class Names:
                 self._done(given)
                 return True
         else:
-            self.view.moved.setdefault(obj.op, source)
+            self._note_before(obj)
             main.rename(self.fs, *source, directory, name, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, *source)
             self._renamed.add(obj.op)
@@ -190,6 +190,10 @@ class Names:
             self._vacated(obj, batch)
         self._done(given, batch)
         return True
+
+    def _note_before(self, obj: Obj) -> None:
+        """Main is about to rename an object: remember which name it had before the merge."""
+        self.view.moved.setdefault(obj.op, attic.before(self.fs, self.view, obj))
 
     def _note_mains_own(self, obj: Obj) -> None:
         """Main gave a directory the suspect's name by itself: it had that before the merge, and no other."""
@@ -228,7 +232,7 @@ class Names:
             return
         self._telling.tell(binding, Item(places.name_in(fs, self.view, *merged), "merged", folders.FLAGS))
         if merged != source:
-            self.view.moved.setdefault(obj.op, source)
+            self._note_before(obj)
             main.rename(fs, *source, *merged, by=self.view.sid, lives_on=False)
             settle.expire(fs, *source)
             settle.expire(fs, *merged)
@@ -347,7 +351,7 @@ class Names:
             if self._change_places(binding, directory, there[0]):
                 return True
             aside = naming.MOVING + b"%d" % there[0].op
-            self.view.moved.setdefault(there[0].op, (directory, binding.name))
+            self._note_before(there[0])
             main.rename(self.fs, directory, binding.name, directory, aside, by=self.view.sid, lives_on=False)
             settle.expire(self.fs, directory, binding.name)
             return True
@@ -368,8 +372,8 @@ class Names:
             vacated = None
         self._telling.renamed(binding, directory, binding.name)
         self._telling.all_renamed(there, self._telling.renamed_from(there))
-        self.view.moved.setdefault(obj.op, source)
-        self.view.moved.setdefault(there.op, (directory, binding.name))
+        self._note_before(obj)
+        self._note_before(there)
         main.rename(fs, *source, directory, binding.name, main.RENAME_EXCHANGE, by=self.view.sid)
         for at, name in (source, (directory, binding.name)):
             settle.expire(fs, at, name)
