@@ -30,6 +30,7 @@ from support.contest import Contest
 from support.cuts import cut_off
 from support.engine import Walker, killed
 from support.trees import differences
+from support.vfs import EXCHANGE
 from test_merge_folders import in_box
 from test_merge_replaced import CASES as REPLACED
 from test_merge_replaced import isolated, on_disk
@@ -39,7 +40,9 @@ SINCE = "2026-01-01T00:00:00Z"
 #: Every step of every case: ISOFS_HISTORIES=5000. In CI some.
 EVERY = 1 if "ISOFS_HISTORIES" in os.environ else 17
 #: In CI of these, where every step is another; of the others every fifth.
-STEPS = {"busy": 5, "beside": 1, "names": 1, "back": 1} | {case: 1 for case in REPLACED if "other names" in case}
+STEPS = {"busy": 5, "beside": 1, "names": 1, "back": 1, "aside": 1} | {
+    case: 1 for case in REPLACED if "other names" in case
+}
 
 
 def told(fs: Filesystem, sid: SubjectId) -> tuple[Verdict, list[Item]]:
@@ -149,11 +152,23 @@ def back(path: Path) -> Filesystem:
     return world.fs
 
 
+def aside(path: Path) -> Filesystem:
+    """A file of two names, one of which the merge has to take away for a moment before it can give it another."""
+    world = Contest(path, {"a/in": b"in", "c": b"c"}, ())
+    os.link(path / "c", path / "a" / "c")
+    alice = world.join("alice")
+    alice.unlink(b"a/c")
+    alice.mkdir(b"a/c", 0o755)
+    alice.rename(b"a", b"c", EXCHANGE)
+    return world.fs
+
+
 WORLDS: dict[str, Callable[[Path], Filesystem]] = {
     "busy": busy,
     "beside": beside,
     "names": names,
     "back": back,
+    "aside": aside,
     "numbers": lambda path: in_box(path, "both").fs,
     **{
         case: lambda path, case=case: isolated(path, case)[0]  # type: ignore[misc]

@@ -253,6 +253,8 @@ def _search(fs: Filesystem, inos: set[int]) -> dict[int, tuple[int, bytes, int]]
 
 
 def _moved_or_replaced(fs: Filesystem, origin: Origin, found: tuple[int, bytes, int] | None, batch: Batch) -> None:
+    if looking.inode_at(fs, origin) == origin.ino:
+        return  # the directory was elsewhere: what has several names keeps the one that is known
     obj = fs.by_op[origin.op]
     if found is not None and found[2] == origin.kind:
         parent = _directory_by_inode(fs, found[0])
