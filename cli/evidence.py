@@ -51,7 +51,7 @@ def list_(directory: str | None, store: str | None, as_json: bool) -> None:
 
 
 def _entry(folder: str, name: str) -> results.Archive:
-    from isofs.store import archive
+    from isofs.store import inspection
 
     path = os.path.join(folder, name)
     entry: results.Archive = {
@@ -69,7 +69,7 @@ def _entry(folder: str, name: str) -> results.Archive:
     try:
         with _opened(path) as file:
             entry["size"] = os.fstat(file.fileno()).st_size
-            told = archive.about(file)
+            told = inspection.about(file)
     except ArchiveUnusable as error:
         entry["error"] = str(error)
         return entry
@@ -99,16 +99,16 @@ def show(directory: str | None, archive: str, store: str | None, as_json: bool) 
 
     Then what the user read of what others made, and when that was not recorded.
     """
-    from isofs.store import archive as archives
+    from isofs.store import inspection
 
     with _chosen(directory, store, archive) as (_, file):
         manifest = _checked(file, "reading").manifest
         file.seek(0)
         if as_json:
-            output.document({**manifest, "read_set": list(archives.read_set(file))})
+            output.document({**manifest, "read_set": list(inspection.read_set(file))})
             return
         _show(manifest)
-        for one in archives.read_set(file):
+        for one in inspection.read_set(file):
             size = output.size(one["size"]) if isinstance(one.get("size"), int) else ""
             seen = f"{one.get('at')}  ({reads.how(one)})"
             output.line(f"read     {one.get('kind')!s:<9}  {size:>8}  {one.get('path') or '.'}  {seen}")
@@ -204,18 +204,18 @@ def extract(directory: str | None, archive: str, into: str, attributes: bool, st
 
 
 def _checked(file: BinaryIO, doing: str) -> Any:
-    from isofs.store import archive
+    from isofs.store import inspection
 
     with _moved(file, doing, 1) as moved:
-        return archive.check(file, moved)
+        return inspection.check(file, moved)
 
 
 @contextlib.contextmanager
 def _moved(file: BinaryIO, label: str, passes: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, and what moves it; how far it is to go is told by the archive, which may lie."""
-    from isofs.store import archive
+    from isofs.store import inspection
 
-    total = passes * (_number(archive.about(file).get("bytes")) or 0)
+    total = passes * (_number(inspection.about(file).get("bytes")) or 0)
     file.seek(0)
     done = 0
     with output.progress(label) as move:

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isofs.errors import ArchiveUnusable, EvidenceFailed, UsageError
-from isofs.store import archive
+from isofs.store import archive, inspection
 from isofs.store.archive import FORMAT, READS, Kept, ReadSet
 from isofs.store.extract import extract
 from isofs.store.inodes import Place
@@ -66,13 +66,13 @@ def written(path: Path, kept: list[Kept]) -> Path:
     with path.open("w+b") as file:
         told = archive.write(file, {"user": "alice"}, kept, [{"name": "gone", "object": None}])
         file.seek(0)
-        archive.read_back(file, told)
+        inspection.read_back(file, told)
     return path
 
 
-def checked(path: Path) -> archive.Checked:
+def checked(path: Path) -> inspection.Checked:
     with path.open("rb") as file:
-        return archive.check(file)
+        return inspection.check(file)
 
 
 def test_what_goes_in_comes_out(versions: list[Kept], tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_what_goes_in_comes_out(versions: list[Kept], tmp_path: Path) -> None:
     assert found.manifest["versions"][2]["target"] == "/etc/passwd"
     assert contents(path)["d/f"] == b"text\n" * 1000
     with path.open("rb") as file:
-        assert archive.about(file) == {"format": FORMAT, "user": "alice"}
+        assert inspection.about(file) == {"format": FORMAT, "user": "alice"}
 
 
 def read_set(*lines: bytes) -> ReadSet:
@@ -103,9 +103,9 @@ def test_what_was_read_comes_out_and_every_change_of_it_is_found(tmp_path: Path)
     with path.open("w+b") as file:
         told = archive.write(file, {"user": "alice"}, [], [], read=read_set(READ, READ))
         file.seek(0)
-        archive.read_back(file, told)
+        inspection.read_back(file, told)
         file.seek(0)
-        assert list(archive.read_set(file)) == [{"subject": 1, "path": "f\udcff\n", "size": 3}] * 2
+        assert list(inspection.read_set(file)) == [{"subject": 1, "path": "f\udcff\n", "size": 3}] * 2
         file.seek(0)
         extract(file, str(tmp_path / "into"))
     digest = hashlib.sha256(READ * 2).hexdigest()
@@ -136,7 +136,7 @@ def test_an_archive_of_an_older_format_is_read(number: int, tmp_path: Path) -> N
     assert found.manifest["about"]["format"] == f"isofs evidence {number}"
     assert {name: size for name, (size, _) in found.contents.items()} == {"versions/1": 14, "versions/4": 5}
     with stored.open("rb") as file:
-        read = [(one["path"], one["size"]) for one in archive.read_set(file)]
+        read = [(one["path"], one["size"]) for one in inspection.read_set(file)]
         file.seek(0)
         extract(file, str(tmp_path / "into"))
     assert read == ([] if number == 1 else [("plan.txt", 9), ("shared/list", 8), ("shared", None)])
@@ -225,7 +225,7 @@ def test_what_did_not_reach_the_disk_is_found(versions: list[Kept], tmp_path: Pa
         told = archive.write(file, {}, versions, [])
     other = written(tmp_path / "b", versions[:1])
     with other.open("rb") as file, pytest.raises(ArchiveUnusable, match="is not what was written"):
-        archive.read_back(file, told)
+        inspection.read_back(file, told)
 
 
 # Hostile archives
@@ -371,7 +371,7 @@ class Scratch(io.BytesIO):
 @given(st.binary(max_size=2000), st.booleans())
 def test_any_bytes_are_refused(data: bytes, framed: bool) -> None:
     with pytest.raises(ArchiveUnusable):
-        archive.check(Scratch(zstandard.ZstdCompressor().compress(data) if framed else data))
+        inspection.check(Scratch(zstandard.ZstdCompressor().compress(data) if framed else data))
 
 
 @given(st.data())
@@ -381,4 +381,4 @@ def test_any_damage_inside_the_frame_is_refused_or_harmless(data: st.DataObject)
     at, end = sorted((data.draw(st.integers(0, len(good))), data.draw(st.integers(0, len(good)))))
     bad = good[:at] + data.draw(st.binary(max_size=600)) + good[end:]
     with contextlib.suppress(ArchiveUnusable):
-        archive.check(Scratch(zstandard.ZstdCompressor().compress(bad)))
+        inspection.check(Scratch(zstandard.ZstdCompressor().compress(bad)))

@@ -20,7 +20,7 @@ from isofs.merge.evidence import Collected, collect
 from isofs.model.records import Op, Subject
 from isofs.service import newfile
 from isofs.service.newfile import Where
-from isofs.store import archive
+from isofs.store import archive, inspection
 from isofs.store.archive import ReadSet
 from isofs.store.folder import Store
 
@@ -149,7 +149,7 @@ def _write(
     def fill(file: BinaryIO) -> int:
         written = archive.write(file, about, found.kept, found.bindings, moved, read)
         newfile.to_disk(file)
-        archive.read_back(file, written, moved)
+        inspection.read_back(file, written, moved)
         return os.fstat(file.fileno()).st_size
 
     return newfile.write(where, fill, EvidenceFailed(f"{where.path} exists by now; nothing was discarded"))

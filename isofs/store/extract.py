@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from isofs.errors import ArchiveUnusable, UsageError
-from isofs.store import archive, inodes
-from isofs.store.archive import MANIFEST, READS, Moved, damaged, nothing_moved
+from isofs.store import inodes, inspection
+from isofs.store.archive import MANIFEST, READS, Moved, nothing_moved
 from isofs.store.inodes import Place
+from isofs.store.inspection import damaged
 
 TREE, NAMELESS = b"tree", b"nameless"
 
@@ -56,7 +57,7 @@ def extract(file: BinaryIO, directory: str, *, attributes: bool = False, moved: 
     user attributes and access control lists as the suspect had them, but never the set-id bits or capabilities.
     ArchiveUnusable for a bad archive: nothing is made then. UsageError if the directory cannot be made.
     """
-    checked = archive.check(file, moved)
+    checked = inspection.check(file, moved)
     rows = [_row(version) for version in checked.manifest["versions"]]
     file.seek(0)
     try:
@@ -105,7 +106,7 @@ def _bytes(text: str) -> bytes:
 
 
 class _Extraction:
-    def __init__(self, root: int, attributes: bool, checked: archive.Checked) -> None:
+    def __init__(self, root: int, attributes: bool, checked: inspection.Checked) -> None:
         self._root, self._attributes, self._checked = root, attributes, checked
         self._done = Extracted()
         self._later: list[tuple[tuple[bytes, ...], _Row]] = []
@@ -118,7 +119,7 @@ class _Extraction:
             if row.kind != "file":
                 self._make(row)
         by_member = {row.content["member"]: row for row in rows if row.content is not None}
-        for name, _, parts in archive.members(file):
+        for name, _, parts in inspection.members(file):
             if name in by_member:
                 self._write(by_member[name], parts, moved)
             elif name == READS:
