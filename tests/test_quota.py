@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from isofs.engine import accounting, reach, recovery, slices, suspicion, views
+from isofs.engine import accounting, reach, recovery, slices, suspicion, usage, views
 from isofs.engine.checks import check
 from isofs.engine.quota import Limit, Limits, Notice
 from isofs.engine.slices import at_once
@@ -113,7 +113,7 @@ def on_disk(world: World) -> int:
 def counted(world: World) -> int:
     kept = [*world.fs.views.values(), *world.fs.waiting.values()]
     for view in kept:
-        accounting.settle(world.fs, view)
+        usage.settle(world.fs, view)
     return sum(view.account.used for view in kept)
 
 
@@ -314,7 +314,7 @@ def test_what_a_start_finds_counts_before_anybody_looked(world: World, monkeypat
     world.killed()
     assert fill(world.user(BOB), b"b", 1 << 20) == (40 * KIB, errno.EDQUOT)
     world.killed()
-    slices.at_once(accounting.count_all(world.fs))
+    slices.at_once(usage.count_all(world.fs))
     assert [view.account.used for view in world.fs.views.values()] == [60 * KIB, 40 * KIB]
 
 

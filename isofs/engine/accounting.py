@@ -1,7 +1,7 @@
-"""Counting what suspects take up, and refusing what would be too much, before it is done.
+"""Refusing suspects what would be too much, before it is done.
 
-Bytes are those of the disk (`st_blocks`): holes take none, and a copy that shares main's blocks takes all of its own.
-An object is counted once, whether the suspect changed it, its names, or both (`View.objects`).
+What they take up is looked at (`usage`) when what the last look granted is used up. An object is counted once, whether
+the suspect changed it, its names, or both (`View.objects`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import stat
 from collections.abc import Iterator
 from typing import NoReturn
 
+from isofs.engine import usage
 from isofs.engine.quota import (
     ERRORS,
     GRANT,
     SLACK,
     UNLIMITED,
     Account,
-    Held,
     Limit,
     Limits,
     Notice,
@@ -27,20 +27,15 @@ from isofs.engine.quota import (
     freeing,
     reserved,
 )
-from isofs.engine.slices import Slices, now_and_then
 from isofs.engine.state import Filesystem, Handle, Node, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectId
-from isofs.store import inodes
 
 #: Bytes of a block of the file systems that there are; where blocks are larger, a limit is passed by one.
 _BLOCK = 4096
 
 #: A target that is shorter lies in the inode of its link.
 _INLINE = 60
-
-#: Bytes by which a file may become smaller or larger without being written.
-_LATE = 1 << 16
 
 #: What `statfs` tells.
 _STATFS = (
@@ -59,15 +54,10 @@ _STATFS = (
 _MAKES = 64
 
 
-def on_disk(at: os.stat_result) -> int:
-    """The bytes that an inode takes of the disk."""
-    return at.st_blocks * 512
-
-
 def set_limits(fs: Filesystem, limits: Limits) -> None:
     """From now on these limits count; what is there already stays."""
     fs.limits = limits
-    for view in _all(fs):
+    for view in fs.all_views:
         view.account.grant(0)
         view.account.makes = 0
 
@@ -76,67 +66,9 @@ def limit_of(fs: Filesystem, view: View) -> Limit:
     return fs.limits.of(fs.subjects[view.sid].name)
 
 
-def _all(fs: Filesystem) -> list[View]:
-    return [*fs.views.values(), *fs.waiting.values()]
-
-
-def count_all(fs: Filesystem) -> Slices[None]:
-    """Look at all that the last start found. Whoever needs to know before looks by itself (`settle`)."""
-    for view in _all(fs):
-        account = view.account
-        for held in now_and_then(list(account.stale)):
-            if held is None:
-                yield
-            if fs.view_of(view.sid) is not view:
-                break
-            if held in account.stale:
-                account.measured(held, measure(fs, view, held))
-                account.stale.discard(held)
-        account.counted = True
-
-
-def settle(fs: Filesystem, view: View) -> None:
-    """Look at what a suspect changed since it was looked at."""
-    account = view.account
-    for handle in account.written:
-        held = _held_by(view, handle)
-        if held is not None:
-            account.stale.add(held)
-    account.written.clear()
-    for held in account.stale:
-        account.measured(held, measure(fs, view, held))
-    account.stale.clear()
-    account.counted = True
-
-
-def _held_by(view: View, handle: Held) -> Held | None:
-    """What a handle of the suspect's is open on, as the account calls it."""
-    assert isinstance(handle, Handle)
-    if view.account.holds(handle):
-        return handle
-    return _behind(view, handle.node)
-
-
-def _behind(view: View, node: Node) -> Held | None:
-    if node.pinned >= 0 and node.sid == view.sid:  # of main's, deleted, a handle from before leads to the version
-        return None if node.borrowed else node
-    version = view.version(node.obj.op)
-    return None if version is None else version.content
-
-
-def measure(fs: Filesystem, view: View, held: Held) -> int:
-    """The bytes that something in a suspect's account takes now."""
-    try:
-        if isinstance(held, str):
-            return on_disk(inodes.lstat(fs.store.content(view.sid, held)))
-        return on_disk(os.fstat(held.pinned if isinstance(held, Node) else held.descriptor))  # type: ignore[attr-defined]
-    except OSError:
-        return 0
-
-
 def room(fs: Filesystem, view: View, needed: int = 0) -> Room:
     """How much more a suspect may take up. Somebody is told if it comes near a limit, or will by what is `needed`."""
-    settle(fs, view)
+    usage.settle(fs, view)
     account, limits = view.account, fs.limits
     limit = limit_of(fs, view).bytes
     found = [Room(limit - account.used - account.promised, "bytes", limit)]
@@ -158,11 +90,11 @@ def _bytes(room: Room) -> int:
 
 def _left_for(fs: Filesystem, view: View) -> int:
     """What the limit of all suspects together leaves for one; if little, what others were granted is taken back."""
-    others, total = [other for other in _all(fs) if other is not view], fs.limits.total
+    others, total = [other for other in fs.all_views if other is not view], fs.limits.total
     total -= view.account.used + view.account.promised
     if total - sum(other.account.at_most() for other in others) < GRANT:
         for other in others:
-            settle(fs, other)
+            usage.settle(fs, other)
             other.account.grant(0)
     return total - sum(other.account.at_most() for other in others)
 
@@ -170,7 +102,7 @@ def _left_for(fs: Filesystem, view: View) -> int:
 def free_bytes(fs: Filesystem) -> tuple[int, int]:
     """What is free on the store's file system, less what is being copied, and what of it suspects leave to main."""
     at = fs.store.space()
-    free = at.f_bavail * at.f_frsize - sum(view.account.promised for view in _all(fs))
+    free = at.f_bavail * at.f_frsize - sum(view.account.promised for view in fs.all_views)
     return free, reserved(fs.limits.reserve, at.f_blocks * at.f_frsize)
 
 
@@ -306,7 +238,7 @@ def changed(fs: Filesystem, view: View, node: Node, size: int = 0) -> None:
     """Before a suspect changes what is behind its node, by so many bytes if it grows at all."""
     if size:
         admit(fs, view, size)
-    held = _behind(view, node)
+    held = usage.behind(view, node)
     if held is not None:
         view.account.stale.add(held)
 
@@ -365,7 +297,7 @@ def closed(fs: Filesystem, handle: Handle) -> None:
     account.handles -= 1
     if handle in account.written:
         account.written.discard(handle)
-        held = _held_by(view, handle)
+        held = usage.held_by(view, handle)
         if held is not None:
             account.stale.add(held)
     account.let_go(handle)
@@ -388,33 +320,6 @@ def statfs(fs: Filesystem, sid: SubjectId) -> dict[str, int]:
             for name in ("f_ffree", "f_favail"):
                 found[name] = min(found[name], max(0, objects_left))
     return found
-
-
-def differences(fs: Filesystem, view: View) -> Iterator[str]:
-    """What is counted otherwise than it is.
-
-    Blocks may come late: a part of a file may be missing. And they go again: XFS reserves as many as a file has, for
-    what may be written next, until some time after it is closed.
-    """
-    account, names = view.account, sum(1 for _ in view.all_bindings())
-    if view.names != names:
-        yield f"{view.names} names are counted, there are {names}"
-    there: set[Held] = {version.content for version in view.versions.values() if version.content is not None}
-    there |= {node for node in fs.nodes.values() if node.sid == view.sid and node.pinned >= 0 and not node.borrowed}
-    counted = {held for held in {*account.taken, *account.stale} if not isinstance(held, Handle)}
-    if counted != there:
-        yield f"{len(counted - there)} files are counted that are not there, {len(there - counted)} are not counted"
-    if account.used != sum(account.taken.values()):
-        yield f"{account.used} bytes are counted, {sum(account.taken.values())} by files"
-    written = {_held_by(view, handle) for handle in account.written}
-    for held, size in account.taken.items():
-        if held not in account.stale and held not in written:
-            found = measure(fs, view, held)
-            if not -(found // 8 + _LATE) <= size - found <= found + 2 * _LATE:
-                yield f"{size} bytes are counted of {held if isinstance(held, str) else 'an open file'}, not {found}"
-    handles = sum(1 for handle in fs.handles.values() if handle.sid == view.sid)
-    if view.sid in fs.views and account.handles < handles:
-        yield f"{account.handles} open files are counted, there are {handles}"
 
 
 def _refuse(fs: Filesystem, view: View, found: Room) -> NoReturn:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from isofs.engine import accounting, tree, views
+from isofs.engine import tree, usage, views
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
 from isofs.model.records import MAIN, SubjectState
@@ -55,10 +55,6 @@ class Problem:
     key: tuple[Any, ...] = ()
 
 
-def _all_views(fs: Filesystem) -> list[View]:
-    return [*fs.views.values(), *fs.waiting.values()]
-
-
 def i1_database(fs: Filesystem) -> Iterator[Problem]:
     """I1: the database is sound and every row refers to rows that exist."""
     for line in fs.store.database.damage():
@@ -67,7 +63,7 @@ def i1_database(fs: Filesystem) -> Iterator[Problem]:
 
 def i2_contents(fs: Filesystem) -> Iterator[Problem]:
     """I2: every modified version has its content, of the object's type, and nobody else's; no content is nobody's."""
-    for view in _all_views(fs):
+    for view in fs.all_views:
         if fs.subjects[view.sid].state is SubjectState.DISCARDING:
             continue  # some of it is gone
         known = {decided.content for decided in view.decisions.values()}
@@ -101,7 +97,7 @@ def i2_contents(fs: Filesystem) -> Iterator[Problem]:
 
 def i3_vectors(fs: Filesystem) -> Iterator[Problem]:
     """I3: vectors are as Protocol 2 makes them: own dimension is the state, 0 in main's; G never ahead of main's."""
-    versioned = {op for view in _all_views(fs) for op in view.versions}
+    versioned = {op for view in fs.all_views for op in view.versions}
     ending = (SubjectState.MERGING, SubjectState.DISCARDING)  # a verdict resets vectors at its end
     under_way = any(subject.state in ending for subject in fs.subjects.values())
     for op, origin in fs.origins.items():
@@ -109,7 +105,7 @@ def i3_vectors(fs: Filesystem) -> Iterator[Problem]:
             yield Problem(
                 "I3", MAIN, _path(fs, op), "main has a vector that no version needs", Fault.VECTOR_UNNEEDED, (op,)
             )
-    for view in _all_views(fs):
+    for view in fs.all_views:
         for op, version in view.versions.items():
             if version.vector.get(view.sid) != version.state:
                 yield Problem(
@@ -309,8 +305,8 @@ def i8_attic(fs: Filesystem) -> Iterator[Problem]:
 
 def i9_accounts(fs: Filesystem) -> Iterator[Problem]:
     """I9: what is counted as a suspect's is what there is of it."""
-    for view in _all_views(fs):
-        for text in accounting.differences(fs, view):
+    for view in fs.all_views:
+        for text in usage.differences(fs, view):
             yield Problem("I9", view.sid, None, text, Fault.LIVE)
 
 

@@ -10,7 +10,7 @@ import stat
 
 import trio
 
-from isofs.engine import accounting, tree, versions
+from isofs.engine import accounting, tree, usage, versions
 from isofs.engine.state import Filesystem, Node, Obj
 from isofs.errors import CallError
 from isofs.model.records import SubjectId
@@ -43,7 +43,7 @@ async def copy_big(fs: Filesystem, sid: SubjectId, node: Node, limiter: trio.Cap
         if before.st_size < BIG:
             return
         staged = fs.store.staged()
-        with accounting.promised(fs, view, accounting.on_disk(before)):
+        with accounting.promised(fs, view, usage.on_disk(before)):
             try:
                 await trio.to_thread.run_sync(inodes.copy, source, staged, limiter=limiter)
             except OSError:
@@ -54,7 +54,7 @@ async def copy_big(fs: Filesystem, sid: SubjectId, node: Node, limiter: trio.Cap
             inodes.remove(staged)
             continue
         versions.copy_up(fs, view, obj, attributes=True, staged=staged)
-        accounting.settle(fs, view)
+        usage.settle(fs, view)
         return
 
 

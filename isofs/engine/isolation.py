@@ -201,7 +201,7 @@ def _forget_removed(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
         return
     if not any(c.record == view.versions[op] for c in batch.changes if isinstance(c, Drop)):
         return
-    for other in (*fs.views.values(), *fs.waiting.values()):
+    for other in fs.all_views:
         if other is not view and (other.concerns(op) or op in other.bindings or op in other.touches):
             return
     batch.drop(origin)
@@ -210,7 +210,7 @@ def _forget_removed(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
 def _forget_unused(fs: Filesystem, obj: Obj) -> None:
     """Drop the origin of an object that a suspect made and removed again, unless rows still name it."""
     op = obj.op
-    for view in (*fs.views.values(), *fs.waiting.values()):
+    for view in fs.all_views:
         if view.concerns(op) or op in view.bindings:
             return
     batch = Batch(fs)

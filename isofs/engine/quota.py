@@ -1,7 +1,7 @@
 """How much suspects may take up, and what is known of what one does: plain values, and the rules between them.
 
 An account follows the rows of a suspect (`isofs.engine.batch`). What its contents take of the disk is looked at seldom
-(`isofs.engine.accounting`): in between a suspect may write what it was granted, which costs each write a subtraction.
+(`isofs.engine.usage`): in between a suspect may write what it was granted, which costs each write a subtraction.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def read(fs: Filesystem) -> None:
 
 def _read_versions(fs: Filesystem) -> None:
     """There are as many as suspects have changed objects: they are not followed one by one."""
-    views = {view.sid: view for view in (*fs.views.values(), *fs.waiting.values())}
+    views = {view.sid: view for view in fs.all_views}
     versions = {sid: view.versions for sid, view in views.items()}
     for version in fs.store.each(Version):
         if version.sid in versions:

@@ -104,7 +104,7 @@ def _count_directories(fs: Filesystem) -> None:
             continue
         obj = fs.by_op[op]
         vector = batch.vector(op)
-        versions = [v for view in (*fs.views.values(), *fs.waiting.values()) if (v := view.version(op)) is not None]
+        versions = [v for view in fs.all_views if (v := view.version(op)) is not None]
         if not obj.ino or vector is None or vector.deleted or not versions:
             continue
         at = tree.located(fs, obj)[1]
@@ -176,7 +176,7 @@ def finish_announced(fs: Filesystem) -> None:
 
 def _drop_merged(fs: Filesystem, op: Op, batch: Batch) -> None:
     """A merge, or the settling of a conflict, had just brought the object into main: the version is main's now."""
-    for view in (*fs.views.values(), *fs.waiting.values()):
+    for view in fs.all_views:
         version, decided = view.version(op), view.decisions.get(op)
         merging = fs.subjects[view.sid].state is SubjectState.MERGING
         settling = view.sid in fs.waiting and (decided is None or decided.outcome == Outcome.TAKE.value)
@@ -195,7 +195,7 @@ def _counted_again(fs: Filesystem, origin: Origin) -> Vector | None:
         return vector
     seen = [
         count
-        for view in (*fs.views.values(), *fs.waiting.values())
+        for view in fs.all_views
         if (version := view.version(origin.op)) is not None and isinstance(count := version.vector.get(G, 0), int)
     ]
     return vector.replace(G, max(seen, default=0) + 1)
@@ -222,7 +222,7 @@ def find_moved(fs: Filesystem) -> None:
     batch.commit()
     for origin in reversed(ordered):  # what is below has its names then
         directory = fs.by_op[origin.op]
-        for view in (*fs.views.values(), *fs.waiting.values()):
+        for view in fs.all_views:
             if directory.is_dir and not directory.ino and views.has_own_below(fs, view, directory):
                 _keep_directory(fs, view, origin)
 
@@ -291,7 +291,7 @@ def _deleted_unseen(fs: Filesystem, origin: Origin, batch: Batch) -> None:
     vector = origin.vector
     if vector is not None and not vector.deleted:
         vector = trusted_deletion(vector)
-    for view in (*fs.views.values(), *fs.waiting.values()):
+    for view in fs.all_views:
         _keep_unseen(view, origin, batch)
     batch.put(replace(origin, ino=None, parent=None, vector=vector))
     _lost(fs, fs.by_op[origin.op])

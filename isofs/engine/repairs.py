@@ -125,7 +125,7 @@ def _forget_vector(fs: Filesystem, problem: Problem) -> None:
 def _changed_since(fs: Filesystem, problem: Problem) -> None:
     """Count main as changed since the version was made: what is to be decided then is asked at the verdict."""
     op: Op = problem.key[0]
-    versions = [view.versions[op] for view in (*fs.views.values(), *fs.waiting.values()) if op in view.versions]
+    versions = [view.versions[op] for view in fs.all_views if op in view.versions]
     counts = [count for version in versions if isinstance(count := version.vector.get(G, 0), int)]
     main = fs.origins[op].vector or Vector.of({})
     for version in versions:

@@ -43,4 +43,4 @@ def saved_in_main(fs: Filesystem, obj: Obj) -> tuple[Obj, bytes, Obj] | None:
 
 def _has_to_do_with(fs: Filesystem, obj: Obj) -> bool:
     """Whether any suspect has to do with an object."""
-    return bool(obj.op) and any(view.concerns(obj.op) for view in (*fs.views.values(), *fs.waiting.values()))
+    return bool(obj.op) and any(view.concerns(obj.op) for view in fs.all_views)

@@ -359,6 +359,11 @@ class Filesystem:
         """Whether anybody is isolated or waits for a decision; if not, calls cost nothing extra."""
         return bool(self.views or self.waiting)
 
+    @property
+    def all_views(self) -> list[View]:
+        """The views of who is isolated, and of whose merge left conflicts."""
+        return [*self.views.values(), *self.waiting.values()]
+
     def subject_of(self, caller: Caller) -> SubjectId:
         """Whose view this caller has: a suspect's number, or MAIN."""
         return self.suspects.get(caller.uid, MAIN)

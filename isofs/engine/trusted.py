@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import accounting, attic, failure, kept, tree, versions, views
+from isofs.engine import accounting, attic, failure, kept, tree, usage, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError, StoreUnusable
@@ -51,14 +51,14 @@ def keep_base(fs: Filesystem, obj: Obj, batch: Batch) -> None:
     state = obj.op, count, merges(vector)
     if state in fs.bases or not any(
         (v := view.version(obj.op)) is not None and (v.vector.get(G), merges(v.vector, v.sid)) == state[1:]
-        for view in (*fs.views.values(), *fs.waiting.values())
+        for view in fs.all_views
     ):
         return
     with contextlib.suppress(OSError, CallError):  # a base is a help for merging, not a condition for writing
         at, found = tree.located(fs, obj)
         if found.st_size > BASE_LIMIT:
             return
-        if not accounting.spare(fs, accounting.on_disk(found)):
+        if not accounting.spare(fs, usage.on_disk(found)):
             accounting.left_out(fs)
             return
         name = "-".join(map(str, state))
@@ -198,7 +198,7 @@ def _keep_renamed(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
     Where there is no space for one, the suspect loses it as well: whoever deletes it is not to be kept from that.
     """
     try:
-        if accounting.spare(fs, accounting.on_disk(tree.located(fs, obj)[1])):
+        if accounting.spare(fs, usage.on_disk(tree.located(fs, obj)[1])):
             _copy_up(fs, view, obj)
             return
     except StoreUnusable as error:

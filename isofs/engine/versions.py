@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine import accounting, kept, tree
+from isofs.engine import accounting, kept, tree, usage
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError
@@ -70,7 +70,7 @@ def copy_up(
         return
     source, at = tree.located(fs, obj)
     if limited and staged is None:
-        accounting.admit(fs, view, accounting.on_disk(at) if data else 0, versions=1)
+        accounting.admit(fs, view, usage.on_disk(at) if data else 0, versions=1)
     batch = Batch(fs)
     op = batch.op_of(obj)
     to = fs.store.content(view.sid, str(op))

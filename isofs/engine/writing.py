@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from isofs.engine import accounting, tree, versions
+from isofs.engine import accounting, tree, usage, versions
 from isofs.engine.state import Filesystem, Handle, Node, Obj, View
 from isofs.errors import CallError
 from isofs.store import inodes
@@ -80,7 +80,7 @@ def _copy(fs: Filesystem, view: View, node: Node) -> Place:
         reader = os.open(path, _READ)
     try:
         at = os.fstat(reader)
-        accounting.admit(fs, view, accounting.on_disk(at))
+        accounting.admit(fs, view, usage.on_disk(at))
         inodes.copy_content(reader, scratch, 0o600)
         inodes.own(scratch, at.st_uid, at.st_gid)
         inodes.chmod(scratch, stat.S_IMODE(at.st_mode))

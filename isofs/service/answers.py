@@ -163,14 +163,13 @@ def vector(values: Vector | None) -> Result | None:
 def checked(fs: Filesystem, *, sound: bool = False) -> results.Checked:
     """The result of `check` for a file system, live or at rest; the database may be known to be `sound`."""
     problems = checks.check(fs, sound=sound)
-    every = (*fs.views.values(), *fs.waiting.values())
     return {
         "ok": not problems,
         "checked": {
             "invariants": len(checks.CHECKS),
             "objects": len(fs.origins),
-            "versions": sum(len(v.versions) for v in every),
-            "bindings": sum(len(list(v.all_bindings())) for v in every),
+            "versions": sum(len(v.versions) for v in fs.all_views),
+            "bindings": sum(len(list(v.all_bindings())) for v in fs.all_views),
             "stowed": attic.totals(fs.store.database)[0],
         },
         "problems": [problem(fs, one) for one in problems],

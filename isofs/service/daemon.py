@@ -17,7 +17,7 @@ from typing import TypedDict
 import trio
 
 from isofs.control import mounts, results, server
-from isofs.engine import accounting
+from isofs.engine import usage
 from isofs.engine.state import Filesystem
 from isofs.errors import IsofsError
 from isofs.fuse import loop, mounting
@@ -197,7 +197,7 @@ async def _offer(
     if fs.failure is None:
         nursery.start_soon(auditing.run)
         nursery.start_soon(reviews.remind, fs, live, events)
-        nursery.start_soon(in_slices, accounting.count_all(fs))
+        nursery.start_soon(in_slices, usage.count_all(fs))
         nursery.start_soon(reports.forget_old)
         nursery.start_soon(attic.forget_old)
 

@@ -6,7 +6,7 @@ import logging
 import resource
 
 from isofs.control import results
-from isofs.engine import accounting
+from isofs.engine import accounting, usage
 from isofs.engine.quota import Limit, Limits, Notice
 from isofs.engine.state import Filesystem, View
 from isofs.model.records import MAIN
@@ -74,7 +74,7 @@ def limits(quota: Quota, descriptors: int) -> Limits:
 
 def taken(fs: Filesystem, view: View, user: str) -> results.Taken:
     """What a suspect takes up, and may."""
-    accounting.settle(fs, view)
+    usage.settle(fs, view)
     limit = fs.limits.of(user)
     used = {
         "bytes": (view.account.used, limit.bytes),
@@ -94,10 +94,9 @@ def taken(fs: Filesystem, view: View, user: str) -> results.Taken:
 
 def together(fs: Filesystem) -> results.TakenTogether:
     """What all suspects take up together, and what is free."""
-    every = [*fs.views.values(), *fs.waiting.values()]
-    for view in every:
-        accounting.settle(fs, view)
-    used, limit = sum(view.account.used for view in every), fs.limits.total
+    for view in fs.all_views:
+        usage.settle(fs, view)
+    used, limit = sum(view.account.used for view in fs.all_views), fs.limits.total
     free, reserve = accounting.free_bytes(fs)
     near = ["bytes"] if fs.limits.near(limit, limit - used) else []
     if fs.limits.near(reserve, free - reserve):

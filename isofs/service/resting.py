@@ -97,7 +97,7 @@ def _loaded(directory: str, path: str) -> Iterator[Filesystem]:
 def _rescue_unknown(fs: Filesystem) -> None:
     contents = {
         (view.sid, row.content)
-        for view in (*fs.views.values(), *fs.waiting.values())
+        for view in fs.all_views
         for rows in (view.versions, view.decisions)
         for row in rows.values()
     }
