@@ -8,7 +8,8 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from isofs.engine.state import Filesystem, Obj, Trouble, View, now
+from isofs.engine.outage import Trouble
+from isofs.engine.state import Filesystem, Obj, View, now
 from isofs.errors import StoreUnusable
 from isofs.model.records import (
     Base,

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from isofs.engine.batch import Batch
-from isofs.engine.state import Caller, Failure, Filesystem, Handle, Node, now
+from isofs.engine.outage import Failure
+from isofs.engine.state import Caller, Filesystem, Handle, Node, now
 from isofs.errors import CallError, StoreUnusable
 from isofs.store import suspects
 

@@ -17,7 +17,8 @@ from dataclasses import replace
 
 from isofs.engine import attic, looking, reading, tree, views
 from isofs.engine.batch import Batch
-from isofs.engine.state import Failure, Filesystem, Obj, View
+from isofs.engine.outage import Failure
+from isofs.engine.state import Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
 from isofs.errors import StoreUnusable
 from isofs.model.reconcile import Outcome

@@ -15,19 +15,9 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from isofs.engine.habits import Habits
 from isofs.engine.index import ByInode, ByOp
+from isofs.engine.outage import Failure, Trouble
 from isofs.engine.quota import Account, Limits, Notice
-from isofs.model.records import (
-    MAIN,
-    Base,
-    Binding,
-    Change,
-    Decided,
-    Op,
-    Origin,
-    Subject,
-    SubjectId,
-    Version,
-)
+from isofs.model.records import MAIN, Base, Binding, Change, Decided, Op, Origin, Subject, SubjectId, Version
 from isofs.model.vectors import G, Vector, merges
 from isofs.store.folder import Store
 
@@ -172,36 +162,6 @@ class Handle:
         return self.flags & os.O_ACCMODE != os.O_RDONLY
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why and since when the file system does without its store, and the uids of who is `isolated`.
-
-    None stands for everybody but root: nothing says who it is. `at_start` is whether the store could not even be read.
-    """
-
-    reason: str
-    since: str
-    isolated: frozenset[int] | None
-    at_start: bool = False
-
-    def shuts_out(self, uid: int) -> bool:
-        """Whether a user might be isolated, and gets no answer."""
-        return uid != 0 if self.isolated is None else uid in self.isolated
-
-    @property
-    def anybody(self) -> bool:
-        """Whether anybody might be isolated."""
-        return self.isolated is None or bool(self.isolated)
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why and since when the store takes no changes, though nothing was missed so far."""
-
-    reason: str
-    since: str
-
-
 class Kernel(Protocol):
     """What the engine asks of whoever caches its answers. Neither call waits for the kernel's locks."""
 
@@ -210,10 +170,6 @@ class Kernel(Protocol):
 
     def forget_entry(self, parent: int, name: bytes) -> None:
         """The name in this directory no longer leads to what was answered; may take effect a moment later."""
-
-
-def _ignore(notice: Notice) -> None:
-    pass
 
 
 class NoKernel:
@@ -323,7 +279,7 @@ class Filesystem:
     store_inside: bool = False
     kernel: Kernel = field(default_factory=NoKernel)
     limits: Limits = field(default_factory=Limits)
-    notify: Callable[[Notice], None] = _ignore
+    notify: Callable[[Notice], None] = lambda notice: None
     bases_left_out: int = 0  # copies that merging would be helped by, for which there was no space
     objects: ByInode = field(default_factory=ByInode)
     by_op: ByOp = field(init=False)
@@ -375,9 +331,9 @@ class Filesystem:
     def base_of(self, version: Version) -> Base | None:
         """The copy of what a version started from, if main changed since and one was kept."""
         count = version.vector.get(G)
-        return (
-            self.bases.get((version.op, count, merges(version.vector, version.sid))) if isinstance(count, int) else None
-        )
+        if not isinstance(count, int):
+            return None
+        return self.bases.get((version.op, count, merges(version.vector, version.sid)))
 
     def diverged(self, obj: Obj) -> bool:
         """Whether some active suspect has a version of the object or changed one of its names."""

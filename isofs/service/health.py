@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from isofs.control import results
-from isofs.engine.state import Failure, Filesystem
+from isofs.engine.outage import Failure
+from isofs.engine.state import Filesystem
 from isofs.errors import StoreUnusable
 from isofs.service.opening import shut_out
 

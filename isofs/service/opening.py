@@ -6,7 +6,8 @@ import contextlib
 import logging
 
 from isofs.engine import recovery
-from isofs.engine.state import Failure, Filesystem, now
+from isofs.engine.outage import Failure
+from isofs.engine.state import Filesystem, now
 from isofs.errors import NoMount, StoreRefused, StoreUnusable
 from isofs.service import proposals, unfinished
 from isofs.store.folder import Store, open_store, open_unusable
