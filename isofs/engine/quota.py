@@ -32,6 +32,9 @@ ERRORS = {
     "reserve_inodes": errno.ENOSPC,
 }
 
+#: What a call fails with where there is no room: the disk is full, or a limit is reached.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:

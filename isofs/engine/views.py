@@ -12,7 +12,7 @@ from typing import NamedTuple
 from isofs.engine import tree
 from isofs.engine.state import CHANNELS, OWN_NUMBERS, Filesystem, Link, Node, Obj, View, node_for
 from isofs.errors import CallError
-from isofs.model.records import MAIN, Binding, Op, SubjectId
+from isofs.model.records import MAIN, Binding, SubjectId
 from isofs.store.inodes import exists, lstat
 
 #: Of a file with no more names than this each is looked at when the suspect removes one.
@@ -379,16 +379,6 @@ def handed_node(fs: Filesystem, sid: SubjectId, parent: Node, obj: Obj) -> Node:
 def _claimed(fs: Filesystem, sid: SubjectId, obj: Obj) -> bool:
     """Whether a thread of the suspect's was told to look the directory up again."""
     return obj.is_dir and any(obj in objects for objects in fs.claims[sid].values())
-
-
-def placed_paths(fs: Filesystem, view: View, op: Op) -> list[bytes]:
-    """The paths that a suspect gave to an object, in order."""
-    found = []
-    for directory_op, name in sorted(view.placed.get(op, ())):
-        above = path(fs, view.sid, fs.by_op[directory_op])
-        if above is not None:
-            found.append(above + b"/" + name if above else name)
-    return found
 
 
 def has_own_below(fs: Filesystem, view: View, directory: Obj) -> bool:
