@@ -6,19 +6,13 @@ import os
 
 import click
 
-from isoctl import completing, daemon, output
+from isoctl import completing, daemon, output, stores
 from isofs.control import mounts, results, wire
-from isofs.errors import UsageError
 
 
 @click.command()
 @click.argument("file", shell_complete=completing.files)
-@click.option(
-    "--store",
-    metavar="PATH",
-    shell_complete=completing.directories,
-    help="Where the store is, if --mount DIR isn't mounted.",
-)
+@stores.store_option
 @output.json_option
 @click.pass_obj
 def backup(directory: str | None, file: str, store: str | None, as_json: bool) -> None:
@@ -30,12 +24,9 @@ def backup(directory: str | None, file: str, store: str | None, as_json: bool) -
     """
     daemon.need_root()
     path = mounts.real(file)
-    where = None if directory is None else mounts.real(directory)
+    where, mounted = stores.mounted_or_at_rest(directory, store)
     with output.progress(f"writing {file}") as move:
-        if where is None or any(mount.directory == where for mount in mounts.mounted()):
-            where = daemon.mount_point(directory)
-            if store is not None:
-                raise UsageError(f"{where} is mounted, and its daemon knows its store: omit --store")
+        if mounted:
             args = {"file": wire.path_text(os.fsencode(path)), "pid": os.getpid()}
             facts: results.BackedUp = daemon.ask_at(where, "backup", args, move)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isoctl import completing, daemon, output
+from isoctl import daemon, output, stores
 from isofs.control import mounts, results
 from isofs.errors import Busy, Exit, UsageError
 
@@ -12,12 +12,7 @@ from isofs.errors import Busy, Exit, UsageError
 @click.command()
 @click.option("--repair", is_flag=True, help="Repair what can be, one by one.")
 @click.option("--yes", is_flag=True, help="With --repair: don't ask.")
-@click.option(
-    "--store",
-    metavar="PATH",
-    shell_complete=completing.directories,
-    help="Where the store is, if --mount DIR isn't mounted.",
-)
+@stores.store_option
 @output.json_option
 @click.pass_obj
 def check(directory: str | None, repair: bool, yes: bool, store: str | None, as_json: bool) -> None:
@@ -99,8 +94,7 @@ def _repaired(directory: str | None, store: str | None, yes: bool, as_json: bool
 
 def _failed(where: str, store: str | None) -> results.Repair:
     """What can be repaired while it is mounted: a store that failed and works again."""
-    if store is not None:
-        raise UsageError(f"{where} is mounted, and its daemon knows its store: omit --store")
+    stores.need_omitted(where, store)
     status: results.Status = daemon.ask_at(where, "status", {})
     degraded = status["degraded"]
     if degraded is None or degraded["suspects"] != "shut out":
@@ -110,11 +104,8 @@ def _failed(where: str, store: str | None) -> results.Repair:
 
 
 def _checked(directory: str | None, store: str | None) -> results.Checked:
-    where = None if directory is None else mounts.real(directory)
-    if where is None or any(mount.directory == where for mount in mounts.mounted()):
-        where = daemon.mount_point(directory)
-        if store is not None:
-            raise UsageError(f"{where} is mounted, and its daemon knows its store: omit --store")
+    where, mounted = stores.mounted_or_at_rest(directory, store)
+    if mounted:
         facts: results.Checked = daemon.ask_at(where, "check", {})
         return facts
     daemon.need_root()

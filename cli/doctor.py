@@ -6,9 +6,9 @@ import os
 
 import click
 
-from isoctl import completing, daemon, output
+from isoctl import completing, daemon, output, stores
 from isofs.control import mounts, results
-from isofs.errors import Exit, IsofsError, NoMount, UsageError
+from isofs.errors import Exit, IsofsError, NoMount
 
 
 @click.command()
@@ -32,8 +32,8 @@ def doctor(directory: str | None, where: str | None, store: str | None, no_write
     from isofs.service import doctor, machine
 
     found, running = _meant(directory if where is None else where)
-    if running is not None and store is not None:
-        raise UsageError(f"{found} is mounted, and its daemon knows its store: omit --store")
+    if found is not None and running is not None:
+        stores.need_omitted(found, store)
     path = None if store is None else mounts.real(store)
     seen = machine.look(
         found, path, write=not no_write and os.geteuid() == 0, daemon=running and machine.Daemon(*running)

@@ -47,10 +47,7 @@ def innocent(
         output.document(facts)
     else:
         output.line(f"merged {facts['user']}: {output.counts(facts['counts'])}")
-        for item in facts["items"]:
-            # Somebody should look at these; the others went as anyone would expect.
-            if item["as"] is not None or item["review"] or item["action"] == "conflict":
-                output.line(output.merge_item(item))
+        output.merge_items(facts["items"])
         partly.show(facts)
     _report_conflicts(facts["conflicts"], facts["user"])
     partly.fail_if_refused(facts["left"])

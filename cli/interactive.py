@@ -193,9 +193,7 @@ def _carry_out(where: str, user: str, args: Mapping[str, object]) -> int:
     with output.progress(f"deciding {user}") as move:
         facts: results.Decided = daemon.ask_at(where, "decide", args, move)
     output.line(f"merged {facts['user']}: {output.counts(facts['counts'])}")
-    for item in facts["items"]:
-        if item["as"] is not None or item["review"] or item["action"] == "conflict":
-            output.line(output.merge_item(item))
+    output.merge_items(facts["items"])
     if facts["discarded"]:
         output.line(f"discarded {facts['user']}: {output.counts(facts['discarded'])}")
         output.line(f"evidence kept in {facts['evidence']}")

@@ -13,7 +13,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -96,6 +96,13 @@ def merge_item(item: results.Item, *, planned: bool = False) -> str:
     review = "  (please review)" if item["review"] else ""
     action = _WOULD.get(item["action"], item["action"]) if planned else item["action"]
     return f"{action:<8}  {item['path']}{aside}: {item['reason']}{review}"
+
+
+def merge_items(items: Iterable[results.Item]) -> None:
+    """Print of what a merge did that which somebody should look at; the rest went as anyone would expect."""
+    for item in items:
+        if item["as"] is not None or item["review"] or item["action"] == "conflict":
+            line(merge_item(item))
 
 
 def planned_counts(numbers: Mapping[str, int]) -> str:

@@ -59,9 +59,7 @@ def confirm(directory: str | None, user: str, anyway: bool, as_json: bool) -> No
         output.document(facts)
     else:
         output.line(f"{facts['call']} {facts['user']}, as {facts['by']} proposed: {_outcome(facts['result'])}")
-        for item in facts["result"].get("items", ()):
-            if item["as"] is not None or item["review"] or item["action"] == "conflict":
-                output.line(output.merge_item(item))
+        output.merge_items(facts["result"].get("items", ()))
     if facts["result"].get("conflicts"):
         left = output.plural(facts["result"]["conflicts"], "conflict")
         output.warn(f"{left} to decide: `isoctl conflicts {facts['user']}`")

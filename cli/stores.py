@@ -18,6 +18,22 @@ store_option = click.option(
 )
 
 
+def need_omitted(where: str, store: str | None) -> None:
+    """UsageError if the store of a mounted directory was named."""
+    if store is not None:
+        raise UsageError(f"{where} is mounted, and its daemon knows its store: omit --store")
+
+
+def mounted_or_at_rest(directory: str | None, store: str | None) -> tuple[str, bool]:
+    """The directory that a command means, and whether it is mounted; then its store must not be named."""
+    where = None if directory is None else mounts.real(directory)
+    if where is not None and all(mount.directory != where for mount in mounts.mounted()):
+        return where, False
+    where = daemon.mount_point(directory)
+    need_omitted(where, store)
+    return where, True
+
+
 def folder(directory: str | None, store: str | None) -> str:
     """The folder of a mount's store, or of one whose directory isn't mounted, as it can be reached now."""
     where = None if directory is None else mounts.real(directory)
@@ -29,7 +45,7 @@ def folder(directory: str | None, store: str | None) -> str:
         within = mounts.within(where, facts["store"])
         return f"/proc/{facts['pid']}/root{facts['store']}" if within else facts["store"]
     if where is not None and where in mounted:
-        raise UsageError(f"{where} is mounted, and its daemon knows its store: omit --store")
+        need_omitted(where, store)
     # What starts a daemon is needed for a store without one only.
     from isofs.service.starting import store_path
 
