@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -181,7 +180,7 @@ def _read_set(out: Any, written: Written, read: ReadSet, moved: Moved) -> dict[s
 
 def _content(out: Any, written: Written, op: int, opened: int, moved: Moved) -> dict[str, object]:
     at = os.fstat(opened)
-    pieces = _pieces(opened, at.st_size)
+    pieces = [(start, end - start) for start, end in inodes.data_ranges(opened, at.st_size)]
     stored = sum(length for _, length in pieces)
 
     def data() -> Iterator[bytes]:
@@ -198,21 +197,3 @@ def _content(out: Any, written: Written, op: int, opened: int, moved: Moved) -> 
     if stored != at.st_size:
         result["data"] = [list(piece) for piece in pieces]
     return result
-
-
-def _pieces(opened: int, size: int) -> list[tuple[int, int]]:
-    """Where a file has data and not holes: (offset, length) of each piece."""
-    found: list[tuple[int, int]] = []
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(opened, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                break
-            if error.errno == errno.EINVAL:  # the file system knows nothing of holes
-                return [(0, size)]
-            raise
-        end = min(os.lseek(opened, start, os.SEEK_HOLE), size)
-        found.append((start, end - start))
-    return found

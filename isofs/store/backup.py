@@ -80,11 +80,13 @@ class Writer:
         self.members += 1
 
     def _add_file(self, info: tarfile.TarInfo, opened: int, size: int) -> None:
-        pieces = list(_pieces(opened, size))
+        pieces = [(start, end - start) for start, end in inodes.data_ranges(opened, size)]
         if pieces == [(0, size)] or not size:
             info.size = size
             self._tar.addfile(info, _Pieces(opened, pieces, b"", self._moved))
             return
+        if not pieces or sum(pieces[-1]) < size:
+            pieces.append((size, 0))  # the end of a file that ends with a hole
         numbers = [len(pieces), *(number for piece in pieces for number in piece)]
         table = "".join(f"{number}\n" for number in numbers).encode()
         table += bytes(-len(table) % tarfile.BLOCKSIZE)
@@ -126,19 +128,6 @@ class _Pieces:
                 del self._left[0]
         self._moved(len(found))
         return bytes(found)
-
-
-def _pieces(opened: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where an open file has data, as positions and lengths, and the end of a file that ends with a hole."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(opened, end, os.SEEK_DATA)
-        except OSError:
-            yield size, 0
-            return
-        end = min(os.lseek(opened, start, os.SEEK_HOLE), size)
-        yield start, end - start
 
 
 def _described(name: str, place: Place, at: os.stat_result) -> tarfile.TarInfo:

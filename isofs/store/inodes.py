@@ -239,18 +239,24 @@ def cloned(reader: int, writer: int) -> bool:
     return True
 
 
-def data_ranges(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Where an open file has data: start and end of each range. Between them are holes."""
-    size, end = os.fstat(descriptor).st_size, 0
+def data_ranges(descriptor: int, size: int | None = None) -> Iterator[tuple[int, int]]:
+    """Where an open file has data, start and end of each range, up to its end, or up to `size`; the rest are holes.
+
+    The file may be cut short or become longer meanwhile.
+    """
+    size, end = os.fstat(descriptor).st_size if size is None else size, 0
     while end < size:
         try:
             start = os.lseek(descriptor, end, os.SEEK_DATA)
+            end = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
         except OSError as error:
-            if error.errno != errno.ENXIO:
+            if error.errno == errno.EINVAL:  # the file system knows nothing of holes
+                yield end, size
+            elif error.errno != errno.ENXIO:
                 raise
             return
-        end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end
+        if start < end:
+            yield start, end
 
 
 def copy_range(reader: int, writer: int, start: int, end: int) -> None:
