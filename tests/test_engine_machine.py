@@ -36,7 +36,7 @@ from support.host import Host, HostFile, copy_of
 from support.model import ModelFile, Thing, Version, View, World
 from support.model_calls import ModelUser
 from support.trees import Tree, differences, tree, without_times
-from support.vfs import EXCHANGE, NOREPLACE
+from support.vfs import EXCHANGE, NOREPLACE, WRITING
 
 TRUSTED = (1001, 1002)
 SUSPICIOUS = {1003: "carol", 1004: "dave", 1005: "erin"}
@@ -62,17 +62,7 @@ seen = st.one_of(indices, indices, indices, st.sampled_from(PATHS))
 names = st.tuples(indices, st.sampled_from(NAMES))
 places = st.one_of(seen, seen, names)
 new_places = st.one_of(seen, names, names, names)
-write_flags = st.sampled_from(
-    [
-        os.O_WRONLY,
-        os.O_RDWR,
-        os.O_WRONLY | os.O_TRUNC,
-        os.O_WRONLY | os.O_APPEND,
-        os.O_WRONLY | os.O_CREAT,
-        os.O_RDWR | os.O_CREAT | os.O_TRUNC,
-        os.O_WRONLY | os.O_CREAT | os.O_EXCL,
-    ]
-)
+write_flags = st.sampled_from(WRITING)
 open_flags = st.one_of(st.just(os.O_RDONLY), write_flags)
 
 #: Names of calls with what they are given beside the path.

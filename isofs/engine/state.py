@@ -320,10 +320,6 @@ class Filesystem:
         """The views of who is isolated, and of whose merge left conflicts."""
         return [*self.views.values(), *self.waiting.values()]
 
-    def subject_of(self, caller: Caller) -> SubjectId:
-        """Whose view this caller has: a suspect's number, or MAIN."""
-        return self.suspects.get(caller.uid, MAIN)
-
     def vector(self, obj: Obj) -> Vector | None:
         """Main's version vector of an object, None if it does not exist."""
         return self.origins[obj.op].vector if obj.op else None

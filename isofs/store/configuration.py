@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from isofs.errors import StoreUnusable
+from isofs.store import whole
 
 NAME = "config.toml"
 
 #: Where another one is written first. What a kill leaves is removed at the next start.
-_SCRATCH = b"staging/config.toml"
+_SCRATCH = "staging/config.toml"
 
 
 def read(root: int, path: str) -> str:
@@ -31,14 +31,6 @@ def read(root: int, path: str) -> str:
 def write(root: int, path: str, text: str) -> None:
     """Put another text in the place of what is there, durably. StoreUnusable if that cannot be done."""
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(_SCRATCH, dir_fd=root)
-        opened = os.open(_SCRATCH, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root)
-        with open(opened, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(_SCRATCH, NAME, src_dir_fd=root, dst_dir_fd=root)
-        os.fsync(root)
+        whole.replace(root, NAME, _SCRATCH, text)
     except OSError as error:
         raise StoreUnusable(f"{path}/{NAME} cannot be written: {error.strerror}") from error

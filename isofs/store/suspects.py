@@ -6,13 +6,13 @@ of whom the database may say either meanwhile are in `changing`. A hash tells a 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 from dataclasses import dataclass
 
 from isofs.errors import StoreUnusable
+from isofs.store import whole
 
 NAME = "suspects"
 _SCRATCH = "suspects.new"
@@ -59,17 +59,7 @@ def write(root: int, path: str, known: Known, *, durably: bool = True) -> None:
     """
     text = json.dumps({"isolated": sorted(known.isolated), "changing": sorted(known.changing)})
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(_SCRATCH, dir_fd=root)
-        opened = os.open(_SCRATCH, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root)
-        with open(opened, "w", encoding="utf-8") as file:
-            file.write(f"{text}\n{_digest(text)}\n")
-            file.flush()
-            if durably:
-                os.fsync(file.fileno())
-        os.rename(_SCRATCH, NAME, src_dir_fd=root, dst_dir_fd=root)
-        if durably:
-            os.fsync(root)
+        whole.replace(root, NAME, _SCRATCH, f"{text}\n{_digest(text)}\n", durably=durably)
     except OSError as error:
         raise StoreUnusable(
             f"the list {path}/{NAME} of who is isolated cannot be written: {error.strerror}", error.errno

@@ -172,13 +172,6 @@ def _create(context: Context, share: int = 0, shares: int = 1) -> None:
         os.close(descriptor)
 
 
-def _touch_all(context: Context) -> None:
-    """Open every file for writing: what a suspect works on is its own from then on."""
-    for path in _files(context.place):
-        with open(path, "ab") as file:
-            file.write(b".")
-
-
 def _stat(context: Context) -> None:
     path = str(context.place / "f0")
     for _ in range(context.scale.looks):

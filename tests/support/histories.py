@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from support.acts import ACTS
-from support.vfs import EXCHANGE, NOREPLACE
+from support.vfs import EXCHANGE, NOREPLACE, WRITING
 
 #: The name of a rule and what it is given.
 Step = tuple[str, dict[str, Any]]
@@ -45,16 +45,6 @@ FLAVOURS: list[dict[str, float]] = [
     {"open": 4, "use": 6, "unlink": 3},
     {"link": 4, "unlink": 3, "decide": 2},
     {"act": 5, "decide": 2},
-]
-
-_FLAGS = [
-    os.O_WRONLY,
-    os.O_RDWR,
-    os.O_WRONLY | os.O_TRUNC,
-    os.O_WRONLY | os.O_APPEND,
-    os.O_WRONLY | os.O_CREAT,
-    os.O_RDWR | os.O_CREAT | os.O_TRUNC,
-    os.O_WRONLY | os.O_CREAT | os.O_EXCL,
 ]
 
 
@@ -117,7 +107,7 @@ def _given(draw: random.Random, name: str, users: list[int], paths: list[bytes])
     given: dict[str, Callable[[], object]] = {"uid": lambda: draw.choice(users), "place": place}
     index: dict[str, Callable[[], object]] = {"index": lambda: draw.randrange(16)}
     more: dict[str, dict[str, Callable[[], object]]] = {
-        "write": {**given, "flags": lambda: draw.choice(_FLAGS), "offset": lambda: draw.randrange(5)},
+        "write": {**given, "flags": lambda: draw.choice(WRITING), "offset": lambda: draw.randrange(5)},
         "make": {**given, "kind": lambda: draw.choice(["directory", "directory", "fifo", "a", "nowhere"])},
         "link": {**given, "new": place},
         "unlink": given,
@@ -130,7 +120,7 @@ def _given(draw: random.Random, name: str, users: list[int], paths: list[bytes])
             "one": lambda: draw.randrange(16),
             "other": lambda: draw.randrange(16),
         },
-        "open": {**given, "flags": lambda: draw.choice([os.O_RDONLY] * 3 + _FLAGS)},
+        "open": {**given, "flags": lambda: draw.choice([os.O_RDONLY] * 3 + WRITING)},
         "use": {**index, "what": lambda: draw.choice([("write", draw.randrange(5)), ("truncate", 2), ("read",)])},
         "close": index,
         "suspect": index,

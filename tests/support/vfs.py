@@ -15,6 +15,17 @@ from typing import Generic, NamedTuple, NoReturn, Protocol, TypeVar
 NOREPLACE = 1
 EXCHANGE = 2
 
+#: Ways to open a file for writing.
+WRITING = [
+    os.O_WRONLY,
+    os.O_RDWR,
+    os.O_WRONLY | os.O_TRUNC,
+    os.O_WRONLY | os.O_APPEND,
+    os.O_WRONLY | os.O_CREAT,
+    os.O_RDWR | os.O_CREAT | os.O_TRUNC,
+    os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+]
+
 H = TypeVar("H")
 T = TypeVar("T")
 
