@@ -48,3 +48,11 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 def test_every_command_is_listed() -> None:
     page = (ROOT / "docs/commands.md").read_text()
     assert [name for name in main.commands if f"`isoctl {name}" not in page] == []
+
+
+def test_the_tour_has_every_module_of_the_engine() -> None:
+    tour = (ROOT / "docs/tour.md").read_text()
+    listed = re.search(r"^    isofs/engine/(.*?)^    isofs/store/", tour, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    modules = {path.stem for path in (ROOT / "isofs/engine").glob("*.py")} - {"__init__"}
+    assert modules - set(re.findall(r"\w+", listed[1])) == set()

@@ -23,7 +23,7 @@ from isofs.model.vectors import G, Vector, merges, trusted_deletion, trusted_mod
 from isofs.store import inodes
 from isofs.store.inodes import Place
 
-#: Files larger than this get no base copy unless the file system can share their blocks.
+#: Files larger than this get no base copy.
 BASE_LIMIT = 64 << 20
 
 #: In `Origin.next_ino`: the object is about to be removed from main (no inode has this number).

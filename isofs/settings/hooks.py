@@ -32,6 +32,8 @@ class Hooks:
     )
     on_conflict: tuple[str, ...] = setting(_command(), "program to run when a merge left something to decide")
     on_quota: tuple[str, ...] = setting(_command(), "program to run when a suspect comes near a limit, or reached it")
-    on_failure: tuple[str, ...] = setting(_command(), "program to run when the store, or what is told, failed")
+    on_failure: tuple[str, ...] = setting(
+        _command(), "program to run when the store failed or works again, or alerts reached their limit"
+    )
     on_review: tuple[str, ...] = setting(_command(), "program to run when a suspect is to be looked at again")
     timeout: int = setting(duration("30 s"), "time that a program may take before it is killed")
