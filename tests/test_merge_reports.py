@@ -130,8 +130,8 @@ def beside(path: Path) -> Filesystem:
 def names(path: Path) -> Filesystem:
     """What both gave other names, and alice more than one."""
     world = Contest(path, {"f": b"f", "g": b"g"}, ())
-    for name in ("f", "g"):
-        os.link(path / name, path / f"{name}.2")
+    for plain in ("f", "g"):
+        os.link(path / plain, path / f"{plain}.2")
     alice = world.join("alice")
     for name in (b"f", b"f.2", b"g"):
         alice.rename(name, b"her." + name)
