@@ -118,6 +118,28 @@ def test_what_was_called_is_told_as_it_was_then(recorded: Recorded) -> None:
         assert recorded.told() == expected
 
 
+def test_what_lost_its_name_is_told_by_whoever_found_it(recorded: Recorded, tree: Path) -> None:
+    for name in ("gone", "kept"):
+        (tree / name).write_bytes(b"")
+    inode = (tree / "gone").stat().st_ino
+    suspicion.suspect(recorded.fs, ALICE, "alice", "", "2026-01-02T03:04:05Z")
+    hers = ("rename", ROOT_NODE, b"gone", ROOT_NODE, b"hers", 0)  # what she renames has an origin point
+    with pytest.raises(FUSEError, match="Stale"):
+        recorded.call(ALICE, *hers)
+    for name in (b"gone", b"hers"):  # as the kernel does then
+        recorded.call(ALICE, "lookup", ROOT_NODE, name)
+    recorded.call(ALICE, *hers)
+    recorded.call(BOB, "rename", ROOT_NODE, b"kept", ROOT_NODE, b"his", 0)
+    recorded.call(BOB, "unlink", ROOT_NODE, b"gone")
+    recorded.adapter.afterwards.do()
+    pieces = [record.unpacked(piece) for piece, _ in recorded.ring.waiting() if piece is not None]
+    assert [(one.path, one.ino, bool(one.op)) for one in pieces] == [
+        (b"hers", inode, True),
+        (b"his", (tree / "his").stat().st_ino, False),
+        (b"gone", 0, True),  # main has it no more
+    ]
+
+
 def test_what_cannot_be_recorded_is_logged_and_ends_nothing(
     recorded: Recorded, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

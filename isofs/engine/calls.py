@@ -243,25 +243,28 @@ def _counted(
     return made
 
 
-def unlink(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> None:
-    _remove(fs, caller, parent, name, directory=False)
+def unlink(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Obj:
+    """Take a name away from what is no directory: the object that had it."""
+    return _remove(fs, caller, parent, name, directory=False)
 
 
-def rmdir(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> None:
-    _remove(fs, caller, parent, name, directory=True)
+def rmdir(fs: Filesystem, caller: Caller, parent: Node, name: bytes) -> Obj:
+    """Remove an empty directory: the object that was it."""
+    return _remove(fs, caller, parent, name, directory=True)
 
 
-def _remove(fs: Filesystem, caller: Caller, parent: Node, name: bytes, *, directory: bool) -> None:
+def _remove(fs: Filesystem, caller: Caller, parent: Node, name: bytes, *, directory: bool) -> Obj:
     sid = sid_of(fs, caller, parent)
     view = fs.views.get(sid)
     if view is None:
         remove = main.rmdir if directory else main.unlink
-        failure.anyway(fs, lambda: remove(fs, parent.obj, name))
+        obj = failure.anyway(fs, lambda: remove(fs, parent.obj, name)).obj
     else:
         at = views.seen(fs, sid, parent.obj, name)
         claim_names(fs, caller, view, (parent, name, at.obj))
-        (isolation.rmdir if directory else isolation.unlink)(fs, view, at)
+        obj = (isolation.rmdir if directory else isolation.unlink)(fs, view, at)
     remember(fs, parent, name, None)
+    return obj
 
 
 def link(fs: Filesystem, caller: Caller, node: Node, parent: Node, name: bytes) -> Entry:
@@ -288,7 +291,8 @@ def rename(
     to: Node,
     to_name: bytes,
     flags: int = 0,
-) -> None:
+) -> Obj:
+    """Give an object another name: the object."""
     _check_new_name(fs, to, to_name)
     if flags & ~(main.RENAME_NOREPLACE | main.RENAME_EXCHANGE):
         raise CallError(errno.EINVAL)  # RENAME_WHITEOUT, as on other file systems that overlayfs cannot write to
@@ -297,10 +301,10 @@ def rename(
         raise CallError(errno.EXDEV)  # only a trusted user with a descriptor into a suspect's view comes here
     view = fs.views.get(sid)
     if view is None:
-        failure.anyway(fs, lambda: main.rename(fs, parent.obj, name, to.obj, to_name, flags))
+        obj = failure.anyway(fs, lambda: main.rename(fs, parent.obj, name, to.obj, to_name, flags))
         remember(fs, parent, name, None)
         remember(fs, to, to_name, None)
-        return
+        return obj
     source, target = views.seen(fs, sid, parent.obj, name), views.seen(fs, sid, to.obj, to_name)
     if source.obj is None:
         raise CallError(errno.ENOENT)
@@ -315,6 +319,7 @@ def rename(
         fs.handed[to.id, to_name] = moved
     if displaced is not None and flags & main.RENAME_EXCHANGE:
         fs.handed[parent.id, name] = displaced
+    return source.obj
 
 
 def readdir(fs: Filesystem, caller: Caller, node: Node) -> Iterator[tuple[bytes, Obj, os.stat_result | None]]:

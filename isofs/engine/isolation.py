@@ -101,27 +101,29 @@ def create(
     return obj
 
 
-def unlink(fs: Filesystem, view: View, at: Seen) -> None:
-    """Remove a name of anything but a directory from the view."""
+def unlink(fs: Filesystem, view: View, at: Seen) -> Obj:
+    """Remove a name of anything but a directory from the view: the object that had it."""
     obj = _existing(at)
     if obj.is_dir:
         raise CallError(errno.EISDIR)
     saved = saving.saved_in_view(fs, view, at, obj)
     if saved is None:
         _remove(fs, view, at, obj)
-        return
+        return obj
     accounting.admit(fs, view, versions=obj.op not in view.versions, names=_names_more(view, at), frees=True)
     _replace_content(fs, view, saved, at.directory, _existing(saved), obj, backup=at)
+    return obj
 
 
-def rmdir(fs: Filesystem, view: View, at: Seen) -> None:
-    """Remove an empty directory from the view."""
+def rmdir(fs: Filesystem, view: View, at: Seen) -> Obj:
+    """Remove an empty directory from the view: the object that was it."""
     obj = _existing(at)
     if not obj.is_dir:
         raise CallError(errno.ENOTDIR)
     if not views.is_empty(fs, view.sid, obj):
         raise CallError(errno.ENOTEMPTY)
     _remove(fs, view, at, obj)
+    return obj
 
 
 def _hidden(fs: Filesystem, at: Seen) -> bool:

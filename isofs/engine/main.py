@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import stat
+from typing import NamedTuple
 
 from isofs.engine import attic, failure, handover, kept, saving, tree, trusted, versions
 from isofs.engine.batch import Batch
@@ -24,6 +25,13 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Removed(NamedTuple):
+    """The object that lost a name, and what the attic has of it now."""
+
+    obj: Obj
+    stowed: Stowed | None = None
 
 
 def renameat2(source: Place, to: Place, flags: int) -> None:
@@ -113,10 +121,10 @@ def _given(fs: Filesystem, directory: Obj, name: bytes, to: Place, caller: Calle
     return found[0]
 
 
-def unlink(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN, operator: str = "") -> Stowed | None:
+def unlink(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN, operator: str = "") -> Removed:
     """Remove a name of anything but a directory from main.
 
-    What a merge or an operator removes goes into the attic, if that is its last name, and is returned.
+    What a merge or an operator removes goes into the attic, if that is its last name.
     """
     obj, found = _existing(fs, directory, name)
     if obj.is_dir:
@@ -125,7 +133,7 @@ def unlink(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN,
         saved = saving.saved_in_main(fs, obj)
         if saved is not None:
             _remove_backup(fs, directory, name, obj, *saved)
-            return None
+            return Removed(obj)
     return _remove(fs, directory, name, obj, last=found.st_nlink == 1, by=by, operator=operator)
 
 
@@ -144,7 +152,7 @@ def _remove_backup(fs: Filesystem, directory: Obj, name: bytes, obj: Obj, to: Ob
         fs.kernel.forget_attributes(node.id)
 
 
-def rmdir(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN, operator: str = "") -> Stowed | None:
+def rmdir(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN, operator: str = "") -> Removed:
     """Remove an empty directory from main, as `unlink`. What suspects have in it stays theirs."""
     obj, _ = _existing(fs, directory, name)
     if not obj.is_dir:
@@ -156,12 +164,12 @@ def rmdir(fs: Filesystem, directory: Obj, name: bytes, *, by: SubjectId = MAIN, 
 
 def _remove(
     fs: Filesystem, directory: Obj, name: bytes, obj: Obj, *, last: bool, by: SubjectId, operator: str
-) -> Stowed | None:
+) -> Removed:
     where = at(fs, directory, name)
     merging = by != MAIN or bool(operator)
     if not (obj.op or merging):
         _remove_unknown(fs, where, directory, obj, last=last)
-        return None
+        return Removed(obj)
     batch = Batch(fs)
     stowing = attic.stowing(fs, obj, batch, "deleted", by=by, operator=operator)
     with trusted.announced(fs, obj), stowing if last and merging else contextlib.nullcontext() as stowed:
@@ -171,7 +179,7 @@ def _remove(
             handover.pin_nodes(fs, obj)
         _remove_at(where, obj)
     lost_name(fs, directory, name, obj, last=last, stowed=stowed, merging=merging)
-    return stowed
+    return Removed(obj, stowed)
 
 
 def _remove_unknown(fs: Filesystem, where: Place, directory: Obj, obj: Obj, *, last: bool) -> None:
@@ -249,25 +257,26 @@ def rename(
     *,
     by: SubjectId = MAIN,
     lives_on: bool = True,
-) -> None:
-    """Rename in main. An object replaced by another of its type, both with one name, lives on (save-by-rename).
+) -> Obj:
+    """Rename in main: what has the other name now.
 
-    Without `lives_on` a replaced object is deleted, whatever its type.
+    An object replaced by another of its type, both with one name, lives on (save-by-rename). Without `lives_on` a
+    replaced object is deleted, whatever its type.
     """
     obj, found = _existing(fs, directory, name)
     there = tree.child(fs, to, to_name)
     source, target = at(fs, directory, name), at(fs, to, to_name)
     if flags & RENAME_EXCHANGE:
         _exchange(fs, directory, name, to, to_name, obj, there and there[0], by)
-        return
+        return obj
     if there is None:
         _move(fs, directory, name, to, to_name, obj, flags, by)
-        return
+        return obj
     replaced, at_target = there
     if flags & RENAME_NOREPLACE:
         raise CallError(errno.EEXIST)
     if replaced is obj:
-        return
+        return obj
     if replaced.is_dir and obj.is_dir and not trusted.empty_in_main(fs, replaced):
         raise CallError(errno.ENOTEMPTY)
     if replaced.is_dir != obj.is_dir:
@@ -275,7 +284,7 @@ def rename(
     last = replaced.is_dir or at_target.st_nlink == 1
     if lives_on and _same_single(obj, found, replaced, at_target):
         _replace_content(fs, directory, name, obj, replaced, source, target)
-        return
+        return obj
     batch = Batch(fs)
     with trusted.announced(fs, obj, replaced):
         trusted.will_unlink(fs, to, to_name, replaced, batch, last=last, by=by)
@@ -286,6 +295,7 @@ def rename(
         renameat2(source, target, 0)
     lost_name(fs, to, to_name, replaced, last=last, merging=by != MAIN)
     _moved(fs, obj, directory, name, to, to_name)
+    return obj
 
 
 def _same_single(obj: Obj, found: os.stat_result, replaced: Obj, at_target: os.stat_result) -> bool:

@@ -69,7 +69,10 @@ def refusal(call: str, error: Exception) -> FUSEError:
 
 
 class Adapter(pyfuse3.Operations):
-    """Answers the kernel's requests for one file system, which must be given before the first of them."""
+    """Answers the kernel's requests for one file system, which must be given before the first of them.
+
+    `unlink`, `rmdir` and `rename` answer with the object that they were about, which goes no further than here.
+    """
 
     supports_dot_lookup = False
     enable_writeback_cache = False
@@ -221,12 +224,12 @@ class Adapter(pyfuse3.Operations):
         return _entry(calls.make(self._fs, caller, parent, name, 0o120777, target=target))
 
     @answered
-    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        calls.unlink(self._fs, await self.caller(ctx), self._node(parent_inode), name)
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
+        return calls.unlink(self._fs, await self.caller(ctx), self._node(parent_inode), name)
 
     @answered
-    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        calls.rmdir(self._fs, await self.caller(ctx), self._node(parent_inode), name)
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
+        return calls.rmdir(self._fs, await self.caller(ctx), self._node(parent_inode), name)
 
     @answered
     async def rename(
@@ -237,10 +240,10 @@ class Adapter(pyfuse3.Operations):
         name_new: bytes,
         flags: int,
         ctx: RequestContext,
-    ) -> None:
+    ) -> Any:
         caller = await self.caller(ctx)
         old, new = self._node(parent_inode_old), self._node(parent_inode_new)
-        calls.rename(self._fs, caller, old, name_old, new, name_new, flags)
+        return calls.rename(self._fs, caller, old, name_old, new, name_new, flags)
 
     @answered
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:

@@ -34,7 +34,7 @@ Describe = Callable[[SubjectId, Node | None, tuple[Any, ...]], Told]
 
 
 class Descriptions:
-    """Of calls on one file system, by the names of their handlers. They hold before a call and after it."""
+    """Of calls on one file system, by the names of their handlers. A trusted user's is the same before it and after."""
 
     def __init__(self, fs: Filesystem) -> None:
         self._fs = fs
@@ -132,8 +132,8 @@ class Descriptions:
         return found
 
     def _object(self, sid: SubjectId, parent: Node | None, name: bytes) -> Obj | None:
-        """What a name leads to, while anybody is isolated: else it has no origin point, and a look costs time."""
-        if parent is not None and self._fs.isolating:
+        """What a name leads to in a suspect's view. What others call is told by the call that found it."""
+        if sid and parent is not None:
             with contextlib.suppress(OSError, IsofsError):
                 return views.child(self._fs, sid, parent.obj, name)
         return None

@@ -105,7 +105,6 @@ class Recorder:
         """
         own, plain = self._own(name), getattr(Adapter, name).__get__(self._adapter)
         where = 1 if name == "link" else 0  # the directory decides in whose view a name is made
-        takes_away = name in ("unlink", "rmdir", "rename")
         describe, record = self._told.of[name], self._record(name)
         fs, nodes, suspects, everyone = self._fs, self._fs.nodes, self._fs.suspects, MAIN if self._everyone else None
         seen, afterwards = self._tasks.seen, self._adapter.afterwards
@@ -116,7 +115,7 @@ class Recorder:
                 sid = await self._view(ctx, node)
             if sid is None:
                 return await plain(*args)
-            told = describe(sid, node, args) if sid or (takes_away and fs.isolating) else None
+            told = describe(sid, node, args) if sid else None
             task, refused = seen(ctx.pid, time_ns()), None
             try:
                 answer = await own(*args)
@@ -188,6 +187,12 @@ class Recorder:
 
     # What only the answer tells
 
+    def removed(
+        self, sid: SubjectId, answer: Any, path: bytes | None, task: bytes, more: Any
+    ) -> tuple[Obj | None, Any]:
+        """The object that had the name."""
+        return answer, more
+
     def made(self, sid: SubjectId, answer: Any, path: bytes | None, task: bytes, more: Any) -> tuple[Obj | None, Any]:
         """The object that has a name now."""
         node = self._fs.nodes.get(answer.st_ino)
@@ -254,6 +259,7 @@ class Recorder:
 
 
 _ANSWERED = {
+    **dict.fromkeys(("unlink", "rmdir", "rename"), Recorder.removed),
     **dict.fromkeys(("mknod", "mkdir", "symlink", "link"), Recorder.made),
     **dict.fromkeys(("create", "open"), Recorder.opened),
 }

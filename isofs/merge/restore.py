@@ -79,7 +79,7 @@ def restore(
             raise AtticFailed(f"{_text(path)} is a directory with something in it: give another place with --as")
         if there is not None:
             remove = main.rmdir if there[0].is_dir else main.unlink
-            stowed = remove(fs, directory, name, operator=operator)
+            stowed = remove(fs, directory, name, operator=operator).stowed
         _rename_to(content, to)
     settle.expire(fs, directory, name)
     if stowed is not None:
