@@ -502,6 +502,15 @@ ONCE: dict[str, list[Step]] = {
         ("rename", {"uid": 1003, "place": b"a", "new": b"c", "flags": EXCHANGE}),
         ("decide", {"index": 0, "innocent": True}),
     ],
+    "a version that waits, and a handle from before the suspicion on what main has replaced since": [
+        ("open", {"uid": 1003, "place": b"b", "flags": os.O_WRONLY}),
+        ("suspect", {"index": 0}),
+        ("use", {"index": 0, "what": ("write", 4)}),
+        ("act", {"uid": 1001, "what": "save", "one": 2, "other": 1}),
+        ("decide", {"index": 0, "innocent": True}),
+        ("use", {"index": 0, "what": ("write", 0)}),
+        ("settle", {"index": 0, "choice": "suspect"}),
+    ],
 }
 
 

@@ -156,7 +156,7 @@ def to_main(fs: Filesystem, handle: Handle) -> None:
     _return_borrowed(fs, handle.node)
     obj = handle.node.obj
     if handle.node.pinned >= 0:
-        if not handle.ready:
+        if not handle.ready or _is_on_version(fs, handle):
             _open_pinned(handle)
         _lead_back(fs, handle)
         return
@@ -167,6 +167,12 @@ def to_main(fs: Filesystem, handle: Handle) -> None:
                 versions.reopen(fs, handle, place)
             return
     _make_anonymous(fs, handle)
+
+
+def _is_on_version(fs: Filesystem, handle: Handle) -> bool:
+    """Whether what a handle is open on is a content of the store's, which waits or will be discarded, and not main's."""
+    at = os.fstat(handle.descriptor)
+    return bool(at.st_nlink) and (at.st_dev != fs.device or at.st_ino not in fs.objects)
 
 
 def _lead_back(fs: Filesystem, handle: Handle) -> None:

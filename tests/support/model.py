@@ -343,7 +343,7 @@ class View:
 
 @dataclass(eq=False)
 class ModelFile:
-    """An open file. `sid` is whose view its writes go to; `before` if it was opened before the suspicion."""
+    """An open file. `sid` is whose view its writes go to; `before` what main had, if that was before the suspicion."""
 
     world: World
     thing: Thing
@@ -351,7 +351,7 @@ class ModelFile:
     flags: int
     uid: int
     sid: int = 0
-    before: bool = False
+    before: Inode | None = None
     counted: bool = False
 
     def read(self) -> bytes:
@@ -428,7 +428,7 @@ class World:
         for file in self.files:
             if file.uid == uid:
                 assert file.flags & os.O_ACCMODE != os.O_RDWR, "cannot be isolated"
-                file.sid, file.before = view.sid, True
+                file.sid, file.before = view.sid, file.inode
                 if file.inode is not file.thing.inode:
                     file.thing = Thing(file.thing.kind)  # what main has replaced since is of no object any more
         return view

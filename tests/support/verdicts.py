@@ -302,13 +302,15 @@ def _to_main(view: View) -> None:
         if file.sid != view.sid:
             continue
         version = view.versions.get(file.thing)
-        rerouted = file.before and file.flags & os.O_ACCMODE == os.O_WRONLY
         own = None if version is None else version.inode
-        if own is not None and (own is file.inode or rerouted) and file.thing.inode is not None:
+        rerouted = file.before is not None and file.flags & os.O_ACCMODE == os.O_WRONLY
+        if own is not None and rerouted and own is not file.thing.inode:
+            file.inode = file.before  # like everybody who had it open, whatever main has there by now
+        elif own is not None and (rerouted or own is file.inode) and file.thing.inode is not None:
             file.inode = file.thing.inode
         if file.inode is not file.thing.inode and file.inode.sid == view.sid:
             file.inode.sid = 0
-        file.sid, file.before, file.counted = 0, False, False
+        file.sid, file.before, file.counted = 0, None, False
 
 
 def innocent(world: World, sid: int) -> Merge:
