@@ -133,8 +133,8 @@ def names(path: Path) -> Filesystem:
     for plain in ("f", "g"):
         os.link(path / plain, path / f"{plain}.2")
     alice = world.join("alice")
-    for name in (b"f", b"f.2", b"g"):
-        alice.rename(name, b"her." + name)
+    for mains, hers in ((b"f", b"her.f"), (b"f.2", b"her.f.2"), (b"g", b"her.g")):
+        alice.rename(mains, hers)
     alice.link(b"her.g", b"her.g.3")
     world.bob.rename(b"f.2", b"his.f.2")
     world.bob.unlink(b"g.2")

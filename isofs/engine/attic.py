@@ -115,9 +115,9 @@ def before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
     """The name that main had for an object before a merge: one that the suspect took from it, unless main did.
 
     Of several the first from which it will be renamed, however many of its names are known by now.
-    A merge that was not cut off knows what it has renamed. After a kill only bindings tell: that it has a name of the
-    suspect's that the merge has not dealt with yet was main's doing too, and what the suspect deleted is renamed only
-    to be out of the way.
+    A merge that was not cut off knows what it has renamed. After a kill it knows what it told to rename, and bindings
+    tell from where: that it has a name of the suspect's that the merge has not dealt with yet was main's doing too, and
+    what the suspect deleted is renamed only to be out of the way.
     """
     if (moved := view.moved.get(obj.op)) is not None:
         return moved
@@ -130,7 +130,7 @@ def before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
     mains, version = view.binding(link[0].op, link[1]), view.version(obj.op)
     deleted = version is not None and version.state == "d" and not link[1].startswith(MOVING)
     mains_doing = mains is not None and (mains.op == obj.op or (mains.kept and mains.replaced == obj.op))
-    if not taken or link in taken or deleted or mains_doing or not view.cut_off:
+    if not taken or link in taken or deleted or mains_doing or obj.op not in view.renamed:
         return link
     return next((name for name in taken if name[0] is link[0]), taken[0])
 

@@ -170,7 +170,7 @@ def to_main(fs: Filesystem, handle: Handle) -> None:
 
 
 def _is_on_version(fs: Filesystem, handle: Handle) -> bool:
-    """Whether what a handle is open on is a content of the store's, which waits or will be discarded, and not main's."""
+    """Whether a handle is open on a content of the store's, which waits or will be discarded, and is not main's."""
     at = os.fstat(handle.descriptor)
     return bool(at.st_nlink) and (at.st_dev != fs.device or at.st_ino not in fs.objects)
 

@@ -303,10 +303,10 @@ def _to_main(view: View) -> None:
             continue
         version = view.versions.get(file.thing)
         own = None if version is None else version.inode
-        rerouted = file.before is not None and file.flags & os.O_ACCMODE == os.O_WRONLY
-        if own is not None and rerouted and own is not file.thing.inode:
-            file.inode = file.before  # like everybody who had it open, whatever main has there by now
-        elif own is not None and (rerouted or own is file.inode) and file.thing.inode is not None:
+        rerouted = file.before if file.flags & os.O_ACCMODE == os.O_WRONLY else None
+        if own is not None and rerouted is not None and own is not file.thing.inode:
+            file.inode = rerouted  # like everybody who had it open, whatever main has there by now
+        elif own is not None and (rerouted is not None or own is file.inode) and file.thing.inode is not None:
             file.inode = file.thing.inode
         if file.inode is not file.thing.inode and file.inode.sid == view.sid:
             file.inode.sid = 0
