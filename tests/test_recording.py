@@ -8,7 +8,7 @@ import stat
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pyfuse3 import FUSEError
@@ -19,6 +19,7 @@ from isofs.audit.trail import Trail
 from isofs.engine import recovery, suspicion
 from isofs.engine.state import ROOT_NODE
 from isofs.fuse.adapter import Adapter
+from isofs.fuse.afterwards import Afterwards
 from isofs.fuse.recording import Recorder
 from isofs.store.folder import open_store
 
@@ -126,8 +127,8 @@ def test_what_lost_its_name_is_told_by_whoever_found_it(recorded: Recorded, tree
     hers = ("rename", ROOT_NODE, b"gone", ROOT_NODE, b"hers", 0)  # what she renames has an origin point
     with pytest.raises(FUSEError, match="Stale"):
         recorded.call(ALICE, *hers)
-    for name in (b"gone", b"hers"):  # as the kernel does then
-        recorded.call(ALICE, "lookup", ROOT_NODE, name)
+    for looked_up in (b"gone", b"hers"):  # as the kernel does then
+        recorded.call(ALICE, "lookup", ROOT_NODE, looked_up)
     recorded.call(ALICE, *hers)
     recorded.call(BOB, "rename", ROOT_NODE, b"kept", ROOT_NODE, b"his", 0)
     recorded.call(BOB, "unlink", ROOT_NODE, b"gone")
@@ -140,18 +141,34 @@ def test_what_lost_its_name_is_told_by_whoever_found_it(recorded: Recorded, tree
     ]
 
 
-def test_what_cannot_be_recorded_is_logged_and_ends_nothing(
+def test_what_cannot_be_recorded_is_counted_and_ends_nothing(
     recorded: Recorded, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suspicion.suspect(recorded.fs, ALICE, "alice", "", "2026-01-02T03:04:05Z")
-    monkeypatch.setattr(record, "packed", None)
-    monkeypatch.setattr("isofs.audit.trail.packed", None)
-    with caplog.at_level(logging.ERROR):
+    with monkeypatch.context() as broken, caplog.at_level(logging.ERROR):
+        broken.setattr("isofs.audit.trail.packed", None)
         for uid in (ALICE, BOB):
             recorded.call(uid, "mkdir", ROOT_NODE, b"%d" % uid, DIRECTORY)
             recorded.adapter.afterwards.do()
-    assert [one.message for one in caplog.records] == ["what follows an answer failed"] * 2
+    assert [one.message for one in caplog.records] == ["mkdir could not be recorded"] * 2
     assert recorded.told() == []
+    recorded.call(ALICE, "mkdir", ROOT_NODE, b"next", DIRECTORY)
+    gap, found = [record.unpacked(piece) for piece, _ in recorded.ring.waiting() if piece is not None]
+    assert gap.action == record.GAP
+    assert gap.more is not None
+    assert cast(dict[str, object], gap.more["facts"])["lost"] == 2
+    assert found.path == b"next"
+
+
+def test_what_fails_after_an_answer_keeps_nothing_else_from_being_done(caplog: pytest.LogCaptureFixture) -> None:
+    afterwards, done = Afterwards(), list[int]()
+    afterwards.reading = True
+    for number in range(3):
+        afterwards.add(lambda number: done.append(1 // number), number)
+    with caplog.at_level(logging.ERROR):
+        afterwards.do()
+    assert done == [1, 0]
+    assert [one.message for one in caplog.records] == ["what follows an answer failed"]
 
 
 def test_without_requests_nothing_waits(recorded: Recorded) -> None:

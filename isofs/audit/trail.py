@@ -39,8 +39,12 @@ class Trail:
         if self._put(packed(sequence, record)):
             self.last = sequence
         else:
-            self._lost_since = self._lost_since or time.time_ns()
-            self._lost += 1
+            self.missed(time.time_ns())
+
+    def missed(self, now: int) -> None:
+        """Count a record that there is not."""
+        self._lost_since = self._lost_since or now
+        self._lost += 1
 
     def tell(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from time import time_ns
@@ -22,6 +23,8 @@ from isofs.engine.state import Caller, Filesystem, Handle, Node, Obj
 from isofs.fuse.adapter import Adapter, refusal
 from isofs.fuse.describing import ACCESS, READING, Descriptions, Told, change, others
 from isofs.model.records import MAIN, SubjectId
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -134,21 +137,26 @@ class Recorder:
 
     def _record(self, name: str) -> Callable[..., None]:
         """Puts down a call of this name that has been made: what was told of it before, if it was, and its answer."""
-        describe, answered, put = self._told.of[name], _ANSWERED.get(name), self._trail.put
+        describe, answered = self._told.of[name], _ANSWERED.get(name)
+        put, missed = self._trail.put, self._trail.missed
         action, changing = b"list" if name == "opendir" else name.encode(), name == "setattr"
 
         def record(
             sid: SubjectId, node: Node | None, args: tuple[Any, ...], told: Told | None, task: Seen, answer: Any
         ) -> None:
             now = time_ns()
-            path, obj, more = told or describe(sid, node, args)
-            who = task.named(now)
-            number = answer.errno if isinstance(answer, FUSEError) else 0
-            if answered is not None and not number:
-                obj, more = answered(self, sid, answer, path, who, more)
-            ino, op = (obj.ino, obj.op) if obj is not None else (0, 0)
-            what = change(args[2]) if changing else action
-            put((now, what, sid, args[-1].uid, who, path, ino, op, number, None, more))
+            try:
+                path, obj, more = told or describe(sid, node, args)
+                who = task.named(now)
+                number = answer.errno if isinstance(answer, FUSEError) else 0
+                if answered is not None and not number:
+                    obj, more = answered(self, sid, answer, path, who, more)
+                ino, op = (obj.ino, obj.op) if obj is not None else (0, 0)
+                what = change(args[2]) if changing else action
+                put((now, what, sid, args[-1].uid, who, path, ino, op, number, None, more))
+            except Exception:
+                log.exception("%s could not be recorded", name)
+                missed(now)
 
         return record
 
