@@ -131,6 +131,7 @@ class _Trio:
             await _watched(loop(*args), waits)
         finally:
             self._left += 1
+            self._afterwards.do()
 
 
 class _Tasks:
