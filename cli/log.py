@@ -92,7 +92,7 @@ def _show(found: Iterator[tuple[bytes, Mapping[str, Any]]], follow: bool, as_jso
         else:
             output.paged(_told(fields) for _, fields in found)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever reads has seen enough
+        pass  # whoever reads has seen enough
 
 
 def _asked(where: str, wanted: Wanted, *, follow: bool) -> Iterator[tuple[bytes, Mapping[str, Any]]]:

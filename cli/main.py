@@ -59,6 +59,8 @@ class Program(click.Group):
             code = output.fail(error, as_json=_wants_json(words))
         except click.Abort:
             code = INTERRUPTED
+        finally:
+            output.let_go()
         sys.exit(code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

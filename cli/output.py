@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -128,6 +129,17 @@ def fail(error: IsofsError, *, as_json: bool) -> int:
         if as_json:
             document({"error": {"code": error.code, "message": str(error)}})
     return int(error.exit)
+
+
+def let_go() -> None:
+    """Forget what a reader who is gone did not take: else Python tries once more at the end, and exits with 120."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def quoted(text: str) -> str:

@@ -1246,8 +1246,9 @@ def test_interrupted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isoctl("innocent", "4001").exit_code == 130
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [["--help"], ["--json", "nonsense"]])
-def test_a_reader_who_is_gone_is_no_news(words: list[str]) -> None:
+def test_a_reader_who_is_gone_is_no_news(words: list[str], unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     program = "from isoctl.main import main; main()"
@@ -1256,7 +1257,7 @@ def test_a_reader_who_is_gone_is_no_news(words: list[str]) -> None:
         [sys.executable, "-c", program, *words],
         stdout=writer,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": unbuffered},
         check=False,
         timeout=20,
     )

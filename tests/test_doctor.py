@@ -275,14 +275,14 @@ def test_of_a_mount(mount: Mounted) -> None:
     """The file system below the mount, the store in it, and what the daemon says of it; a part of it is no place."""
     mount.facts("suspect", str(ALICE))
     mount.check()  # it makes the suspect's folder
-    before = as_it_is(mount.backing)
+    before = as_it_is(mount.backing, mounted=True)
     done = mount.isoctl("doctor", "--json")
     assert done.code == 0, done
     said = {one["check"]: one["text"] for one in done.json["findings"]}
     assert done.json["directory"] == str(mount.path)
     assert said["store"] == "the store is sound"
     assert "isofs" not in said["directory"].removeprefix(str(mount.path))
-    assert as_it_is(mount.backing) == before
+    assert as_it_is(mount.backing, mounted=True) == before
     (mount.path / "sub").mkdir()
     done = isoctl("doctor", str(mount.path / "sub"))
     assert done.code == Exit.PROBLEMS

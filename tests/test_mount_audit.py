@@ -7,6 +7,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -321,6 +323,15 @@ def test_the_log_is_shown_and_verified(mount: Mounted, trail: Trail, person: Cal
     assert mount.isoctl("log", "--since", "yesterday").code == 2
     found = mount.facts("log", "verify")
     assert (found["ok"], found["problem"]) == (True, None)
+    reader, writer = os.pipe()
+    os.close(reader)
+    for more in ((), ("--json",)):
+        command = [sys.executable, "-m", "isoctl.main", "--mount", str(mount.path), "log", *more]
+        done = subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, check=False, env={**os.environ, "PYTHONUNBUFFERED": ""}
+        )
+        assert (done.returncode, done.stderr) == (0, b""), "whoever reads may have seen enough"
+    os.close(writer)
     known = f"{found['last']}:{found['hash']}"
     assert mount.isoctl("log", "verify", "--known", known).code == 0
     assert mount.isoctl("log", "verify", "--known", f"{found['last']}:{'0' * 64}").code == 11

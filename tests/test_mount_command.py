@@ -95,7 +95,7 @@ def test_mounts_within_mounts(tree: Path, place: Path) -> None:
     bind = place / "bind"
     bind.mkdir()
     with mounted(tree) as mount:
-        before = as_it_is(mount.backing)
+        before = as_it_is(mount.backing, mounted=True)
         refused(isoctl("mount", str(tree / "below")), Exit.NOT_ALLOWED, f"below {tree},")
         refused(isoctl("mount", str(place)), Exit.NOT_ALLOWED, f"above {tree},")
         assert not (place / ".isofs").exists()
@@ -105,7 +105,7 @@ def test_mounts_within_mounts(tree: Path, place: Path) -> None:
         finally:
             subprocess.run(["umount", str(bind)], check=True)
         assert mounts_below(place) == [str(tree)]
-        assert as_it_is(mount.backing) == before
+        assert as_it_is(mount.backing, mounted=True) == before
 
 
 def test_mounts_side_by_side(place: Path) -> None:
@@ -193,10 +193,15 @@ def test_the_folder_of_sockets_goes_with_the_last_one(tree: Path) -> None:
 # Foreground
 
 
+#: As where nothing is said about it: Python writes to a pipe when it has a block, or ends.
+BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
+
+
 @contextlib.contextmanager
 def foreground(tree: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "isoctl.main", "mount", str(tree), "--foreground", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/") as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd="/", env=BUFFERED) as process:
         try:
             yield process
         finally:
@@ -299,7 +304,7 @@ def test_umount_of_a_mount_in_use_says_who_uses_it(tree: Path) -> None:
     with mounted(tree) as mount, at_work(ALICE, tree) as alice:
         mount.facts("suspect", str(ALICE))
         alice.write("f", "alice's\n")
-        before = (mount.state(), as_it_is(mount.backing))
+        before = (mount.state(), as_it_is(mount.backing, mounted=True))
         holder = Worker(BOB, cwd=tree)
         try:
             program = Path(f"/proc/{holder.pid}/comm").read_text().strip()
@@ -313,7 +318,7 @@ def test_umount_of_a_mount_in_use_says_who_uses_it(tree: Path) -> None:
             assert said["code"] == "busy"
             assert f"({alice.pid}) of {ALICE}, fd {opened} {tree}/f" in said["message"]
             alice(os.close, opened)
-            assert (mount.state(), as_it_is(mount.backing)) == before
+            assert (mount.state(), as_it_is(mount.backing, mounted=True)) == before
             assert (tree / "f").read_text() == "main\n"
             assert alice.read("f") == "alice's\n"
         finally:

@@ -41,10 +41,15 @@ def error(done: Result) -> dict[str, Any]:
 _PASSING = {"isofs.db-wal", "isofs.db-shm", "log"}
 
 
-def as_it_is(directory: Path) -> dict[str, tuple[Any, ...]]:
-    """Everything in a directory that isn't mounted over, its store included: types, modes, owners, contents."""
+def as_it_is(directory: Path, *, mounted: bool = False) -> dict[str, tuple[Any, ...]]:
+    """Everything in a directory, its store included: types, modes, owners, contents.
+
+    What is `mounted` over has the audit trail written all the time, by a process of its own: that is left out.
+    """
     found: dict[str, tuple[Any, ...]] = {}
     for above, directories, files in os.walk(directory):
+        if mounted and above == str(directory / ".isofs"):
+            directories.remove("audit")
         for name in (*directories, *files):
             if name in _PASSING:
                 continue
