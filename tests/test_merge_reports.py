@@ -40,7 +40,7 @@ SINCE = "2026-01-01T00:00:00Z"
 #: Every step of every case: ISOFS_HISTORIES=5000. In CI some.
 EVERY = 1 if "ISOFS_HISTORIES" in os.environ else 17
 #: In CI of these, where every step is another; of the others every fifth.
-STEPS = {"busy": 5, "beside": 1, "names": 1, "back": 1, "aside": 1} | {
+STEPS = {"busy": 5, "beside": 1, "names": 1, "back": 1, "aside": 1, "places": 1} | {
     case: 1 for case in REPLACED if "other names" in case
 }
 
@@ -129,15 +129,17 @@ def beside(path: Path) -> Filesystem:
 
 def names(path: Path) -> Filesystem:
     """What both gave other names, and alice more than one."""
-    world = Contest(path, {"f": b"f", "g": b"g"}, ())
-    for plain in ("f", "g"):
+    world = Contest(path, {"f": b"f", "g": b"g", "h": b"h"}, ())
+    for plain in ("f", "g", "h"):
         os.link(path / plain, path / f"{plain}.2")
     alice = world.join("alice")
-    for mains, hers in ((b"f", b"her.f"), (b"f.2", b"her.f.2"), (b"g", b"her.g")):
+    alice.stat(b"h")  # so that its other name is known when this is not there any more
+    for mains, hers in ((b"f", b"her.f"), (b"f.2", b"her.f.2"), (b"g", b"her.g"), (b"h.2", b"her.h")):
         alice.rename(mains, hers)
     alice.link(b"her.g", b"her.g.3")
     world.bob.rename(b"f.2", b"his.f.2")
     world.bob.unlink(b"g.2")
+    world.bob.unlink(b"h.2")
     return world.fs
 
 
@@ -149,6 +151,15 @@ def back(path: Path) -> Filesystem:
     world.write(alice, b"hers", "f")
     for name in (b"f", b"d/f"):
         world.bob.unlink(name)
+    return world.fs
+
+
+def places(path: Path) -> Filesystem:
+    """Directories that change places, with what moves out of them."""
+    world = Contest(path, {"a/f": b"f", "b/c/g": b"g"}, ())
+    alice = world.join("alice")
+    alice.rename(b"a", b"b/c", EXCHANGE)
+    alice.rename(b"a", b"b/c/f", EXCHANGE)
     return world.fs
 
 
@@ -169,6 +180,7 @@ WORLDS: dict[str, Callable[[Path], Filesystem]] = {
     "names": names,
     "back": back,
     "aside": aside,
+    "places": places,
     "numbers": lambda path: in_box(path, "both").fs,
     **{
         case: lambda path, case=case: isolated(path, case)[0]  # type: ignore[misc]

@@ -98,6 +98,10 @@ def where(fs: Filesystem, view: View | None, obj: Obj) -> bytes:
     """Where main has an object; in the merge of a view where main had it before, whatever has been renamed by now."""
     parts, way = list[bytes](), [obj]
     while way[-1] is not fs.root:
+        told = view.renamed.get(way[-1].op) if view is not None else None
+        if told is not None:
+            parts.append(told)
+            break
         directory, name = next(iter(way[-1].links)) if view is None else before(fs, view, way[-1])
         if directory in way:  # no name that somebody took meanwhile may lead in a circle
             directory, name = next(iter(way[-1].links))

@@ -189,7 +189,8 @@ class View:
     `placed` and `hiding` are the names that lead to an object and those that hide it; `own_directories` and
     `hidden_directories` the names, by directory, that lead to a directory, and those that hide one. `names` is how many
     bindings there are. `moved` are the names that main had, before the merge, for what the merge has renamed; if it was
-    `cut_off`, only since it goes on, and `renamed` are the objects that it told to rename before.
+    `cut_off`, only since it goes on, and `renamed` is what it told to rename before, each with where main had that, if
+    it told so.
     """
 
     sid: SubjectId
@@ -204,7 +205,7 @@ class View:
     habits: Habits = field(default_factory=Habits)
     moved: dict[Op, Link] = field(default_factory=dict)
     cut_off: bool = False
-    renamed: frozenset[Op] = frozenset()
+    renamed: dict[Op, bytes | None] = field(default_factory=dict)
     names: int = 0
     account: Account = field(default_factory=Account)
 

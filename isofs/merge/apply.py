@@ -86,7 +86,7 @@ def _merge(
     if fs.subjects[sid].state is SubjectState.MERGING:
         for _ in report.take_up(fs, fs.subjects[sid], "innocent"):
             yield 0, 1
-        _view(fs, sid).renamed = report.renamed(sid)
+        _view(fs, sid).renamed = naming.told_renamed(report.all_told(sid))
     for _ in begin_merge(fs, sid, report, resolutions):
         yield 0, 1
     view = _view(fs, sid)

@@ -48,7 +48,8 @@ def finish_steps(
     apart = {node.id for op in view.versions if conflicts for node in fs.by_op[op].nodes}
     settle.detach_handles(fs, view, mapped & apart)
     view.moved.clear()
-    view.cut_off, view.renamed = False, frozenset()
+    view.renamed.clear()
+    view.cut_off = False
     yield
     bases: list[Base] = []
     yield from _drop_rows(fs, _forgettable(view, conflicts))

@@ -228,7 +228,7 @@ class Names:
         fs, (source, *_) = self.fs, obj.links
         merged = folders.flagged(fs, self.view, binding, obj)
         if merged is None or (merged != source and tree.child(fs, *merged) is not None):
-            self._telling.tell(binding, Item(self._telling.before(obj), "kept", naming.RENAMED_TWICE, True))
+            self._telling.tell(binding, Item(attic.where(fs, self.view, obj), "kept", naming.RENAMED_TWICE, True))
             return
         self._telling.tell(binding, Item(places.name_in(fs, self.view, *merged), "merged", folders.FLAGS))
         if merged != source:

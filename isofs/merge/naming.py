@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from isofs.engine import tree
@@ -14,7 +14,7 @@ from isofs.merge.plan import is_conflict
 from isofs.merge.resolvers import maildirs
 from isofs.model.reconcile import Outcome
 from isofs.model.records import MOVING as MOVING
-from isofs.model.records import Binding, Decided, Op
+from isofs.model.records import Binding, Decided, Op, Told
 
 # Why a name is dealt with as it is, in the words of plans and reports.
 MADE = "the suspect made it"
@@ -35,6 +35,17 @@ RENAMED = "the suspect renamed it, it was "
 
 def renamed_from(before: bytes) -> str:
     return RENAMED + os.fsdecode(before)
+
+
+def told_renamed(told: Iterable[Told]) -> dict[Op, bytes | None]:
+    """What was told to get another name in main, and where it was told to have been, if it was."""
+    found = dict[Op, bytes | None]()
+    for one in told:
+        if one.directory and one.reason.startswith(RENAMED):
+            found[one.op] = os.fsencode(one.reason.removeprefix(RENAMED))
+        elif one.directory and one.action in ("renamed", "merged"):
+            found.setdefault(one.op, None)
+    return found
 
 
 def contested(view: View, op: Op) -> bool:

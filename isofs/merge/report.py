@@ -169,10 +169,6 @@ class Report:
         """All that was told of a subject's work."""
         return iter(self._told.get(sid, {}).values())
 
-    def renamed(self, sid: SubjectId) -> frozenset[Op]:
-        """What was told to be given other names in main."""
-        return frozenset(one.op for one in self.all_told(sid) if one.directory and one.action in ("renamed", "merged"))
-
     def end(self, sid: SubjectId) -> list[Change]:
         """What says that nothing of a verdict is left to be done; to be written when that is so."""
         given = self._verdicts.get(sid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
 from isofs.engine import attic
@@ -29,16 +28,8 @@ class Telling:
     report: Report
     review: bool | None = None
 
-    def before(self, obj: Obj) -> bytes:
-        """Where main had an object before the merge, also if the merge was cut off after it had renamed it."""
-        for at in sorted(self.view.placed.get(obj.op, ())):
-            known = self.report.told(self.view.sid, obj.op, at)
-            if known is not None and known.reason.startswith(naming.RENAMED):
-                return os.fsencode(known.reason.removeprefix(naming.RENAMED))
-        return attic.where(self.fs, self.view, obj)
-
     def renamed_from(self, obj: Obj) -> str:
-        return naming.renamed_from(self.before(obj))
+        return naming.renamed_from(attic.where(self.fs, self.view, obj))
 
     def linked(self, binding: Binding) -> Words:
         """What is told of a name that is one more of its object's, unless the object was told to come under it."""
