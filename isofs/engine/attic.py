@@ -129,8 +129,9 @@ def before(fs: Filesystem, view: View, obj: Obj) -> tuple[Obj, bytes]:
     removed = (b for b in bindings if b is not None and not b.kept and b.op != obj.op)
     names = ((fs.by_op[b.directory], b.name) for b in removed if not b.name.startswith(MOVING))
     taken = [name for name in names if name[0].ino]  # main may have lost the directory meanwhile
-    aside = next((directory for directory, name in obj.links if name.startswith(MOVING)), None)  # from a name there
-    link = next((at for at in taken if at[0] is aside or _has(fs, *at, obj)), None) or next(iter(obj.links))
+    links = tree.links(fs, obj)
+    aside = next((directory for directory, name in links if name.startswith(MOVING)), None)  # from a name there
+    link = next((at for at in taken if at[0] is aside or _has(fs, *at, obj)), None) or next(iter(links))
     mains, version = view.binding(link[0].op, link[1]), view.version(obj.op)
     deleted = version is not None and version.state == "d" and not link[1].startswith(MOVING)
     mains_doing = mains is not None and (mains.op == obj.op or (mains.kept and mains.replaced == obj.op))

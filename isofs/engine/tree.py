@@ -1,7 +1,8 @@
 """Reaching main and the contents of versions: one component at a time, below directory descriptors.
 
 Main's objects are found again by the names that are known of them; each time the inode is compared, so that a
-name that changed hands behind the mount is never mistaken for what it was (ESTALE instead).
+name that changed hands behind the mount is never mistaken for what it was (ESTALE instead). A file whose known names
+main took away may have others: then it is reached by what has it open, or main is searched for it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from isofs.engine import accounting
-from isofs.engine.state import DIRECTORY_DESCRIPTORS, Filesystem, Node, Obj
+from isofs.engine.state import DIRECTORY_DESCRIPTORS, Filesystem, Link, Node, Obj
 from isofs.errors import CallError
 from isofs.model.records import RESERVED, SubjectId
 from isofs.store.inodes import Place, lstat
@@ -81,7 +82,7 @@ def place(fs: Filesystem, obj: Obj) -> Place:
 
 def located(fs: Filesystem, obj: Obj) -> tuple[Place, os.stat_result]:
     """`place`, with the attributes found there."""
-    for parent, name in tuple(obj.links):
+    for parent, name in tuple(links(fs, obj)):
         try:
             at = Place(descriptor(fs, parent), name)
             found = lstat(at)
@@ -95,6 +96,36 @@ def located(fs: Filesystem, obj: Obj) -> tuple[Place, os.stat_result]:
     if obj is fs.root:
         return Place(fs.descriptors[obj], b"."), os.fstat(fs.descriptors[obj])
     raise CallError(errno.ESTALE)
+
+
+def links(fs: Filesystem, obj: Obj) -> Collection[Link]:
+    """The known names of an object of main's. If main took all of them away and it has others, one is searched."""
+    if not obj.links and obj.ino and obj is not fs.root and fs.objects.get(obj.ino) is obj:
+        _search(fs, obj)
+    return obj.links
+
+
+def _search(fs: Filesystem, obj: Obj) -> None:
+    """Look for a file in all of main: it has names that nobody has looked up. If it has none, it is gone, unseen."""
+    for path, folders, files, opened in os.fwalk(b".", dir_fd=fs.descriptors[fs.root], follow_symlinks=False):
+        if path == b"." and RESERVED in folders:
+            folders.remove(RESERVED)
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                found = os.stat(name, dir_fd=opened, follow_symlinks=False)
+                if (found.st_ino, found.st_dev) == (obj.ino, fs.device) and _looked_up(fs, path, name) is obj:
+                    return
+    fs.objects.pop(obj.ino, None)
+    obj.ino = 0
+
+
+def _looked_up(fs: Filesystem, path: bytes, name: bytes) -> Obj | None:
+    """What main has under a name in the directory at a path of a walk from `.`."""
+    found: Obj | None = fs.root
+    for part in (*path.split(b"/")[1:], name):
+        there = child(fs, found, part) if found is not None else None
+        found = None if there is None else there[0]
+    return found
 
 
 def child(fs: Filesystem, directory: Obj, name: bytes) -> tuple[Obj, os.stat_result] | None:
@@ -180,14 +211,24 @@ def status(fs: Filesystem, node: Node) -> os.stat_result:
         at = content(fs, node.sid, node.obj)
         if at is not None:
             return lstat(at)
-    return located(fs, node.obj)[1]
+    held = _held(node)
+    return located(fs, node.obj)[1] if held is None else os.fstat(held)
+
+
+def _held(node: Node) -> int | None:
+    """A descriptor of main's inode, if somebody has it open, and main took all of its names that are known away."""
+    if node.obj.links or not node.obj.ino:
+        return None
+    opened = (handle.descriptor for handle in node.handles if handle.descriptor >= 0)
+    return next((one for one in opened if os.fstat(one).st_ino == node.obj.ino), None)
 
 
 @contextlib.contextmanager
 def reached(fs: Filesystem, node: Node) -> Iterator[bytes]:
     """A path that leads to the inode behind a node and to no other, whatever happens to names meanwhile."""
-    if node.pinned >= 0:
-        yield b"/proc/self/fd/%d" % node.pinned
+    held = node.pinned if node.pinned >= 0 else _held(node)
+    if held is not None:
+        yield b"/proc/self/fd/%d" % held
         return
     if node.obj.is_dir and not (node.sid and content(fs, node.sid, node.obj)):
         yield b"/proc/self/fd/%d" % descriptor(fs, node.obj)

@@ -225,7 +225,7 @@ class Names:
 
     def _merge_flags(self, binding: Binding, obj: Obj) -> None:
         """What both sides renamed keeps main's name, but a message of a Maildir gets one with both sides' flags."""
-        fs, (source, *_) = self.fs, obj.links
+        fs, (source, *_) = self.fs, tree.links(self.fs, obj)
         merged = folders.flagged(fs, self.view, binding, obj)
         if merged is None or (merged != source and tree.child(fs, *merged) is not None):
             self._telling.tell(binding, Item(attic.where(fs, self.view, obj), "kept", naming.RENAMED_TWICE, True))

@@ -120,7 +120,7 @@ def _ahead(view: View, obj: Obj) -> Binding | None:
 
 def _own_link(fs: Filesystem, view: View, obj: Obj) -> Link:
     """A name of main's; of what is out of the way for a moment the name that it will get."""
-    directory, name = next(iter(obj.links))
+    directory, name = next(iter(tree.links(fs, obj)))
     if name.startswith(MOVING):
         names = sorted(view.placed.get(obj.op, ()) or view.hiding.get(obj.op, ()))
         return next(((fs.by_op[at], wanted) for at, wanted in names), (directory, name))
