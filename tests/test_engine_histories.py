@@ -511,6 +511,15 @@ ONCE: dict[str, list[Step]] = {
         ("use", {"index": 0, "what": ("write", 0)}),
         ("settle", {"index": 0, "choice": "suspect"}),
     ],
+    "a directory that main exchanges for a file in it, which a suspect changed": [
+        ("make", {"uid": 1001, "place": b"c", "kind": "directory"}),
+        ("write", {"uid": 1001, "place": b"c/a", "flags": NEW, "offset": 0}),
+        ("make", {"uid": 1001, "place": b"a/c", "kind": "directory"}),
+        ("link", {"uid": 1001, "place": b"c/a", "new": b"a/c/a"}),
+        ("suspect", {"index": 0}),
+        ("change", {"uid": 1003, "place": b"c/a", "what": ("chmod", 0o600)}),
+        ("rename", {"uid": 1001, "place": b"c", "new": b"a/c/a", "flags": EXCHANGE}),
+    ],
 }
 
 

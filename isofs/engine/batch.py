@@ -88,8 +88,8 @@ class Batch:
 
     def op_of(self, obj: Obj) -> Op:
         """The origin point of an object of main; it and the directories above get one if they have none."""
-        if obj.op or obj in self._ops:
-            return obj.op or self._ops[obj]
+        if known := self.known_op(obj):
+            return known
         op = self._ops[obj] = self.fs.store.new_op()
         if obj is self.fs.root:
             self.put(Origin(op, obj.kind, obj.ino, None, b"", None))
@@ -97,6 +97,10 @@ class Batch:
             parent, name = next(iter(obj.links))
             self.put(Origin(op, obj.kind, obj.ino, self.op_of(parent), name, None))
         return op
+
+    def known_op(self, obj: Obj) -> Op:
+        """The origin point that an object has, or will have by this batch; 0 if it gets none."""
+        return obj.op or self._ops.get(obj, 0)
 
     def adopt(self, obj: Obj, op: Op) -> None:
         """Give an object that has none this origin point, whose row is in the batch."""

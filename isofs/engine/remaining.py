@@ -147,7 +147,7 @@ def _keeps_within(fs: Filesystem, view: View, directory: Obj, by: View) -> bool:
 
 def _out_of_reach(fs: Filesystem, view: View, to: Obj, to_name: bytes, obj: Obj, batch: Batch) -> bool:
     """Whether a directory under its new name would be nowhere in a view: behind another, in nothing, or in itself."""
-    there = batch.binding(view, to.op, to_name) if to.op else None
+    there = batch.binding(view, batch.known_op(to), to_name)
     if there is not None and there.op is not None:
         return True
     return views.path(fs, view.sid, to) is None or views.is_below(fs, view.sid, to, obj)
