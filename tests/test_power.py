@@ -18,6 +18,7 @@ from isofs.merge.report import Report
 from isofs.model.records import SubjectState
 from support import power
 from support.attic import Named, bring_back, check_complete, entries, kept, main_of
+from support.contest import Contest
 from support.cuts import cut_off
 from support.engine import Kernel, Walker
 from support.kill_engine import open_engine, seen, session
@@ -102,6 +103,27 @@ def _wrong(main: Path, word: str, expected: Outcome, before: dict[int, Named]) -
             lines.append(f"attic: {error}")
         return lines
     finally:
+        recovery.close_filesystem(fs)
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5])
+def test_what_is_written_in_place_is_in_the_attic_after_a_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """Of a file with several names main's content is copied, and that comes to the disk before main is changed."""
+    with power.made(tmp_path) as disk:
+        main = disk.directory / "main"
+        contest = Contest(main, {"file": b"main's", "other": b""}, suspects=())
+        os.link(main / "file", main / "name")
+        contest.write(contest.join("alice"), b"hers")
+        os.sync()
+        assert cut_off(stop, monkeypatch, partial(apply.innocent, contest.fs, 1))
+        disk.cut(contest.fs, names=True)
+        fs = open_engine(main)
+        if 1 in fs.views:
+            apply.innocent(fs, 1)
+        assert (main / "name").read_bytes() == b"hers"
+        assert [kept(fs, entry).content for entry in entries(fs)] == [b"main's"]
         recovery.close_filesystem(fs)
 
 

@@ -158,6 +158,7 @@ def _keep(fs: Filesystem, entry: Stowed, place: Place, *, writable: bool, copy: 
         if not copy and entry.kind != stat.S_IFDIR and (large or not writable) and _linked(place, to):
             return writable
         inodes.copy(place, to)
+        inodes.sync(to)  # else what main gets instead may come to the disk without it
     except OSError as error:
         inodes.remove(to)
         path, problem = entry.path.decode("utf-8", "backslashreplace"), error.strerror
