@@ -40,7 +40,8 @@ def fallocate(descriptor: int, mode: int, start: int, length: int) -> None:
 def overwrite(content: Place, to: Place, kept: Place) -> None:
     """Give the inode at `to` the content and the attributes of another of its type; `kept` is a copy of what it is.
 
-    After an OSError it is what it was, after HalfWritten it is not. Repeating it after a kill does no harm.
+    Then that is on the disk. After an OSError it is what it was, after HalfWritten it is not. Repeating it after a kill
+    does no harm.
     """
     with contextlib.ExitStack() as closing:
         reader, writer = (_opened(place, how, closing) for place, how in ((content, os.O_RDONLY), (to, os.O_RDWR)))
@@ -54,6 +55,8 @@ def overwrite(content: Place, to: Place, kept: Place) -> None:
             if writer >= 0:
                 os.ftruncate(writer, os.fstat(reader).st_size)
             inodes.copy_attributes(content, to)
+            if writer >= 0:
+                os.fsync(writer)  # whoever called forgets the content next
 
 
 def _opened(place: Place, access: int, closing: contextlib.ExitStack) -> int:
