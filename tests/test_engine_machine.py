@@ -384,7 +384,7 @@ class Machine(RuleBasedStateMachine):
         return [
             version.inode.data
             for thing, version in view.versions.items()
-            if version.inode is not None and thing.kind == stat.S_IFREG
+            if version.inode is not None and version.bare is None and thing.kind == stat.S_IFREG
         ]
 
     def _check_merge_is_complete(self, view: View, contents: list[bytes], conflicts: int) -> None:

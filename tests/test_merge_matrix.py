@@ -118,7 +118,7 @@ CHANGED = {
 FILE: dict[str, dict[str, str]] = {
     "unchanged": dict.fromkeys(CHANGES, "-"),
     "modified": CHANGED,
-    "attributes": CHANGED,
+    "attributes": {**CHANGED, "modified": "took:x", "renamed": "took:x.bob", "moved": "took:x", "saved": "took:x"},
     "saved": CHANGED,
     "deleted": {
         **dict.fromkeys(("modified", "attributes", "moved", "saved"), "kept:x"),

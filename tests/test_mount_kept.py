@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
 
@@ -150,6 +151,43 @@ def test_what_comes_by_a_handle_from_before_is_seen_by_others_of_the_suspects(mo
     alice(os.ftruncate, before, 3)
     assert alice(seen, opened)[1] == TEXT.encode()[:3]
     assert bob.read("f") == TEXT
+
+
+def mapped(path: str) -> bytes:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages:
+        return bytes(pages)
+
+
+@pytest.mark.parametrize("change", ["written", "appended to", "cut"])
+def test_main_s_data_are_seen_under_attributes_of_the_suspect_s(mount: Mounted, person: Begin, change: str) -> None:
+    alice, bob = suspect_with_files(mount, person)
+    alice.chmod("f", 0o600)
+    opened = alice(os.open, alice.path("f"), os.O_RDONLY)
+    assert alice(seen, opened)[1] == alice(mapped, alice.path("f")) == TEXT.encode()
+    CHANGES[change](bob, mount)
+    told, content = alice(seen, opened)
+    assert content == alice(mapped, alice.path("f")) == bob.read("f").encode()
+    assert (told[0] & 0o777, told[4]) == (0o600, len(content))
+    assert (told, content) == alice(seen, alice(os.open, alice.path("f"), os.O_RDONLY))
+    alice(overwrite, alice.path("f"), b"alice's")
+    assert alice(seen, opened)[1] == alice(mapped, alice.path("f")) == b"alice's" + content[7:]
+    assert bob.read("f").encode() == (mount.backing / "f").read_bytes() == content
+
+
+@pytest.mark.parametrize("part", [(), ("--only", "f")])
+def test_attributes_of_a_big_file_are_merged_and_main_s_data_stay(
+    mount: Mounted, person: Begin, part: tuple[str, ...]
+) -> None:
+    """It is copied in a thread; main's blocks are no suspect's before."""
+    alice, bob = suspect_with_files(mount, person)
+    bob.write("f", "x" * (5 << 20))
+    alice.chmod("f", 0o600)
+    assert [content.stat().st_blocks for content in (mount.backing / ".isofs/versions").glob("*/*")] == [0]
+    bob(overwrite, bob.path("f"), b"new")
+    assert mount.facts("innocent", str(ALICE), *part)["counts"] == {"took": 1}
+    assert (mount.backing / "f").read_bytes() == b"new" + b"x" * ((5 << 20) - 3)
+    assert (mount.backing / "f").stat().st_mode & 0o777 == 0o600
+    assert alice(os.stat, alice.path("f")).st_size == 5 << 20
 
 
 def test_pages_from_before_a_change_are_no_part_of_what_a_merge_brings(mount: Mounted, person: Begin) -> None:

@@ -219,9 +219,9 @@ def _seek(descriptor: int, at: int, whence: int, otherwise: int) -> int:
 
 
 @contextlib.contextmanager
-def promised(fs: Filesystem, view: View, size: int) -> Iterator[None]:
+def promised(fs: Filesystem, view: View, size: int, *, versions: int = 1) -> Iterator[None]:
     """While a version is copied that will take so many bytes. CallError if that is too much."""
-    admit(fs, view, size, versions=1)
+    admit(fs, view, size, versions=versions)
     view.account.promised += size
     try:
         yield

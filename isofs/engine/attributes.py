@@ -63,6 +63,12 @@ def setattr(
     return views.attributes(fs, view.sid, own), 0
 
 
+def needs_data(fs: Filesystem, new: NewAttributes, handle_id: int | None) -> bool:
+    """Whether what is to be set is nothing that a version without data could have."""
+    handle = fs.handles.get(handle_id) if handle_id is not None else None
+    return bool(new.size) or (new.size is None and handle is not None and handle.before)
+
+
 def _check_naming_nobody(caller: Caller, node: Node, at: Attributes) -> None:
     """chown to the owner -1 and the group -1 moves the change time, whoever asks; only the owner may take set-id bits.
 

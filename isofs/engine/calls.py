@@ -55,7 +55,7 @@ def entry(
 ) -> Entry:
     """The answer for a name that leads to an object in a view. Does not count as a look-up yet."""
     node = views.handed_node(fs, sid, parent, obj)
-    if node.sid and at is not None and tree.content(fs, node.sid, obj) is not None:
+    if node.sid and at is not None and tree.inode(fs, node.sid, obj) is not None:
         at = None
     attributes = views.attributes(fs, sid, node, at)
     remember(fs, parent, name, node)

@@ -132,9 +132,9 @@ def _size(fs: Filesystem, view: View, obj: Obj) -> int | None:
 
 
 def _content(fs: Filesystem, view: View, op: Op | None) -> Place | None:
-    """Where the content of a version lies, also of one that waits for a decision."""
+    """Where the data of a version lie if they are its own, also of one that waits for a decision."""
     version = view.versions.get(op) if op is not None else None
-    if version is None or version.content is None:
+    if version is None or version.content is None or version.bare:
         return None
     return fs.store.content(view.sid, version.content)
 
@@ -153,11 +153,15 @@ def bytes_kept(fs: Filesystem, view: View) -> Slices[int]:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The files on both sides of a change, None where there is none; and whether the old one is what was asked for."""
+    """The files on both sides of a change, None where there is none; and whether the old one is what was asked for.
+
+    `attributes` is where the new one's lie: it may have nothing else of its own.
+    """
 
     old: Place | None
     new: Place | None
     known: bool = True
+    attributes: Place | None = None
 
 
 class Against(enum.StrEnum):
@@ -174,6 +178,9 @@ def sides(fs: Filesystem, view: View, line: ChangeLine, against: Against | None 
     """
     obj, version = fs.by_op[line.op], view.version(line.op)
     old, known = None, True
+    if version is not None and version.bare and version.content is not None:
+        there = _in_main(fs, obj)
+        return Sides(there, there, attributes=fs.store.content(view.sid, version.content))
     if fs.origins[line.op].born != view.sid:
         base = None if version is None or against is Against.MAIN else _base(fs, version)
         old = base or _in_main(fs, obj)

@@ -15,7 +15,7 @@ from typing import Any
 from isofs.engine import tree, usage, views
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError
-from isofs.model.records import MAIN, SubjectState
+from isofs.model.records import MAIN, SubjectState, Version
 from isofs.model.vectors import G
 from isofs.store import attic, inodes
 
@@ -82,7 +82,10 @@ def i2_contents(fs: Filesystem) -> Iterator[Problem]:
             except FileNotFoundError:
                 yield _of_version(fs, view, op, f"the content {version.content} is missing", Fault.CONTENT_MISSING)
                 continue
-            if stat.S_IFMT(found.st_mode) != fs.by_op[op].kind:
+            if version.bare and not _has_mains_data(fs, version):
+                text = "a version has neither data of its own nor main's"
+                yield _of_version(fs, view, op, text, Fault.CONTENT_MISSING)
+            elif stat.S_IFMT(found.st_mode) != fs.by_op[op].kind:
                 yield _of_version(
                     fs, view, op, "the content is of another type than the object", Fault.CONTENT_OF_OTHER_TYPE
                 )
@@ -93,6 +96,12 @@ def i2_contents(fs: Filesystem) -> Iterator[Problem]:
                 yield Problem(
                     "I2", view.sid, None, f"the content {name} belongs to no version", Fault.CONTENT_UNKNOWN, (name,)
                 )
+
+
+def _has_mains_data(fs: Filesystem, version: Version) -> bool:
+    """Whether main's data may be those of a version that has none: of a suspect's, and in no merge."""
+    suspect = fs.subjects[version.sid].state is SubjectState.SUSPECT
+    return bool(fs.by_op[version.op].ino) and version.attributes and suspect
 
 
 def i3_vectors(fs: Filesystem) -> Iterator[Problem]:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 
 import trio
 
 from isofs.engine import accounting, tree, usage, versions
-from isofs.engine.state import Filesystem, Node, Obj
+from isofs.engine.state import Filesystem, Handle, Node, Obj, View
 from isofs.errors import CallError
-from isofs.model.records import SubjectId
+from isofs.model.records import Op, SubjectId
 from isofs.store import inodes
+from isofs.store.inodes import Place
 
 #: Files from this size on are copied in a thread.
 BIG = 4 << 20
@@ -42,13 +44,8 @@ async def copy_big(fs: Filesystem, sid: SubjectId, node: Node, limiter: trio.Cap
             return
         if before.st_size < BIG:
             return
-        staged = fs.store.staged()
-        with accounting.promised(fs, view, usage.on_disk(before)):
-            try:
-                await trio.to_thread.run_sync(inodes.copy, source, staged, limiter=limiter)
-            except OSError:
-                inodes.remove(staged)
-                raise
+        with accounting.promised(fs, view, usage.on_disk(before), versions=view.version(obj.op) is None):
+            staged = await _staged(fs, source, limiter)
         view = fs.views.get(sid)
         if view is None or not versions.needs_copy(fs, view, obj) or not _same(fs, obj, before):
             inodes.remove(staged)
@@ -56,6 +53,40 @@ async def copy_big(fs: Filesystem, sid: SubjectId, node: Node, limiter: trio.Cap
         versions.copy_up(fs, view, obj, attributes=True, staged=staged)
         usage.settle(fs, view)
         return
+
+
+async def _staged(fs: Filesystem, source: Place, limiter: trio.CapacityLimiter | None) -> Place:
+    staged = fs.store.staged()
+    try:
+        await trio.to_thread.run_sync(inodes.copy, source, staged, limiter=limiter)
+    except OSError:
+        inodes.remove(staged)
+        raise
+    return staged
+
+
+async def give_data(fs: Filesystem, view: View, ops: Collection[Op] | None = None) -> None:
+    """Before a verdict: give data to big versions that have attributes alone, without keeping others waiting.
+
+    With `ops`, to those of these objects. The verdict does it to the others by itself, and to those of which main
+    changes more than data meanwhile.
+    """
+    for version in [version for version in view.versions.values() if version.bare]:
+        if ops is not None and version.op not in ops:
+            continue
+        obj = fs.by_op[version.op]
+        try:
+            source, before = tree.located(fs, obj)
+        except (OSError, CallError):
+            continue
+        if before.st_size < BIG or not versions.can_start_anew(fs, version, obj):
+            continue
+        staged = await _staged(fs, source, None)
+        now = view.version(version.op)
+        if now is not None and now.bare and _same(fs, obj, before) and versions.can_start_anew(fs, now, obj):
+            versions.give_data(fs, view, obj, now, staged=staged)
+        else:
+            inodes.remove(staged)
 
 
 def _same(fs: Filesystem, obj: Obj, before: os.stat_result) -> bool:
@@ -75,6 +106,19 @@ async def sync(descriptor: int, *, data_only: bool, limiter: trio.CapacityLimite
         await trio.to_thread.run_sync(os.fdatasync if data_only else os.fsync, held, limiter=limiter)
     finally:
         os.close(held)
+
+
+async def sync_attributes(fs: Filesystem, handle: Handle, limiter: trio.CapacityLimiter | None = None) -> None:
+    """fsync of what a suspect's version has for attributes, where it has no data to be opened."""
+    obj = handle.node.obj
+    own = tree.inode(fs, handle.sid, obj)
+    if own is None or tree.content(fs, handle.sid, obj) is not None:
+        return
+    opened = os.open(own.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=own.directory)
+    try:
+        await sync(opened, data_only=False, limiter=limiter)
+    finally:
+        os.close(opened)
 
 
 async def sync_directory(fs: Filesystem, directory: Obj) -> None:

@@ -47,7 +47,7 @@ def _facts(fs: Filesystem, view: View, line: ChangeLine, lost: dict[bytes, Chang
             old = _sides(fs, view, stands_for).old
     # Only where both contents are there, and are not one and the same, is there something to compare.
     compared = line.kind == "file" and None not in (old, new) and old != new and line.change != "attributes"
-    return Facts(line.change, line.path, _side(old, compared), _side(new, compared), replaced)
+    return Facts(line.change, line.path, _side(old, compared), _side(found.attributes or new, compared), replaced)
 
 
 def _sides(fs: Filesystem, view: View, line: ChangeLine) -> Sides:

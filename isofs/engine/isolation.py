@@ -64,7 +64,8 @@ def relinked(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
     A directory of main's keeps its own: what is noted of it moves the modification time as well, which stays.
     """
     with contextlib.suppress(FileNotFoundError):
-        content = tree.content(fs, view.sid, obj)
+        versions.follow_main(fs, view, obj)
+        content = tree.inode(fs, view.sid, obj)
         if content is not None:
             versions.set_mtime(content)
         elif not obj.is_dir:

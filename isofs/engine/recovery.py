@@ -22,7 +22,7 @@ from isofs.engine.state import Filesystem, Obj, View
 from isofs.engine.trusted import REMOVED
 from isofs.errors import StoreUnusable
 from isofs.model.reconcile import Outcome
-from isofs.model.records import RESERVED, Binding, Op, Origin, SubjectState, Version
+from isofs.model.records import RESERVED, Binding, Op, Origin, SubjectState, Version, content_name
 from isofs.model.vectors import G, Vector, trusted_deletion, trusted_modification
 from isofs.store import inodes, suspects
 from isofs.store.folder import Store
@@ -56,8 +56,9 @@ def recover(fs: Filesystem, *, watched: bool) -> None:
     _compare_suspects(fs)
     finish_announced(fs)
     attic.recover(fs)
-    _remove_unknown_contents(fs)
+    _dress_again(fs)
     find_moved(fs)
+    _remove_unknown_contents(fs)
     if not watched:
         _count_directories(fs)
         suspects.set_watched(fs.store.root, True)
@@ -129,6 +130,17 @@ def close_filesystem(fs: Filesystem) -> None:
     fs.nodes.clear()
     fs.descriptors.clear()
     fs.store.close()
+
+
+def _dress_again(fs: Filesystem) -> None:
+    """Power was cut when a version had got its data, and its row was not on the disk: it has attributes alone again."""
+    for view in fs.all_views:
+        for version in [version for version in view.versions.values() if version.bare]:
+            assert version.content is not None
+            bare, given = (fs.store.content(view.sid, name) for name in (version.content, content_name(version.op)))
+            if not inodes.exists(bare) and inodes.exists(given):
+                inodes.make(bare, stat.S_IFREG | 0o600)
+                inodes.copy_attributes(given, bare)
 
 
 def _remove_unknown_contents(fs: Filesystem) -> None:
@@ -292,7 +304,10 @@ def _deleted_unseen(fs: Filesystem, origin: Origin, batch: Batch) -> None:
     vector = origin.vector
     if vector is not None and not vector.deleted:
         vector = trusted_deletion(vector)
-    for view in fs.all_views:
+    found = [(view, view.version(origin.op)) for view in fs.all_views]
+    if not any(version is not None and not version.bare for _, version in found):
+        vector = None
+    for view, _ in found:
         _keep_unseen(view, origin, batch)
     batch.put(replace(origin, ino=None, parent=None, vector=vector))
     _lost(fs, fs.by_op[origin.op])
@@ -300,7 +315,9 @@ def _deleted_unseen(fs: Filesystem, origin: Origin, batch: Batch) -> None:
 
 def _keep_unseen(view: View, origin: Origin, batch: Batch) -> None:
     version = view.version(origin.op)
-    if version is None:
+    if version is None or version.bare:  # the data were main's
+        if version is not None:
+            batch.drop(version)
         _drop_names(view, origin.op, batch)
     elif version.state == "m" and origin.op not in view.placed and origin.parent is not None:
         name = Binding(view.sid, origin.parent, origin.name, origin.op, origin.op, kept=True)

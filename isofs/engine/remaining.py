@@ -6,18 +6,23 @@ suspect's (`Binding.kept`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from isofs.engine import accounting, tree, usage, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.quota import FULL
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import StoreUnusable
-from isofs.model.records import Binding
+from isofs.model.records import Binding, Version
+from isofs.store import inodes
 
 
 def keep_name(fs: Filesystem, view: View, directory: Obj, name: bytes, obj: Obj, batch: Batch, *, last: bool) -> None:
     """Keep a suspect's view whole when main takes a name away."""
     binding, version = _entry(view, directory, name, obj), view.version(obj.op)
     if version is not None and version.state == "d":
+        return
+    if last and version is not None and version.bare and not _keep_data(fs, view, obj, version):
         return
     if binding is None:
         if version is None and not (obj.is_dir and views.has_own_below(fs, view, obj)):
@@ -53,15 +58,51 @@ def _keep_renamed(fs: Filesystem, view: View, obj: Obj, batch: Batch) -> None:
     except StoreUnusable as error:
         if error.errno not in FULL:
             raise
+    _drop_names(view, obj, batch)
+
+
+def _drop_names(view: View, obj: Obj, batch: Batch) -> None:
     for name in list(view.placed.get(obj.op, ())):
         if (placed := view.binding(*name)) is not None:
             batch.drop(placed)
 
 
+def _keep_data(fs: Filesystem, view: View, obj: Obj, version: Version) -> bool:
+    """Main is about to lose what a suspect changed the attributes of: the version gets the data.
+
+    Where there is no space for them, the suspect loses it as well, as what was only renamed.
+    """
+    try:
+        if accounting.spare(fs, usage.on_disk(tree.located(fs, obj)[1])):
+            _unrefused(fs, lambda: versions.give_data(fs, view, obj, version))
+            return True
+    except StoreUnusable as error:
+        if error.errno not in FULL:
+            raise
+    lose(fs, view, obj, version)
+    return False
+
+
+def lose(fs: Filesystem, view: View, obj: Obj, version: Version) -> None:
+    """A suspect loses what it changed only attributes of, since main's data are lost."""
+    batch = Batch(fs)
+    batch.drop(version)
+    if all(other is view or other.version(version.op) is None for other in fs.all_views):
+        batch.set_vector(version.op, None)
+    _drop_names(view, obj, batch)
+    batch.commit()
+    assert version.content is not None
+    inodes.remove(fs.store.content(view.sid, version.content))
+
+
 def _copy_up(fs: Filesystem, view: View, obj: Obj) -> None:
     """Make a version because main is about to change. StoreUnusable if it cannot be made."""
+    _unrefused(fs, lambda: versions.copy_up(fs, view, obj, limited=False))
+
+
+def _unrefused(fs: Filesystem, make: Callable[[], None]) -> None:
     try:
-        versions.copy_up(fs, view, obj, limited=False)
+        make()
     except OSError as error:
         raise StoreUnusable(f"a version cannot be kept in {fs.store.path}: {error.strerror}", error.errno) from error
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from isofs.engine import accounting
 from isofs.engine.state import DIRECTORY_DESCRIPTORS, Filesystem, Link, Node, Obj
 from isofs.errors import CallError
-from isofs.model.records import RESERVED, SubjectId
+from isofs.model.records import RESERVED, Fingerprint, SubjectId
 from isofs.store.inodes import Place, lstat
 
 #: What the C library answers for file systems that it does not know.
@@ -190,7 +190,17 @@ def names(fs: Filesystem, directory: Obj, *, noticed: bool = False) -> Iterator[
 
 
 def content(fs: Filesystem, sid: SubjectId, obj: Obj) -> Place | None:
-    """Where the content of an active suspect's version lies, None if there is no version (or a deleted one)."""
+    """Where the data of an active suspect's version lie, None where they are main's: while there is no version (or a
+    deleted one), and while it has attributes alone."""
+    view = fs.views.get(sid)
+    version = view.version(obj.op) if view is not None else None
+    if version is None or version.content is None or version.bare:
+        return None
+    return fs.store.content(sid, version.content)
+
+
+def inode(fs: Filesystem, sid: SubjectId, obj: Obj) -> Place | None:
+    """Where the inode with the attributes of an active suspect's version lies, None if there is none."""
     view = fs.views.get(sid)
     version = view.version(obj.op) if view is not None else None
     if version is None or version.content is None:
@@ -199,18 +209,25 @@ def content(fs: Filesystem, sid: SubjectId, obj: Obj) -> Place | None:
 
 
 def backing(fs: Filesystem, node: Node) -> Place:
-    """Where the inode behind a node that has a name lies: in the suspect's folder, or in main."""
+    """Where the data behind a node that has a name lie: in the suspect's folder, or in main."""
     return (content(fs, node.sid, node.obj) if node.sid else None) or place(fs, node.obj)
 
 
 def status(fs: Filesystem, node: Node) -> os.stat_result:
-    """The attributes of the inode behind a node, also of one that has no name any more."""
+    """The attributes of what is behind a node, also of one that has no name any more."""
     if node.pinned >= 0:
         return os.fstat(node.pinned)
     if node.sid:
-        at = content(fs, node.sid, node.obj)
+        at = inode(fs, node.sid, node.obj)
         if at is not None:
-            return lstat(at)
+            own = lstat(at)
+            if content(fs, node.sid, node.obj) is not None:
+                return own
+            return dressed(own, _status_in_main(fs, node), fs.views[node.sid].versions[node.obj.op].fingerprint)
+    return _status_in_main(fs, node)
+
+
+def _status_in_main(fs: Filesystem, node: Node) -> os.stat_result:
     held = _held(node)
     return located(fs, node.obj)[1] if held is None else os.fstat(held)
 
@@ -223,17 +240,49 @@ def _held(node: Node) -> int | None:
     return next((one for one in opened if os.fstat(one).st_ino == node.obj.ino), None)
 
 
+def dressed(own: os.stat_result, main: os.stat_result, mark: Fingerprint | None) -> os.stat_result:
+    """What is told of main's data under a version's own attributes, the latest set when main was as `mark` says.
+
+    The suspect may have set the time of modification, and set-id bits, but not for what main wrote since.
+    """
+    mode, mtime_ns, ctime_ns = own.st_mode, own.st_mtime_ns, max(own.st_ctime_ns, main.st_ctime_ns)
+    if written_since(mark, main):
+        mode, mtime_ns = without_set_ids(mode), main.st_mtime_ns
+    told = (mode, main.st_ino, main.st_dev, main.st_nlink, own.st_uid, own.st_gid, main.st_size)
+    seconds = (ns // 10**9 for ns in (own.st_atime_ns, mtime_ns, ctime_ns))
+    rest = {"st_atime_ns": own.st_atime_ns, "st_mtime_ns": mtime_ns, "st_ctime_ns": ctime_ns}
+    rest |= {"st_rdev": main.st_rdev, "st_blocks": main.st_blocks, "st_blksize": main.st_blksize}
+    return os.stat_result((*told, *seconds), rest)
+
+
+def written_since(mark: Fingerprint | None, main: os.stat_result) -> bool:
+    """Whether main's data, as they are now, are others than they were."""
+    if mark is None:
+        return False
+    return mark.ino != main.st_ino or min(main.st_mtime_ns, main.st_ctime_ns) > mark.ctime_ns
+
+
+def without_set_ids(mode: int) -> int:
+    """A mode as writing leaves it, whoever writes."""
+    return mode & ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
+
+
 @contextlib.contextmanager
 def reached(fs: Filesystem, node: Node) -> Iterator[bytes]:
-    """A path that leads to the inode behind a node and to no other, whatever happens to names meanwhile."""
+    """A path that leads to the inode with a node's attributes and to no other, whatever happens to names meanwhile."""
+    own = inode(fs, node.sid, node.obj) if node.sid and node.pinned < 0 else None
+    if own is not None:
+        with reached_place(own) as path:
+            yield path
+        return
     held = node.pinned if node.pinned >= 0 else _held(node)
     if held is not None:
         yield b"/proc/self/fd/%d" % held
         return
-    if node.obj.is_dir and not (node.sid and content(fs, node.sid, node.obj)):
+    if node.obj.is_dir:
         yield b"/proc/self/fd/%d" % descriptor(fs, node.obj)
         return
-    with reached_place(backing(fs, node)) as path:
+    with reached_place(place(fs, node.obj)) as path:
         yield path
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from isofs.engine import accounting, kept, tree, usage
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Handle, Obj, View
 from isofs.errors import CallError
-from isofs.model.records import Fingerprint, Touch, Version
+from isofs.model.records import Fingerprint, Touch, Version, content_name
 from isofs.model.vectors import G, delete_isolated, isolate
 from isofs.store import inodes
 from isofs.store.inodes import Place
+
+_CAPABILITY = "security.capability"
 
 #: Flags of an `open` that are the caller's alone and mean nothing for the backing file.
 _NOT_FOR_BACKING = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_DIRECT
@@ -37,9 +40,9 @@ def untouching_flags(flags: int) -> int:
 
 
 def needs_copy(fs: Filesystem, view: View, obj: Obj) -> bool:
-    """Whether a change by the suspect would first have to copy the object."""
+    """Whether a change of its data by the suspect would first have to copy the object."""
     version = view.version(obj.op)
-    return version is None and obj.ino != 0
+    return obj.ino != 0 and (version is None or version.bare)
 
 
 def copy_up(
@@ -54,7 +57,8 @@ def copy_up(
 ) -> None:
     """Give the suspect a version of its own, state 'm' (Protocol 2, rules 3 and 8). Nothing if there is one.
 
-    Without `data` a regular file's version starts empty. `attributes` says that nothing else is about to change.
+    Without `data` a regular file's version starts empty. `attributes` says that nothing else is about to change: then
+    it has no data of its own, until a call without it gives it those.
     `staged` is a finished copy to take instead of making one, which was admitted. What is not `limited` is made for
     a change of main, and never refused. Handles that the suspect has open on the object go
     over to the version.
@@ -63,23 +67,28 @@ def copy_up(
     if version is not None:
         if version.state == "d":
             raise CallError(errno.ENOENT)
-        if version.attributes and not attributes:
+        if version.bare and (staged is not None or not attributes):
+            give_data(fs, view, obj, version, data=data, attributes=attributes, staged=staged, limited=limited)
+        elif version.bare:
+            follow_main(fs, view, obj)
+        elif version.attributes and not attributes:
             batch = Batch(fs)
             batch.put(replace(version, attributes=False))
             batch.commit()
         return
     source, at = tree.located(fs, obj)
+    bare = attributes and staged is None and obj.kind == stat.S_IFREG
     if limited and staged is None:
-        accounting.admit(fs, view, usage.on_disk(at) if data else 0, versions=1)
+        accounting.admit(fs, view, usage.on_disk(at) if data and not bare else 0, versions=1)
     batch = Batch(fs)
     op = batch.op_of(obj)
-    to = fs.store.content(view.sid, str(op))
+    name = content_name(op, _digest(source) if bare else None)
+    to = fs.store.content(view.sid, name)
     with removed_on_error(to):
-        _make_content(source, to, staged, empty=not data and obj.kind == stat.S_IFREG)
+        _make_content(source, to, staged, empty=bare or (not data and obj.kind == stat.S_IFREG))
         main, own = isolate(batch.vector(op), view.sid, "m")
-        mark = Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
         batch.set_vector(op, main)
-        batch.put(Version(view.sid, op, "m", own, str(op), mark, attributes))
+        batch.put(Version(view.sid, op, "m", own, name, fingerprint(at), attributes))
         touched = view.touches.get(op)
         if touched is not None:
             if obj.is_dir:
@@ -88,6 +97,89 @@ def copy_up(
         batch.commit()
     diverged(fs, obj)
     move_handles(fs, view, obj)
+
+
+def fingerprint(at: os.stat_result) -> Fingerprint:
+    """What tells whether main changed since it was as it is `at`."""
+    return Fingerprint(at.st_ino, at.st_ctime_ns, at.st_size)
+
+
+def give_data(
+    fs: Filesystem,
+    view: View,
+    obj: Obj,
+    version: Version,
+    *,
+    data: bool = True,
+    attributes: bool = True,
+    staged: Place | None = None,
+    limited: bool = False,
+) -> None:
+    """Give a version that has attributes alone data of its own, main's as they are now; arguments as of `copy_up`."""
+    assert version.content is not None
+    bare, op = fs.store.content(view.sid, version.content), version.op
+    source, at = tree.located(fs, obj)
+    if limited and staged is None:
+        accounting.admit(fs, view, usage.on_disk(at) if data else 0)
+    to = fs.store.content(view.sid, content_name(op))
+    with removed_on_error(to):
+        _make_content(source, to, staged, empty=not data)
+        follow_main(fs, view, obj)
+        inodes.copy_attributes(bare, to)
+        batch, version = Batch(fs), view.versions[op]
+        batch.put(replace(with_data(fs, version, obj), content=content_name(op), attributes=attributes))
+        batch.commit()
+    inodes.remove(bare)
+    diverged(fs, obj)
+    move_handles(fs, view, obj)
+
+
+def with_data(fs: Filesystem, version: Version, obj: Obj) -> Version:
+    """A version as it would be if it got its data now: it starts from main as it is, if main has changed nothing but
+    data meanwhile. Else it has started from what main was, since both sides have changed attributes."""
+    main = fs.origins[version.op].vector
+    if main is None or not can_start_anew(fs, version, obj):
+        return version
+    mark = fingerprint(tree.located(fs, obj)[1])
+    return replace(version, vector=isolate(main, version.sid, "m")[1], fingerprint=mark)
+
+
+def can_start_anew(fs: Filesystem, version: Version, obj: Obj) -> bool:
+    """Whether a version has attributes alone, and main has those that it started from."""
+    main = fs.origins[version.op].vector
+    if not version.bare or main is None or main.deleted:
+        return False
+    try:
+        return version.content == content_name(version.op, _digest(tree.place(fs, obj)))
+    except (OSError, CallError):
+        return False
+
+
+def _digest(place: Place) -> str:
+    """What tells whether mode, owner and extended attributes are the same."""
+    at = inodes.lstat(place)
+    told = at.st_mode, at.st_uid, at.st_gid, sorted(inodes.xattrs(place).items())
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
+
+
+def follow_main(fs: Filesystem, view: View, obj: Obj) -> None:
+    """Before attributes of a version that has nothing else are changed: if main's data were written since the latest
+    change, it has their time, and no set-id bit or capability any more."""
+    own, version = tree.inode(fs, view.sid, obj), view.version(obj.op)
+    if own is None or version is None or not version.bare:
+        return
+    at, main = inodes.lstat(own), tree.located(fs, obj)[1]
+    if tree.written_since(version.fingerprint, main):
+        inodes.chmod(own, stat.S_IMODE(tree.without_set_ids(at.st_mode)))
+        with contextlib.suppress(OSError):
+            os.removexattr(own.path, _CAPABILITY, follow_symlinks=False)
+        set_mtime(own, main.st_mtime_ns)
+    vector = fs.origins[version.op].vector
+    counted = vector is not None and vector.get(G) != version.vector.get(G)  # else the merge must see that it changed
+    if version.fingerprint != fingerprint(main) and (counted or can_start_anew(fs, version, obj)):
+        batch = Batch(fs)
+        batch.put(replace(version, fingerprint=fingerprint(main)))
+        batch.commit()
 
 
 def _make_content(source: Place, to: Place, staged: Place | None, *, empty: bool) -> None:

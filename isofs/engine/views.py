@@ -181,8 +181,9 @@ def _number(fs: Filesystem, view: View | None, node: Node) -> int:
     if node.sid == MAIN:
         return node.id
     version = view.version(obj.op) if view is not None else None
-    if version is not None and version.content is not None and not (obj.ino and version.content == str(obj.op)):
-        return OWN_NUMBERS + int(version.content)
+    made_as = version.made_as if version is not None else None
+    if made_as is not None and not (obj.ino and made_as == obj.op):
+        return OWN_NUMBERS + made_as
     return obj.ino or node.id
 
 

@@ -199,7 +199,7 @@ class Adapter(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
         caller, node = await self.caller(ctx), self._node(inode)
-        if new.size != 0:
+        if attributes.needs_data(self._fs, new, fh):
             await copying.copy_big(self._fs, self._fs.suspects.get(ctx.uid, node.sid), node, self._apart)
             caller = await self.caller(ctx)  # a verdict may have fallen while a big file was copied
         return _attributes(*attributes.setattr(self._fs, caller, node, new, fh))
@@ -293,6 +293,7 @@ class Adapter(pyfuse3.Operations):
             limiter = self._apart if handle.sid else None
             await copying.sync(handle.descriptor, data_only=datasync, limiter=limiter)
         if handle.sid:
+            await copying.sync_attributes(self._fs, handle, self._apart)
             self._fs.store.sync()
 
     @answered

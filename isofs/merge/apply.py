@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 
-from isofs.engine import attic, handover, kept, main, recovery, tree, trusted, versions, views
+from isofs.engine import attic, handover, kept, main, recovery, remaining, tree, trusted, versions, views
 from isofs.engine.batch import Batch
 from isofs.engine.state import Filesystem, Obj, View
 from isofs.errors import CallError, IsofsError
@@ -150,8 +150,9 @@ def begin_merge(
         recovery.finish_announced(fs)
     else:
         decisions = dict[Op, tuple[Version, Decided | None]]()
-        for version in list(view.versions.values()):
-            decisions[version.op] = version, _decide(fs, view, version, resolutions)
+        for op in list(view.versions):
+            if give_data(fs, view, op) and (version := view.versions.get(op)) is not None:
+                decisions[op] = version, _decide(fs, view, version, resolutions)
             yield
         batch = Batch(fs)
         if fs.subjects[sid].state is SubjectState.CONFLICTS:
@@ -161,7 +162,8 @@ def begin_merge(
         report.begin(fs.subjects[sid], "innocent", batch)
         for decided in list(view.decisions.values()):
             batch.drop(decided)
-        for op, version in view.versions.items():
+        for op in [op for op in list(view.versions) if give_data(fs, view, op)]:
+            version = view.versions[op]
             seen, decision = decisions.get(op, (None, None))
             if seen is not version:  # somebody else's change made it what it is
                 decision = _decide(fs, view, version, resolutions)
@@ -170,6 +172,22 @@ def begin_merge(
         batch.commit()
         resolving.remove_unused(fs, view, resolutions)
     fs.store.sync_contents()  # what main will have of them, and what was decided
+
+
+def give_data(fs: Filesystem, view: View, op: Op) -> bool:
+    """Give a version its data if it has attributes alone: what is merged, or waits, has its own.
+
+    False if main lost them behind the mount: then there is no version any more.
+    """
+    version = view.versions.get(op)
+    if version is None or not version.bare:
+        return True
+    try:
+        versions.give_data(fs, view, fs.by_op[op], version)
+    except CallError:
+        remaining.lose(fs, view, fs.by_op[op], version)
+        return False
+    return True
 
 
 def _decide(fs: Filesystem, view: View, version: Version, resolutions: Mapping[Op, Resolution]) -> Decided | None:
@@ -196,6 +214,7 @@ def states(fs: Filesystem, view: View) -> Iterator[ObjectState]:
 def state(fs: Filesystem, version: Version) -> ObjectState:
     """The state of one object, as it is now."""
     vector, obj = fs.origins[version.op].vector, fs.by_op[version.op]
+    version = versions.with_data(fs, version, obj)
     exists, changed = bool(obj.ino), False
     if exists:
         try:

@@ -64,6 +64,7 @@ def _version(fs: Filesystem, sid: SubjectId, version: Version) -> dict[str, obje
         "state": version.state,
         "born": origin.born == sid,
         "attributes_only": version.attributes,
+        "data": "main" if version.bare else "own",
         "vector": dict(named(version.vector)),
         "main_vector": _vector(origin.vector),
         "main_was": None

@@ -23,7 +23,7 @@ from isofs.merge.resolvers.attributes import Attributes, merge_attributes
 from isofs.merge.resolvers.base import LIMIT, UNREAD, Inputs, Merged, Proposal, Unresolved
 from isofs.merge.resolvers.choosing import Rule, candidates
 from isofs.model.reconcile import Outcome
-from isofs.model.records import MAIN, Decided, Op, Version
+from isofs.model.records import MAIN, Decided, Op, Version, content_name
 from isofs.model.vectors import G
 from isofs.store import inodes
 from isofs.store.inodes import Place
@@ -99,6 +99,10 @@ def _gather(fs: Filesystem, view: View, op: Op, rules: Config, closing: contextl
     try:
         main = _side(tree.located(fs, obj)[0], closing)
         suspect = _side(fs.store.content(view.sid, version.content), closing)
+        if version.bare:
+            suspect = replace(
+                suspect, at=tree.dressed(suspect.at, main.at, version.fingerprint), descriptor=main.descriptor
+            )
         base = None if kept is None else _side(fs.store.base(kept.content), closing)
     except (OSError, CallError):
         return None
@@ -221,7 +225,8 @@ def _write(content: bytes, attributes: Attributes, to: Place) -> None:
 def stands(fs: Filesystem, view: View, resolution: Resolution) -> bool:
     """Whether both sides are still what the resolver read."""
     sides = resolution.sides
-    if view.version(sides.op) != sides.version:
+    version = view.version(sides.op)
+    if version is None or not _is_read(version, sides.version):
         return False
     try:
         at = tree.located(fs, fs.by_op[sides.op])[1]
@@ -229,6 +234,14 @@ def stands(fs: Filesystem, view: View, resolution: Resolution) -> bool:
         return False
     main = sides.main.at
     return (at.st_ino, at.st_ctime_ns, at.st_size) == (main.st_ino, main.st_ctime_ns, main.st_size)
+
+
+def _is_read(version: Version, read: Version) -> bool:
+    """Whether a version is the one that was read. It may have got main's data meanwhile, which were read as its own."""
+    given = read.bare and version.content == content_name(read.op) and version.attributes
+    if not given:
+        return version == read
+    return version == replace(read, content=version.content, fingerprint=version.fingerprint)
 
 
 def decided(fs: Filesystem, view: View, decision: Decided, resolution: Resolution | None) -> Decided:

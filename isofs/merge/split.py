@@ -68,6 +68,9 @@ def merge_steps(fs: Filesystem, part: Part, there: Partial, report: Report) -> I
     """
     total = len(there.chosen)
     try:
+        for op in there.chosen:
+            apply.give_data(fs, fs.views[part.of], op)
+            yield 0, 2 * total
         for done in split_steps(fs, part, there, report):
             yield done, 2 * total
         if part.sid:

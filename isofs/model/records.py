@@ -22,6 +22,9 @@ MOVING = b".isofs-moving-"
 #: An origin point: unique in the store, never used twice.
 Op = int
 
+#: How the name of a content ends that has attributes alone.
+_BARE = ".a"
+
 
 class SubjectState(enum.StrEnum):
     """Where a subject stands between suspicion and the end of its verdict."""
@@ -86,7 +89,7 @@ class Fingerprint:
 class Version:
     """A suspect's own state of one object.
 
-    `content` names the file in the subject's folder, None for a deleted one. `attributes` is whether
+    `content` names the inode in the subject's folder, None for a deleted one. `attributes` is whether
     nothing but attributes differ from what the suspect started from.
     """
 
@@ -97,6 +100,24 @@ class Version:
     content: str | None
     fingerprint: Fingerprint | None
     attributes: bool = False
+
+    @property
+    def bare(self) -> bool:
+        """Whether the content has attributes alone: the data are main's, as they are at any time."""
+        return self.content is not None and self.content.endswith(_BARE)
+
+    @property
+    def made_as(self) -> Op | None:
+        """The object that the content was made for, which another may have taken over; None without a content."""
+        return None if self.content is None else int(self.content.partition(".")[0])
+
+
+def content_name(op: Op, bare: str | None = None) -> str:
+    """What the content of a version that is made for an object is called.
+
+    `bare` is a digest of the attributes that one without data started from (letters and digits).
+    """
+    return str(op) if bare is None else f"{op}.{bare}{_BARE}"
 
 
 @dataclass(frozen=True, slots=True)

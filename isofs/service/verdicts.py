@@ -11,6 +11,7 @@ import trio
 
 from isofs.control import wire
 from isofs.engine import changes as changed
+from isofs.engine import copying
 from isofs.engine.state import Filesystem
 from isofs.errors import IsofsError, NoSubject
 from isofs.fuse.adapter import Adapter
@@ -95,9 +96,10 @@ class Verdicts:
         settled: Sequence[Op] = (),
     ) -> None:
         """The same while the subject's calls wait. Nobody is asked about what is `settled`."""
-        await self.write_back()
         view = self.fs.view_of(subject.sid)
         assert view is not None
+        await copying.give_data(self.fs, view)
+        await self.write_back()
         contested = await in_slices(resolutions.contested(self.fs, view))
         await self.asking(subject, found, progress, write=True)([op for op in contested if op not in settled])
         mapped = await self.mapped(subject)
@@ -149,6 +151,7 @@ class Verdicts:
         self, subject: Subject, there: Partial, words: str, report: Report, progress: Progress
     ) -> split.Part:
         """Merge what was chosen; what stays after all is among what is left."""
+        await copying.give_data(self.fs, self.fs.views[subject.sid], there.chosen)
         await self.write_back()
         part = split.merged(subject.sid, words, wire.moment(time.time()))
         await self.carry_out(split.merge_steps(self.fs, part, there, report), progress)

@@ -95,7 +95,7 @@ origins = Table(
 
 # A suspect's own state of an object.
 #   state     'm' modified, 'd' deleted
-#   content   file in the subject's folder; null for 'd'
+#   content   file in the subject's folder; null for 'd'. One that ends in .a has attributes alone: the data are main's
 #   main_*    main's fingerprint when the version was made; null if main had no such object
 #   attributes  nothing but attributes differ from what the suspect started from
 versions = Table(

@@ -20,6 +20,9 @@ G = 0
 
 Vector = dict[int, int | str]
 
+#: When something was done, in order.
+_MOMENTS = itertools.count()
+
 
 @dataclass(eq=False)
 class Inode:
@@ -32,6 +35,16 @@ class Inode:
     xattrs: dict[str, bytes] = field(default_factory=dict)
     mtime: int | None = None
     sid: int = 0
+    written: int = field(default_factory=lambda: next(_MOMENTS))
+
+    @property
+    def attributes(self) -> tuple[object, ...]:
+        """What a change of data alone leaves."""
+        return self.mode, self.uid, self.gid, self.xattrs
+
+    def wrote(self) -> None:
+        """The data are others from now on."""
+        self.mtime, self.written = None, next(_MOMENTS)
 
     def copy(self, sid: int) -> Inode:
         return replace(self, sid=sid, xattrs=dict(self.xattrs))
@@ -52,10 +65,18 @@ class Thing:
 
 @dataclass(eq=False)
 class Version:
-    """A suspect's state of a thing: `inode` is None for a deleted one."""
+    """A suspect's state of a thing: `inode` is None for a deleted one.
+
+    While only attributes were changed, the data are main's: `bare` is what main had when the version was made, and
+    `changed` and `on` say when the suspect's latest change
+    was, and of what.
+    """
 
     inode: Inode | None
     vector: Vector
+    bare: Inode | None = None
+    changed: int = 0
+    on: Inode | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,10 @@ class View:
     def deleted(self, thing: Thing) -> bool:
         version = self.versions.get(thing)
         return version is not None and version.inode is None
+
+    def bare(self, thing: Thing) -> bool:
+        """Whether the suspect changed nothing of a thing but attributes."""
+        return thing in self.versions and self.versions[thing].bare is not None
 
     def placed(self, thing: Thing) -> list[Name]:
         """The names that the suspect's bindings give a thing."""
@@ -130,19 +155,66 @@ class View:
         version = self.versions.get(thing)
         inode = thing.inode if version is None else version.inode
         assert inode is not None, "the view shows a thing that has no state"
+        if version is not None and version.bare is not None:
+            return self._dressed(thing, version)
         return inode
 
+    def _dressed(self, thing: Thing, version: Version) -> Inode:
+        """Main's data under a version's own attributes."""
+        main, own = thing.inode, version.inode
+        assert main is not None
+        assert own is not None
+        mtime = own.mtime
+        if main is not version.on or (main.mtime is None and main.written > version.changed):
+            mtime = main.mtime
+        return replace(own, data=main.data, mtime=mtime)
+
     def version(self, thing: Thing) -> Version:
-        """The suspect's version of a thing, made from main's if there is none (Protocol 2)."""
+        """The suspect's version of a thing with data, made from main's if there is none (Protocol 2)."""
         if thing not in self.versions:
             vector = self._isolated(thing, "m")
             assert thing.inode is not None
             self.versions[thing] = version = Version(thing.inode.copy(self.sid), vector)
-            for file in self.world.files:
-                if file.sid == self.sid and not file.before and file.inode is thing.inode:
-                    assert version.inode is not None
-                    file.inode = version.inode
+            self._reopen(thing, version)
+        elif self.versions[thing].bare is not None:
+            self.give_data(thing)
         return self.versions[thing]
+
+    def _reopen(self, thing: Thing, version: Version) -> None:
+        for file in self.world.files:
+            if file.sid == self.sid and not file.before and file.inode is thing.inode:
+                assert version.inode is not None
+                file.inode = version.inode
+
+    def give_data(self, thing: Thing) -> None:
+        """A version of attributes alone gets main's data, and starts from them if main's attributes are as before."""
+        version, main = self.versions[thing], thing.inode
+        assert version.bare is not None
+        assert version.inode is not None
+        assert main is not None
+        dressed = self._dressed(thing, version)
+        version.inode.data, version.inode.mtime = dressed.data, dressed.mtime
+        if version.bare.attributes == main.attributes:
+            version.vector = self._isolated(thing, "m")
+        self.world.diverged(thing)
+        version.bare = None
+        self._reopen(thing, version)
+
+    def dressed(self, thing: Thing) -> Inode:
+        """The suspect changes attributes of a thing, and nothing else: those of its version."""
+        if thing.kind != stat.S_IFREG:
+            return self.modified(thing)
+        if thing not in self.versions:
+            vector = self._isolated(thing, "m")
+            assert thing.inode is not None
+            own, was = thing.inode.copy(self.sid), thing.inode.copy(0)
+            self.versions[thing] = Version(own, vector, was, next(_MOMENTS), thing.inode)
+        version = self.versions[thing]
+        assert version.inode is not None, "a deleted version cannot be modified"
+        if version.bare is not None:
+            version.inode.mtime = self._dressed(thing, version).mtime
+            version.changed, version.on = next(_MOMENTS), thing.inode
+        return version.inode
 
     def modified(self, thing: Thing) -> Inode:
         """The suspect modifies a thing: its own inode of it."""
@@ -262,8 +334,11 @@ class View:
         """Main is about to lose a name. What the suspect changed stays, under the name it had."""
         if self.deleted(thing):
             return
+        if last and self.bare(thing):
+            self.give_data(thing)
         if self._shows_mains(directory, name, thing) and self.changed(thing):
-            self.version(thing)
+            if not self.bare(thing):
+                self.version(thing)
             if directory in self._reached():
                 self.bindings[directory, name] = Binding(thing, thing, kept=True)
         elif last and self.placed(thing):
@@ -371,7 +446,7 @@ class ModelFile:
         if self.flags & os.O_APPEND:
             offset = len(old)
         self.inode.data = old[:offset].ljust(offset, b"\0") + data + old[offset + len(data) :]
-        self.inode.mtime = None
+        self.inode.wrote()
         return len(data)
 
     def truncate(self, size: int) -> None:
@@ -382,7 +457,7 @@ class ModelFile:
         elif self.inode is self.thing.inode:
             self.world.count(self.thing)
         self.inode.data = self.inode.data[:size].ljust(size, b"\0")
-        self.inode.mtime = None
+        self.inode.wrote()
 
     def _isolate(self) -> None:
         """A suspect's write goes to the version, or to a copy without a name if the file was deleted.
@@ -394,7 +469,7 @@ class ModelFile:
         own = version.inode if version is not None else None
         if self.inode is own:
             return
-        if version is None and self.inode is self.thing.inode:
+        if (version is None or version.bare is not None) and self.inode is self.thing.inode:
             self.inode = view.modified(self.thing)
         elif self.inode.sid == self.sid:
             return  # the suspect replaced it

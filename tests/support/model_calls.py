@@ -96,7 +96,9 @@ class ModelCalls:
         if flags & os.O_TRUNC:
             self.change(at, Change(size=0))
         sid = 0 if view is None else view.sid
-        file = ModelFile(self.world, at, self._inode(at), flags, self.uid, sid)
+        inode = at.inode if view is not None and view.bare(at) else self._inode(at)
+        assert inode is not None
+        file = ModelFile(self.world, at, inode, flags, self.uid, sid)
         file.counted = bool(flags & os.O_TRUNC)
         self.world.files.append(file)
         return file
@@ -150,18 +152,18 @@ class ModelCalls:
             view.bind(parent, name, at)
             self.world.diverged(at)
 
-    def _changing(self, at: Thing) -> Inode:
+    def _changing(self, at: Thing, *, data: bool = False) -> Inode:
         if self.view is not None:
-            return self.view.modified(at)
+            return self.view.modified(at) if data else self.view.dressed(at)
         self.world.count(at)
         assert at.inode is not None
         return at.inode
 
     def change(self, at: Thing, change: Change) -> None:
-        inode = self._changing(at)
+        inode = self._changing(at, data=change.size is not None)
         if change.size is not None:
             inode.data = inode.data[: change.size].ljust(change.size, b"\0")
-            inode.mtime = None
+            inode.wrote()
         if change.mode is not None:
             inode.mode = change.mode
         if change.uid is not None and change.gid is not None:

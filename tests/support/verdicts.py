@@ -66,6 +66,8 @@ class Merge:
 
     def run(self) -> None:
         world, view = self.world, self.view
+        for thing in [thing for thing in view.versions if view.bare(thing)]:
+            view.give_data(thing)
         for thing, version in view.versions.items():
             if thing.vector is not None:
                 self._counts[thing] = thing.vector[G]
@@ -294,6 +296,7 @@ def take(world: World, thing: Thing, inode: Inode) -> None:
 def _overwrite(inode: Inode, by: Inode) -> None:
     inode.mode, inode.uid, inode.gid = by.mode, by.uid, by.gid
     inode.data, inode.xattrs, inode.mtime = by.data, dict(by.xattrs), by.mtime
+    inode.written = by.written
 
 
 def _to_main(view: View) -> None:
@@ -302,7 +305,7 @@ def _to_main(view: View) -> None:
         if file.sid != view.sid:
             continue
         version = view.versions.get(file.thing)
-        own = None if version is None else version.inode
+        own = None if version is None or version.bare is not None else version.inode
         rerouted = file.before if file.flags & os.O_ACCMODE == os.O_WRONLY else None
         if own is not None and rerouted is not None and own is not file.thing.inode:
             file.inode = rerouted  # like everybody who had it open, whatever main has there by now
@@ -323,6 +326,8 @@ def innocent(world: World, sid: int) -> Merge:
 def partly(world: World, sid: int, things: set[Thing]) -> Merge:
     """Merge what a suspect changed of these things, with its own new number; the rest stays with the suspect."""
     view, number = world.views[sid], world.next_sid()
+    for thing in filter(view.bare, things):
+        view.give_data(thing)
     part = View(world, number, view.uid, view.user, touched=view.touched & things)
     for name, b in list(view.bindings.items()):
         if b.thing in things or (b.replaced in things and not b.kept):
