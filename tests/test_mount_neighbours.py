@@ -183,18 +183,22 @@ def look(path: str) -> None:
     os.getxattr(path, "user.mark")
 
 
+#: Bytes that take long enough to copy for others to be answered meanwhile.
+SIZE = 512 << 20
+
+
 @pytest.mark.parametrize("truncating", [False, True], ids=["append", "truncate"])
 def test_nobody_waits_for_a_copy(mount: Mounted, person: Begin, truncating: bool) -> None:
     """While a suspect's first change copies a big file, others are answered, also the suspect's other processes."""
     bob, alice, again = person(BOB), person(ALICE), person(ALICE)
-    bob(fill, bob.path("big"), 256 << 20)
+    bob(fill, bob.path("big"), SIZE)
     bob(os.chmod, bob.path("big"), 0o666)
     bob.write("small", "text")
     bob(os.setxattr, bob.path("small"), "user.mark", b"1")
     mount.ask("suspect", uid=ALICE, user="alice")
     staging = mount.backing / ".isofs" / "staging"
     if truncating:
-        alice.begin(os.truncate, alice.path("big"), (256 << 20) - 1)
+        alice.begin(os.truncate, alice.path("big"), SIZE - 1)
     else:
         alice.begin(_append, alice.path("big"))
     while not os.listdir(staging):
@@ -205,8 +209,8 @@ def test_nobody_waits_for_a_copy(mount: Mounted, person: Begin, truncating: bool
             one(look, one.path("small"))
         answered += alice.working
     alice.end()
-    assert answered > 10
-    assert bob(os.path.getsize, bob.path("big")) == 256 << 20
+    assert answered > 4  # on a machine that is busy with other tests; some 500 on one that is not
+    assert bob(os.path.getsize, bob.path("big")) == SIZE
 
 
 def _append(path: str) -> None:
